@@ -1,6 +1,6 @@
-//! The cache for loading plugin files. It holds the code of compiled files, so that a start need not compile them again, the tables
-//! of lines for their backtraces, and digests of files that were too complex, so that a start does not try them again. It is in the
-//! data folder, never in the plugin folder.
+//! The cache for loading plugin files. It holds the code of compiled files, so that a start need not compile them again, and the
+//! tables of lines for their backtraces. It also holds digests of files that were too complex, so that a start does not try them
+//! again. The cache is in the data folder, never in the plugin folder.
 //!
 //! Compiled code runs unchecked, so every file carries a MAC under a key that only this folder has. A file that does not verify
 //! is removed and compiled again. Files are written completely under another name and renamed, never changed.
@@ -40,8 +40,8 @@ impl FileCache {
     /// Opens the cache in `folder`. Creates the folder and its key if they do not exist.
     ///
     /// # Errors
-    /// Other users may have changed the compiled code or read the key: the folder or the key is open to them, or belongs to one
-    /// of them.
+    /// If the folder or the key is open to other users, or belongs to one of them. Such a user may have changed the compiled code
+    /// or read the key.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         let of = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if !folder.exists() {
@@ -186,7 +186,7 @@ mod tests {
         let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
         cache.put_too_complex(&one, "too deep");
         let again = FileCache::open(folder.path().join("cache")).unwrap();
-        assert_eq!(again.too_complex(&one).as_deref(), Some("too deep"), "the next start finds it");
+        assert_eq!(again.too_complex(&one).as_deref(), Some("too deep"), "the next start finds the record");
         assert_eq!(again.too_complex(&other), None);
         again.forgive(&other);
         again.forgive(&one);

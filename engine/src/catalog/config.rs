@@ -1,10 +1,10 @@
 //! Follows the configuration that other nodes change: endpoints, plugin settings, sources and keys.
 //!
-//! [`ConfigVersions`] has the announced version. When it grows, this loop reads the snapshots again and marks the version as known, which
-//! releases the workers that wait for it. There are two kinds of failure:
+//! [`ConfigVersions`] has the announced version. When it grows, this loop reads the snapshots again and marks the version as
+//! known, which releases the workers that wait for it. There are two kinds of failure:
 //!
-//! - **The database is unreachable.** Workers wait, since this node may lack a change, and the loop soon reads again. Workers lose nothing:
-//!   they could not commit either.
+//! - **The database is unreachable.** Workers wait, since this node may lack a change, and the loop soon reads again. Workers
+//!   lose nothing: they could not commit either.
 //! - **A row cannot be read.** This node keeps its last configuration, and workers continue with it: one broken row must not stop
 //!   every event. The loop reads again every few seconds, and logs the failure once.
 //!
@@ -128,7 +128,7 @@ mod tests {
         Reading { for_runs: [endpoints, Ok(())], for_callers: [Ok(()), keys] }
     }
 
-    /// A reading, whether workers continue after it, and the pause before the next one.
+    /// Cases: a reading, whether workers continue after it, and the pause before the next reading.
     #[test]
     fn an_unreachable_database_delays_workers_and_an_unreadable_row_does_not() {
         let cases = [

@@ -47,9 +47,9 @@ pub struct Stamp {
 pub enum Unopened {
     /// It vanished after the listing.
     Gone,
-    /// It cannot be a plugin, for this reason.
+    /// It cannot be a plugin. The text is the reason.
     Refused(&'static str),
-    /// The system did not open it this time.
+    /// The system did not open it. A later try may succeed.
     Unreadable(io::Error),
 }
 
@@ -156,7 +156,7 @@ mod tests {
         let folder = home.path().join("plugins");
         fs::create_dir_all(folder.join("..2026_11_28")).unwrap();
         fs::write(folder.join("..2026_11_28/mounted.wasm"), b"mounted").unwrap();
-        // As in a ConfigMap mounted by Kubernetes.
+        // Kubernetes mounts a ConfigMap like this.
         symlink("..2026_11_28", folder.join("..data")).unwrap();
         symlink("..data/mounted.wasm", folder.join("mounted.wasm")).unwrap();
         fs::write(folder.join("plain.wasm"), b"plain").unwrap();
@@ -267,6 +267,6 @@ mod tests {
         assert!(opened.read(100).unwrap().is_none());
         let opened = PluginFile::open(home.path(), "a.wasm").unwrap();
         fs::remove_file(&path).unwrap();
-        assert!(opened.read(100).unwrap().is_none(), "its number of links changed");
+        assert!(opened.read(100).unwrap().is_none(), "the file's number of links changed");
     }
 }

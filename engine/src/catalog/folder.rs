@@ -1,12 +1,13 @@
 //! The plugin folder: its files propose versions of plugins to the store, which decides which version serves
-//! ([`PluginRegistry`](crate::store::PluginRegistry)). Changes are found by notification and, because notifications can be lost, by
-//! a slow poll.
+//! ([`PluginRegistry`](crate::store::PluginRegistry)). Changes are found by notification and, because notifications can be lost,
+//! by a slow poll.
 //!
-//! A file is read once its writer seems finished. It is hashed and loaded before it is proposed, one file at a time, and never on the
-//! threads that serve sockets. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. Only its content
-//! identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every scan.
+//! A file is read once its writer seems finished. It is hashed and loaded before it is proposed, one file at a time, and never on
+//! the threads that serve sockets. A file that vanishes and comes back within [`SETTLE`] was replaced, not removed. Only its
+//! content identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every
+//! scan.
 //!
-//! A removed file changes nothing, except in `innesco dev`, whose folder holds what it built.
+//! A removed file changes nothing, except in `innesco dev`, whose folder holds only plugins that it built.
 
 use std::{
     collections::BTreeMap,
@@ -45,7 +46,7 @@ const UNQUIET_MAX: Duration = Duration::from_secs(1);
 /// Interval of scans without notifications.
 const POLL: Duration = Duration::from_secs(5);
 
-/// State of one file.
+/// State of one file in the folder.
 #[derive(Default)]
 struct Known {
     /// The last content. `None`: unreadable, or to be tried again, so every scan reads the file.

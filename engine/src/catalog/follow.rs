@@ -1,7 +1,7 @@
-//! Which plugins serve: the store decides. Every node follows it, compiles the versions, and reports which are ready.
+//! The store decides which plugins serve. Every node follows the store, compiles the versions, and reports which are ready.
 //!
-//! [`Catalog::follow`] does this, one call at a time, so the latest decision of the store stays in effect. The task that watches the
-//! plugin folder calls it. So does every request that changes a plugin, before it is answered.
+//! [`Catalog::follow`] does this, one call at a time, so the latest decision of the store stays in effect. The task that watches
+//! the plugin folder calls it. So does every request that changes a plugin, before it is answered.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,7 +30,7 @@ pub struct Following {
     failed: HashMap<Slug, Digest>,
     /// Serving plugins whose parked runs still have to be requeued.
     not_requeued: HashSet<Slug>,
-    /// Plugins whose files do not load, and whose versions are not stored because an older engine served them.
+    /// Plugins that an older engine served, so that their versions are not stored, and whose files do not load here.
     awaited: HashSet<Slug>,
 }
 
@@ -51,7 +51,7 @@ impl Catalog {
         let is_known = |name: &Slug| serving.iter().any(|row| row.name == *name) || following.awaited.contains(name);
         for entry in known.iter().filter(|entry| !is_known(&entry.row.name)) {
             self.change_plugins(|table| table.remove(&entry.row.name));
-            // Its waiting runs are parked as not loadable.
+            // Opens the queue of the removed plugin, so that its waiting runs are parked as not loadable.
             self.runs.set_width(&entry.row.name, None);
             let plugin = entry.row.name.to_string();
             tracing::info!(plugin, "plugin no longer serves: it was removed");
@@ -190,7 +190,8 @@ impl Catalog {
         });
     }
 
-    /// Marks a plugin as not loadable if an older engine, which stored no versions, served it from this file. Returns whether one did.
+    /// Marks a plugin as not loadable if an older engine, which stored no versions, served it from this file. Returns whether one
+    /// did.
     pub(super) async fn await_again(&self, file: &str, reason: &str) -> Result<bool, store::Error> {
         let served = self.store.plugins().await?.into_iter().find(|row| row.file == file);
         match served {

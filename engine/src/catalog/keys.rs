@@ -1,7 +1,7 @@
 //! The API keys and their last use. Memory and store contain only a hash of each key.
 //!
-//! A use is recorded in memory, and the maintenance task writes it regularly ([`Keys::write_uses`]): a request must not cost a
-//! commit.
+//! A use is recorded in memory, and the maintenance task writes it regularly ([`Keys::write_uses`]): otherwise every request
+//! would cost a commit.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,7 +24,7 @@ use crate::{
 /// Prefix of every key, so that scanners recognize a leaked key.
 pub const KEY_PREFIX: &str = "innk_";
 
-/// Never used since the process started.
+/// Marks a key that was not used since the process started.
 const NEVER: i64 = i64::MIN;
 
 /// Creates a key from random bytes.
@@ -80,7 +80,7 @@ struct Known {
     row: Arc<KeyRow>,
     /// Wall clock, ms.
     used: AtomicI64,
-    /// The last use that the store has.
+    /// The last use that is stored; wall clock, ms.
     written: AtomicI64,
 }
 
@@ -191,7 +191,7 @@ fn hashed_name(hash: &[u8; 32]) -> String {
     format!("admin {:02x}{:02x}", hash[0], hash[1])
 }
 
-/// Why an engine without an admin key got none.
+/// Why no admin key could be created for an engine without one.
 #[derive(Debug, thiserror::Error)]
 pub enum FirstKeyError {
     #[error("INNESCO_ADMIN_KEY {0}")]
@@ -220,7 +220,7 @@ pub async fn first_key(store: &dyn Store, given: Option<String>) -> Result<Optio
             (Some(_), None) => {
                 tracing::warn!("INNESCO_ADMIN_KEY is not used: this data folder already has other keys");
             }
-            // It was created when the rule was weaker. It stays valid, because refusing it would lock out its operator.
+            // This key was created when the rule was weaker. It stays valid, because refusing it would lock out its operator.
             (Some(key), Some(known)) => {
                 if let Err(guessable) = check_given_key(key) {
                     let name = &known.new.name;
@@ -275,7 +275,7 @@ mod tests {
         }
         assert_eq!(key_ending(&new_key().unwrap()).map(|ending| ending.len()), Some(4));
         assert_eq!(key_ending("6f1d5e0c9b7a48322c41d0e8a95b7f63").as_deref(), Some("7f63"));
-        assert_eq!(key_ending("short"), None, "four characters would be most of it");
+        assert_eq!(key_ending("short"), None, "four characters would be most of a short key");
         let said = check_given_key("a-key-for-tests-only").unwrap_err().to_string();
         assert!(said.starts_with("has 20 characters, 12 of them different; it must have at least 32"), "{said}");
         assert!(said.ends_with("Create a random one with: openssl rand -hex 32"), "{said}");

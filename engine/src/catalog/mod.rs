@@ -1,9 +1,9 @@
 //! Snapshots of what currently exists: serving plugin versions, endpoints, sources and API keys.
 //!
-//! The store decides which version of each plugin serves (`follow.rs`). The plugin folder only proposes versions (`folder.rs`). The
-//! store decides which endpoints exist. Workers take a snapshot per event and never see half a change. A
-//! version serves only after it has loaded completely, so a broken file leaves the old version serving. Runs in progress end on
-//! the version that they started with.
+//! The store decides which version of each plugin serves (`follow.rs`). The plugin folder only proposes versions (`folder.rs`).
+//! The store decides which endpoints exist. Workers take a snapshot per event and never see half a change. A version serves only
+//! after it has loaded completely, so a broken file leaves the old version serving. Runs in progress end on the version that they
+//! started with.
 
 mod cache;
 mod config;
@@ -53,7 +53,7 @@ pub struct Catalog {
     cache: FileCache,
     feed: Feed,
     options: CatalogOptions,
-    /// The queues of deferred runs. That of a plugin that does not run is closed.
+    /// The queues of deferred runs, one per plugin. The queue of a plugin that does not run is closed.
     runs: Arc<Queues<Slug, RunClaim>>,
     plugins: RwLock<Arc<PluginTable>>,
     endpoints: RwLock<Arc<EndpointTable>>,
@@ -68,13 +68,13 @@ pub struct Catalog {
     refreshing: tokio::sync::Mutex<()>,
     /// Versions that do not serve, loaded for comparisons, the latest last.
     versions: tokio::sync::Mutex<Vec<Arc<Plugin>>>,
-    /// Tells how this process's sender treats the endpoints.
+    /// Returns how this process's sender treats the endpoints.
     standings: OnceLock<Arc<dyn Standings>>,
 }
 
 /// Knows how the sender of this process treats each endpoint now.
 pub trait Standings: Send + Sync {
-    /// Returns `None` if it has sent nothing to the endpoint since the start.
+    /// Returns `None` if the sender has sent nothing to the endpoint since the start.
     fn standing(&self, endpoint: EndpointId) -> Option<Standing>;
 }
 
@@ -141,7 +141,7 @@ impl Catalog {
         nearest(event_type, patterns).map(ToString::to_string)
     }
 
-    /// Sets where [`Self::standing`] asks. Only the first call counts.
+    /// Sets the source of [`Self::standing`]. Only the first call counts.
     pub fn set_standings(&self, standings: Arc<dyn Standings>) {
         let _ = self.standings.set(standings);
     }

@@ -1,8 +1,8 @@
 //! The pace of each plugin version, which decides where its runs execute.
 //!
 //! An event's commit waits for the plugins that run inline, so only plugins that have proved fast run inline. Runs of a new
-//! version, of a slow one, and of one whose runs compete for the same state are deferred: each gets a row and they execute one
-//! after another on threads of low priority. No other run waits for them.
+//! version, of a slow version, and of a version whose runs compete for the same state are deferred: each gets a row and they
+//! execute one after another on threads of low priority. No other run waits for them.
 
 use std::{
     sync::{
@@ -26,7 +26,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// The recent pace of one plugin version.
 #[derive(Debug)]
 pub struct Pace {
-    /// Moving average in microseconds; recent runs count most.
+    /// Moving average of the processor time in microseconds; recent runs count most.
     average: AtomicU64,
     /// Until this time (steady clock) the plugin's runs execute one after another.
     contended_until: AtomicI64,
@@ -36,7 +36,7 @@ pub struct Pace {
 }
 
 impl Default for Pace {
-    /// Deferred until a first run was fast.
+    /// The runs of a new version are deferred until its first run was fast.
     fn default() -> Self {
         Self {
             average: AtomicU64::new(SLOW.as_micros() as u64 + 1),
@@ -61,7 +61,8 @@ impl Pace {
         self.contended_until.store(now.plus(CONTENDED_FOR).millis(), Ordering::Relaxed);
     }
 
-    /// Returns whether a failed run may be reported now. One failure per interval is, because a broken plugin fails on every event.
+    /// Returns whether a failed run may be reported now. Only one failure per [`REPORT_EVERY`] is reported, because a broken
+    /// plugin fails on every event.
     pub fn may_report_failure(&self, now: Timestamp) -> bool {
         let quiet_until = self.quiet_until.load(Ordering::Relaxed);
         let next = now.plus(REPORT_EVERY).millis();

@@ -22,7 +22,8 @@ use crate::{
 #[derive(Clone)]
 pub enum PluginState {
     Serving(Arc<Plugin>),
-    /// Why its file does not load. It still matches by its last manifest; its runs are parked until it loads.
+    /// Why its file does not load. The plugin still matches the patterns of its last manifest; its runs are parked until it
+    /// loads.
     NotLoadable(String),
 }
 
@@ -33,7 +34,7 @@ pub struct PluginEntry {
     pub row: PluginRow,
     pub on: Vec<Pattern>,
     pub state: PluginState,
-    /// The settings that it declares. None while it does not load.
+    /// The settings that it declares. Empty while it does not load.
     pub settings: Vec<Setting>,
     /// The settings that a run reads: the stored ones and the declared defaults.
     pub config: Arc<BTreeMap<String, String>>,

@@ -26,7 +26,7 @@ pub struct Sources {
 /// Every source, by address and by name.
 #[derive(Default)]
 pub struct SourceTable {
-    /// Each with the end of its grace period, if a newer address has replaced it.
+    /// Each address with the end of its grace period, if a newer address has replaced it.
     by_address: HashMap<String, (Option<Timestamp>, Arc<Source>)>,
     by_name: HashMap<Slug, Arc<Source>>,
 }

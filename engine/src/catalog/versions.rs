@@ -19,7 +19,7 @@ use crate::{
 /// Why a version was not accepted.
 #[derive(Debug)]
 pub enum NotPushed {
-    /// Its bytes do not load, for this reason.
+    /// Its bytes do not load. The text is the reason.
     NotLoaded(String),
     /// Its manifest has this name, not the requested one.
     OtherName(Slug),
@@ -83,7 +83,7 @@ impl Catalog {
     /// Makes a stored version serve.
     ///
     /// # Errors
-    /// As [`Self::push`], and [`store::Error::NotFound`] if its bytes were deleted meanwhile.
+    /// The errors of [`Self::push`], and [`store::Error::NotFound`] if its bytes were deleted meanwhile.
     pub async fn promote(&self, version: &PluginVersion, by: String) -> Result<Published, NotPushed> {
         let bytes = self.store.file(version.version).await?;
         let bytes = bytes.ok_or(store::Error::NotFound { what: "plugin version" })?;
@@ -152,7 +152,7 @@ impl Catalog {
             Ok(plugin) if plugin.manifest().name != *name => Err(format!("the file is of plugin {}", plugin.manifest().name)),
             Ok(plugin) => {
                 let plugin = Arc::new(plugin);
-                // Drops the one that was loaded first; it can be loaded again.
+                // Drops the version that was loaded first; it can be loaded again.
                 if loaded.len() >= VERSIONS_LOADED {
                     loaded.remove(0);
                 }
@@ -172,7 +172,7 @@ fn named(loaded: &Plugin, name: &Slug, file: &str) -> Result<PluginRow, NotPushe
 /// Why no version was chosen.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NotChosen {
-    /// No version is in the state that was asked for.
+    /// No version is a candidate.
     None,
     /// No stored version begins with these digits.
     Unknown,
@@ -193,7 +193,7 @@ pub fn chosen<'v>(versions: &'v [PluginVersion], digits: Option<&str>) -> Result
     }
 }
 
-/// Returns the version that served before the one that serves, or that served last if none does.
+/// Returns the version that served before the serving one. If none serves, returns the version that served last.
 pub fn previous(versions: &[PluginVersion]) -> Option<&PluginVersion> {
     let served = versions.iter().filter(|one| one.state != VersionState::Serving && one.served.is_some());
     served.max_by_key(|one| one.served)
@@ -246,7 +246,7 @@ mod tests {
         let three = [version("3", Kept, Some(5)), version("2", Serving, Some(6)), version("1", Kept, Some(1))];
         assert_eq!(previous(&three), Some(&three[0]));
         let removed = [version("2", Kept, Some(2)), version("1", Kept, Some(1))];
-        assert_eq!(previous(&removed), Some(&removed[0]), "a removed plugin comes back");
+        assert_eq!(previous(&removed), Some(&removed[0]), "a removed plugin returns to the version that served last");
         assert_eq!(previous(&[version("1", Serving, Some(1)), version("2", Candidate, None)]), None);
     }
 }

@@ -22,8 +22,8 @@ impl BreakerRule {
     pub const WAIT_MOST: Duration = Duration::from_secs(24 * 3600);
 }
 
-/// Twenty failures in a row do not happen by chance. Ten seconds are enough for a restart. Five minutes are the maximum delay
-/// before a recovered receiver is noticed.
+/// Twenty failures in a row do not happen by chance. Ten seconds are enough for a receiver to restart. Five minutes are the
+/// maximum delay before a recovered receiver is noticed.
 impl Default for BreakerRule {
     fn default() -> Self {
         Self { failures: 20, wait: Duration::from_secs(10), wait_max: Duration::from_secs(300) }
@@ -70,12 +70,12 @@ impl Breaker {
                 *self = Self::default();
                 None
             }
-            // In every state: the endpoint answers again.
+            // The endpoint answers again, so the breaker closes, whether it was open or probing.
             (Self::Open { .. } | Self::Probing { .. }, true) => {
                 *self = Self::default();
                 Some(Change::Closed)
             }
-            // Sent before the breaker opened: this failure is not new.
+            // This webhook was sent before the breaker opened, so its failure is not new.
             (Self::Open { .. }, false) => None,
             (Self::Probing { wait }, false) => {
                 let wait = (*wait * 2).min(rule.wait_max);
@@ -144,14 +144,14 @@ mod tests {
         assert_eq!(note(false, 3), None, "an attempt in flight changes nothing");
         assert!(!breaker.probe(at(11)));
         assert!(breaker.probe(at(12)));
-        assert_eq!(breaker.note(false, &RULE, at(13), 0.5), Some(Change::StillOpen { until: at(33) }), "twice as long");
+        assert_eq!(breaker.note(false, &RULE, at(13), 0.5), Some(Change::StillOpen { until: at(33) }), "the wait doubles");
         assert!(breaker.probe(at(33)));
         assert_eq!(breaker.note(false, &RULE, at(33), 0.5), Some(Change::StillOpen { until: at(73) }));
         assert!(breaker.probe(at(73)));
         assert_eq!(
             breaker.note(false, &RULE, at(73), 0.5),
             Some(Change::StillOpen { until: at(113) }),
-            "never longer than the maximum"
+            "a wait never exceeds the maximum"
         );
         assert!(breaker.probe(at(113)));
         assert_eq!(breaker.note(true, &RULE, at(114), 0.5), Some(Change::Closed));
@@ -168,7 +168,7 @@ mod tests {
     proptest! {
         /// For any attempts: the breaker is never open longer than the maximum, and a success always closes it.
         #[test]
-        fn never_stuck(steps in prop::collection::vec((any::<bool>(), 0i64..100, 0.0f64..1.0), 1..200)) {
+        fn a_breaker_opens_only_for_a_limited_time(steps in prop::collection::vec((any::<bool>(), 0i64..100, 0.0f64..1.0), 1..200)) {
             let (mut breaker, mut now) = (Breaker::default(), at(0));
             for (success, seconds, jitter) in steps {
                 now = now.plus(Duration::from_secs(seconds.unsigned_abs()));

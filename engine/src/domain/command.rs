@@ -23,12 +23,12 @@ pub fn may_send(endpoint: Option<(&str, &str, bool)>) -> Result<(), String> {
 pub struct EndpointUse {
     /// Number of deliveries that wait for it, or are being sent.
     pub waiting: u64,
-    /// Plugins that sent to it by its name, and how many of its last webhooks each made.
+    /// Plugins that sent to it by its name, and how many of its last webhooks each plugin sent.
     pub senders: Vec<(String, u64)>,
 }
 
 impl EndpointUse {
-    /// Returns the use without plugins that do not serve, because they no longer send.
+    /// Removes the plugins that are not among `serving`: such a plugin can no longer send to the endpoint.
     pub fn by(mut self, serving: &[Slug]) -> Self {
         self.senders.retain(|(plugin, _)| serving.iter().any(|name| **name == **plugin));
         self
@@ -66,17 +66,17 @@ pub fn may_attempt_again(attempts: i64) -> Result<(), String> {
     }
 }
 
-/// Refuses to cancel a delivery that is finished, in the state of this word.
+/// Returns the refusal to cancel a finished delivery. `state` is the word of its state.
 pub fn cancels_no_finished_delivery(state: &str) -> String {
     format!("it is already {state}; only a waiting delivery can be cancelled")
 }
 
-/// Refuses to replay an event that waits to be run.
+/// Returns the refusal to replay an event that still waits to be run.
 pub fn replays_no_waiting_event() -> String {
     "it is still waiting to be run".into()
 }
 
-/// The facts about a run that decide on a command.
+/// The facts about a run that decide whether a command is allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownRun {
     /// Its row in the queue of runs.
@@ -92,7 +92,7 @@ pub struct KnownRun {
 /// A run's row in the queue of runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueuedRun {
-    /// Due at some time.
+    /// It is due now or later.
     Waiting,
     /// A worker holds it and may be executing it.
     Claimed,
@@ -143,7 +143,7 @@ pub fn cancel_run(run: KnownRun) -> Result<(), String> {
     }
 }
 
-/// Refuses a job when this many are running.
+/// Refuses a new job while the maximum number of jobs is running.
 pub fn may_start_job(running: usize) -> Result<(), String> {
     match running >= JOBS_RUNNING_MAX {
         true => Err(format!("{running} jobs are running, the maximum; wait until one is done, or cancel one")),
@@ -203,13 +203,13 @@ mod tests {
         let replayed = KnownRun { newest_round: 1, ..known };
         let orphan = KnownRun { is_orphan: true, ..queued(QueuedRun::Parked) };
         for (what, run, retry, may_cancel) in [
-            ("parked", queued(QueuedRun::Parked), Ok(RunRetry::MakeDue), true),
-            ("waiting", queued(QueuedRun::Waiting), Ok(RunRetry::MakeDue), true),
-            ("being executed", queued(QueuedRun::Claimed), Ok(RunRetry::Nothing), true),
+            ("a parked run", queued(QueuedRun::Parked), Ok(RunRetry::MakeDue), true),
+            ("a waiting run", queued(QueuedRun::Waiting), Ok(RunRetry::MakeDue), true),
+            ("a run that is being executed", queued(QueuedRun::Claimed), Ok(RunRetry::Nothing), true),
             ("cancelled", known, Ok(RunRetry::Queue), false),
-            ("ended ok", ended_ok, Err("ended ok"), false),
-            ("dropped by a replay", replayed, Err("replayed since"), false),
-            ("of a deleted endpoint", orphan, Err("was deleted"), true),
+            ("a run that ended ok", ended_ok, Err("ended ok"), false),
+            ("a run cancelled by a replay", replayed, Err("replayed since"), false),
+            ("a run of a deleted endpoint", orphan, Err("was deleted"), true),
         ] {
             match (retry_run(run), retry) {
                 (Ok(done), Ok(expected)) => assert_eq!(done, expected, "{what}"),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_reached_exactly() {
+    fn refuses_at_the_limit_and_not_one_below_it() {
         let most = i64::from(ATTEMPTS_MAX);
         assert_eq!(may_attempt_again(most - 1), Ok(()));
         assert!(may_attempt_again(most).is_err());

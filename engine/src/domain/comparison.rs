@@ -1,9 +1,9 @@
 //! A comparison: what a candidate version of a plugin would change, counted over many recorded runs.
 //!
-//! Both versions repeat each recorded run, without effect. A comparison counts the newest runs of the past, or it follows: it counts new
-//! runs as they end, until the candidate serves. It is a row with its request, its cursor and its report. It is stored after
-//! each batch, so it continues after a restart. A [`Report`] is bounded however many runs it counts: [`GROUPS_MAX`] groups with [`SAMPLES_MAX`]
-//! samples each, and histograms with a bounded number of buckets.
+//! Both versions repeat each recorded run, without effect. A comparison counts the newest recorded runs. A comparison with
+//! `follow` counts new runs instead, as they end, until the candidate serves. A comparison is a row with its request, its cursor
+//! and its report. The row is stored after each batch, so a comparison continues after a restart. A [`Report`] is bounded however
+//! many runs it counts: [`GROUPS_MAX`] groups with [`SAMPLES_MAX`] samples each, and histograms with a bounded number of buckets.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,7 +26,7 @@ pub const SAMPLES_MAX: usize = 5;
 /// The group of all changes beyond [`GROUPS_MAX`].
 pub const OTHER: &str = "other changes";
 
-/// Maximum number of running comparisons: each takes processor time from the next.
+/// Maximum number of running comparisons: they share the processor with each other.
 pub const RUNNING_MAX: usize = 4;
 /// Maximum number of runs of one comparison.
 pub const RUNS_MAX: u64 = 1_000_000;
@@ -62,15 +62,16 @@ pub struct Request {
     /// The version that served when the comparison was created.
     pub serving: Digest,
     pub candidate: Digest,
-    /// Maximum number of runs; the newest are compared, or, if it follows, the next.
+    /// Maximum number of runs: the newest ones or, with `follow`, the next ones.
     pub last: u64,
-    /// Counts new runs as they end, and of those this share. `None`: counts runs of the past.
+    /// `Some`: the comparison counts this share of new runs, as they end. `None`: it counts runs that ended before it was
+    /// created.
     pub follow: Option<Share>,
     /// Only runs on these event types.
     pub events: Option<Pattern>,
     /// Only runs on events accepted at or after this time.
     pub since: Option<Timestamp>,
-    /// Whether examples show no values.
+    /// Whether the examples of the report omit values.
     pub hides_values: bool,
 }
 
@@ -80,7 +81,7 @@ pub struct Comparison {
     pub id: ComparisonId,
     pub request: Request,
     pub state: JobState,
-    /// The last run that was checked. Runs are checked from new to old; a comparison that follows checks them from old to new.
+    /// The last run that was checked. Runs are checked from new to old; with `follow`, from old to new.
     pub cursor: Option<i64>,
     pub report: Report,
     /// Why it ended early, such as a version that does not load any more.
@@ -93,13 +94,13 @@ pub struct Comparison {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Report {
-    /// Pairs of runs.
+    /// Number of compared pairs of runs.
     pub compared: u64,
     pub same: u64,
     pub differ: u64,
     /// Pairs whose serving version ended `ok` and whose candidate did not.
     pub new_failures: u64,
-    /// The reverse.
+    /// Pairs whose serving version did not end `ok` and whose candidate did.
     pub fixed_failures: u64,
     /// Pairs in which an endpoint gets more or fewer webhooks.
     pub targets_differ: u64,
@@ -129,7 +130,7 @@ pub struct Group {
 /// A difference in one run.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Sample {
-    /// Id of the run, as a number of the store.
+    /// The run's row id.
     pub run: i64,
     pub from: Option<String>,
     pub to: Option<String>,
@@ -171,7 +172,7 @@ impl Histogram {
     }
 }
 
-/// What one run of a pair took.
+/// Time and memory of one run of a pair.
 #[derive(Clone, Copy, Debug)]
 pub struct Took {
     pub time: Duration,

@@ -105,12 +105,13 @@ impl Content {
         Ok(Self { content_type, bytes })
     }
 
-    /// As [`Self::new`], but data that is not valid JSON becomes bytes. For rows, which an earlier version may have written.
+    /// Creates content from a stored row. Unlike [`Self::new`], it turns data that is declared as JSON and is not into plain
+    /// bytes, because an earlier version may have written the row.
     pub fn stored(content_type: impl Into<Arc<str>>, bytes: Bytes) -> Self {
         Self::new(content_type, bytes.clone()).unwrap_or_else(|_| Self::octets(bytes))
     }
 
-    /// Creates content of unknown bytes.
+    /// Creates content from bytes of an unknown type.
     pub fn octets(bytes: Bytes) -> Self {
         Self { content_type: OCTETS.into(), bytes }
     }

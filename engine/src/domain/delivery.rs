@@ -16,10 +16,10 @@ use super::{
 /// The webhook of a plugin. It is sent byte for byte, on every attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
-    /// Event type for the receiver; `None` means the event's own.
+    /// Event type for the receiver; `None` means the event's own type.
     pub event_type: Option<EventType>,
     pub content_type: String,
-    /// Checked: none of these headers is reserved for the endpoint.
+    /// The headers that the plugin set. They were checked: none is reserved for the endpoint.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
@@ -27,13 +27,13 @@ pub struct Payload {
 /// The state in which a new delivery is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitialState {
-    /// To be sent at once: handed over if there is room.
+    /// Sent at once. It is handed to a worker of this process if there is room.
     Due,
-    /// Its endpoint is paused: claimed once the endpoint is resumed.
+    /// Its endpoint is paused. The delivery is claimed once the endpoint is resumed.
     Held,
-    /// Its endpoint is disabled: stored as dead, and can be retried.
+    /// Its endpoint is disabled. The delivery is stored as dead, and can be retried.
     Dead,
-    /// Its endpoint was deleted: stored as cancelled.
+    /// Its endpoint was deleted. The delivery is stored as cancelled.
     Cancelled,
 }
 
@@ -116,7 +116,7 @@ pub enum DeadReason {
     Exhausted,
     /// The receiver answered `410` (gone).
     Gone,
-    /// Its endpoint was disabled when it was stored, or later.
+    /// Its endpoint was disabled, either when the delivery was stored or later.
     EndpointDisabled,
 }
 
@@ -139,11 +139,11 @@ impl DeadReason {
 /// State of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// Without an attempt yet.
+    /// It has no attempt yet.
     Pending {
         due: Timestamp,
     },
-    /// After a failed attempt, waiting for the next.
+    /// An attempt has failed, and the delivery waits for the next one.
     Retrying {
         due: Timestamp,
     },
@@ -330,9 +330,9 @@ mod tests {
         assert_eq!(after(status(204), 1, None), Next::Delivered);
         assert_eq!(after(AttemptOutcome::BodyTooLarge { status: 200 }, 1, None), Next::Delivered);
         assert_eq!(after(status(302), 1, None), retry(5), "a redirect is a failure");
-        assert_eq!(after(status(500), 1, Some(60)), retry(5), "only 429 and 503 may set it");
+        assert_eq!(after(status(500), 1, Some(60)), retry(5), "Retry-After counts only with 429 and 503");
         assert_eq!(after(status(503), 1, Some(60)), retry(60));
-        assert_eq!(after(status(429), 2, Some(60)), retry(300), "it can only lengthen the wait");
+        assert_eq!(after(status(429), 2, Some(60)), retry(300), "Retry-After can only lengthen the wait");
         assert_eq!(after(status(410), 1, None), Next::Dead(DeadReason::Gone));
         assert_eq!(after(AttemptOutcome::TimedOut, 10, None), Next::Dead(DeadReason::Exhausted));
     }

@@ -1,7 +1,8 @@
 //! What differs between two runs on the same input: the runs of two versions of a plugin on one recorded event.
 //!
-//! [`differences`] is a pure function. Each [`Difference`] has a [`Change`] (its cause) and an example from this event. Events that differ
-//! for the same cause have equal changes, so a report groups by change: a thousand events whose text changed are one line.
+//! [`differences`] is a pure function. Each [`Difference`] has a [`Change`] (its cause) and an example from this event. Events
+//! that differ for the same cause have equal changes, so a report groups by change: a thousand events whose text changed are one
+//! line.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,7 +14,7 @@ use super::{
     time::Timestamp,
 };
 
-/// Maximum number of differences of one pair of runs. More say nothing new about the cause.
+/// Maximum number of differences of one pair of runs. Further ones are left out.
 const DIFFERENCES_MAX: usize = 50;
 /// Maximum length of an example's value, in bytes. Longer ones are cut.
 const EXAMPLE_BYTES: usize = 200;
@@ -46,11 +47,11 @@ pub enum Change {
         from: String,
         to: String,
     },
-    /// The same outcome and code, but another message.
+    /// Both runs failed with the same outcome and code, but with different messages.
     Message {
         code: String,
     },
-    /// The same outcome and code, but a failure is retried now that was not, or the other way round.
+    /// Both runs failed with the same outcome and code, but only one of the two failures is retried.
     Retryable {
         code: String,
     },
@@ -67,7 +68,7 @@ pub enum Change {
     },
     /// The same webhooks leave in another order.
     Order,
-    /// A part of a webhook that is not its body.
+    /// A part of a webhook changed.
     Webhook {
         to: String,
         part: Part,
@@ -78,7 +79,7 @@ pub enum Change {
     EventRemoved {
         event_type: String,
     },
-    /// A part of an emitted event.
+    /// A part of an emitted event changed.
     Event {
         event_type: String,
         part: Part,
@@ -206,8 +207,8 @@ impl Change {
     }
 }
 
-/// Returns what differs between the answers of two versions to one event: nothing only if the answers are equal. The order of emitted
-/// events of different types does not count.
+/// Returns what differs between the answers of two versions to one event. The list is empty if the answers are equal. The list
+/// ignores the order of emitted events of different types.
 pub fn differences(before: Answer<'_>, after: Answer<'_>) -> Vec<Difference> {
     let (mut found, writes) = (Found::default(), (before.writes, after.writes));
     match (before.result, after.result) {
@@ -553,7 +554,7 @@ mod tests {
         run::RunOutcome,
     };
 
-    /// What one run returned, in short: each test changes one thing of it.
+    /// What one run returned. Each test case changes one part of it.
     #[derive(Clone)]
     struct Ran {
         result: Result<Requests, RunFailure>,
@@ -622,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_has_one_true_name() {
+    fn each_change_has_exactly_one_name() {
         let crm =
             |id: Value, text: Value, items: Value, tags: Value| json!({ "id": id, "text": text, "items": items, "tags": tags });
         let item = || json!([{ "sku": "a", "n": 1 }]);
@@ -740,7 +741,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_means_the_same_is_told_apart() {
+    fn json_that_is_only_reordered_or_rewritten_is_named_so() {
         let raw = |text: &str| with(|requests| requests.webhooks[1].payload.body = Bytes::from(text.to_owned()));
         let (one, other) = (raw(r#"{"a":1,"b":[2]}"#), raw(r#"{"b":[2],"a":1}"#));
         assert_eq!(changes(&one, &other), ["webhook to slack: body in another order"]);
@@ -749,7 +750,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_the_outcome_hides_what_follows_from_it() {
+    fn a_changed_outcome_hides_the_differences_that_it_causes() {
         let failed = |message| Ran { result: Err(failure(RunOutcome::Failed, "bad-total", message)), writes: Vec::new() };
         let trapped = Ran { result: Err(failure(RunOutcome::Trapped, "panic", "at 7")), writes: Vec::new() };
         assert_eq!(changes(&base(), &trapped), ["outcome changed from ok to trapped (panic)"]);

@@ -77,9 +77,9 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// Begins the name of a condition on the event's data; a JSON pointer (RFC 6901) follows.
+    /// Prefix of the name of a condition on the event's data. The rest of the name is a JSON pointer (RFC 6901).
     pub const DATA: &str = "data:";
-    /// Maximum length of such a name, in bytes.
+    /// Maximum length of the name of a condition on the data, in bytes.
     pub const DATA_LEN_MAX: usize = 256;
 
     /// Returns whether the conditions hold; an index checks the patterns.
@@ -137,7 +137,7 @@ impl<'e> Facts<'e> {
     }
 }
 
-/// A secret. If a newer secret has replaced it, it ends with its grace period (steady clock).
+/// A secret. If a newer secret has replaced it, `until` is the end of its grace period (steady clock).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldSecret {
     pub secret: Secret,
@@ -149,12 +149,12 @@ pub struct HeldSecret {
 pub enum Ordering {
     /// One after the other, in the order in which their events were accepted.
     Endpoint,
-    /// The same, separately for each subject.
+    /// One after the other among the events of one subject, in the order in which these events were accepted.
     Subject,
 }
 
 impl Ordering {
-    /// The key of the order of a whole endpoint.
+    /// The key of [`Self::Endpoint`]: all webhooks of the endpoint share it.
     pub const WHOLE: i64 = 0;
 
     pub const fn as_str(self) -> &'static str {
@@ -187,7 +187,7 @@ pub enum OnGone {
     /// It is disabled until a person resumes it.
     #[default]
     Disable,
-    /// It is removed: a program created this subscription, and subscribes again if it wants more.
+    /// It is removed: a program created this subscription, and subscribes again if it wants more webhooks.
     Remove,
 }
 
@@ -259,13 +259,13 @@ pub struct Policy {
     /// Body format of events that are sent directly.
     pub envelope: Envelope,
     pub format: Format,
-    /// For [`Scheme::Token`], in lower case; `None` means [`Scheme::TOKEN_HEADER_DEFAULT`].
+    /// Header for the secret of [`Scheme::Token`], in lower case; `None` means [`Scheme::TOKEN_HEADER_DEFAULT`].
     pub token_header: Option<String>,
-    /// For receivers that require a client certificate.
+    /// Client certificate, for receivers that require one.
     pub client_certificate: Option<Arc<ClientCertificate>>,
     pub on_gone: OnGone,
     pub reach: Reach,
-    /// The key that created the subscription; `None` for endpoints of people, and for a subscription whose key is not known.
+    /// The key that created the subscription; `None` for an endpoint that is not a subscription, and if the key is not known.
     pub maker: Option<KeyId>,
 }
 
@@ -337,7 +337,7 @@ impl Policy {
 }
 
 /// Returns a URL without its secret parts: scheme and host, without user, path and query. Many services use hook URLs whose path
-/// is the only proof.
+/// is the only credential.
 pub fn shown_url(url: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = url.split_once("://") else { return Cow::Borrowed("***") };
     let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -437,7 +437,7 @@ impl NewEndpoint {
 pub struct Endpoint {
     pub id: EndpointId,
     pub created_at: Timestamp,
-    /// Since when no delivery has succeeded (wall clock), if that has lasted for a while.
+    /// Time since which no delivery has succeeded (wall clock). `None` unless the failures have lasted for a while.
     pub failing_since: Option<Timestamp>,
     pub new: NewEndpoint,
 }
@@ -455,7 +455,7 @@ impl Endpoint {
         Proof { scheme: self.new.scheme, token_header }
     }
 
-    /// Adds a new secret first. The previous ones sign until `grace` is over.
+    /// Puts a new secret before the others. The previous ones sign until `grace` is over.
     pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));
@@ -551,14 +551,14 @@ mod tests {
         let json = of(Content::new("application/json", json.into()).unwrap());
         let text = of(Content::new("text/plain", r#"{"country": "IT"}"#.into()).unwrap());
         for (what, event, pointer, allowed, holds) in [
-            ("a text", &json, "/country", vec!["DE", "IT"], true),
+            ("the text at the place", &json, "/country", vec!["DE", "IT"], true),
             ("another text", &json, "/country", vec!["DE"], false),
             ("a number as written", &json, "/total", vec!["12.50"], true),
-            ("a number in other digits", &json, "/total", vec!["12.5"], false),
+            ("a number written with other digits", &json, "/total", vec!["12.5"], false),
             ("a boolean", &json, "/vip", vec!["true"], true),
-            ("an item, and a name with a slash", &json, "/a~1b/c/1", vec!["y"], true),
+            ("a list item below a name with a slash", &json, "/a~1b/c/1", vec!["y"], true),
             ("null", &json, "/none", vec!["null", ""], false),
-            ("an object", &json, "/o", vec!["{}", ""], false),
+            ("an object is no scalar", &json, "/o", vec!["{}", ""], false),
             ("a missing member", &json, "/city", vec![""], false),
             ("data that is not JSON", &text, "/country", vec!["IT"], false),
             ("no data", &of(Content::none()), "/country", vec!["IT"], false),

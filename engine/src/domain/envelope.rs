@@ -22,7 +22,7 @@ pub enum Envelope {
     Standard,
     /// CloudEvents 1.0: in JSON its structured mode.
     CloudEvents,
-    /// None: the data alone, under its own content type.
+    /// No envelope: the data alone, under its own content type.
     Data,
 }
 
@@ -83,14 +83,14 @@ pub struct Rendered<'a> {
 )]
 pub struct TooLong(pub Format);
 
-/// Maximum size of a body in XML or as a form, in bytes. Twice the default limit of an event: enough for all events that are not
-/// made to grow.
+/// Maximum size of a body in XML or as a form, in bytes. Twice the default limit of an event: enough for all events except those
+/// crafted to grow.
 pub const BYTES_MAX: usize = 16 << 20;
 
 /// Maximum depth at which objects and lists become XML or form parts; deeper values are written as JSON text.
 pub const DEPTH_MAX: usize = 32;
 
-/// Writes the event for a receiver. `tag` is for an event without a sender's id.
+/// Writes the event for a receiver. An event without a sender's id gets the engine's id, with this `tag`.
 ///
 /// # Errors
 /// Only XML and forms can be [`TooLong`].
@@ -495,7 +495,7 @@ mod tests {
                     },
                     Xml::Decl(_) => {}
                     Xml::Eof => break,
-                    other => prop_assert!(false, "{other:?} has no place here"),
+                    other => prop_assert!(false, "unexpected {other:?}"),
                 }
             }
             prop_assert_eq!(depth, 0);

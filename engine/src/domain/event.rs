@@ -34,8 +34,8 @@ pub struct NewEvent {
     pub request: Option<Arc<Request>>,
 }
 
-/// Prefix of the source in the key of an event from a source. No `source` of `/v1/events` can contain it, so a published event
-/// can neither replace a source's event nor be mistaken for one.
+/// Prefix in the repeat key of every event that a source created. No `source` of `/v1/events` can contain this character. So a
+/// published event is never taken for a repeat of a source's event, nor the other way round.
 const SOURCE_DOOR: char = '\u{1}';
 
 /// Returns whether only the engine may use a `source`: the engine's source or that of a plugin.
@@ -44,7 +44,8 @@ pub fn is_reserved_source(source: &str) -> bool {
 }
 
 impl NewEvent {
-    /// Returns the pair under which the store remembers the sender's id. `/v1/events` cannot reach the name space of sources.
+    /// Returns the pair under which the store remembers the sender's id. Events of `/v1/events` and events of sources never share
+    /// a pair.
     pub fn repeat_key(&self) -> Option<(Cow<'_, str>, &str)> {
         let id = self.id.as_deref()?;
         let source = if self.request.is_some() { format!("{SOURCE_DOOR}{}", self.source).into() } else { (&*self.source).into() };
@@ -164,7 +165,7 @@ mod tests {
             ("to be replayed after it was unrouted", Parts { to_run: true, unrouted: true, ..none }, Waiting),
             ("to be replayed while an old delivery is retried", Parts { to_run: true, retrying: 1, ..none }, Waiting),
             ("no plugin and no endpoint", Parts { unrouted: true, ..none }, Unrouted),
-            ("runs that asked for nothing", none, NothingSent),
+            ("all runs ended without a webhook", none, NothingSent),
             ("a run waits for its next try", Parts { runs_waiting: 1, ..none }, Waiting),
             ("a run waits, another part is delivered", Parts { runs_waiting: 1, delivered: 1, ..none }, Waiting),
             ("a run is parked", Parts { runs_parked: 1, ..none }, Failed),

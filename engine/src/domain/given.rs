@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-/// An invisible character inside a value. The text completes a sentence about the value, and does not repeat it.
+/// An invisible character inside a value. Its text continues a sentence about the value, and does not repeat the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadText {
     #[error("contains {}; write it on one line, without invisible characters", name(*.0))]
@@ -45,7 +45,7 @@ pub fn value(text: &str) -> Result<&str, BadText> {
     }
 }
 
-/// As [`value`], for a key of the API, which is sent in a header as one word.
+/// Works like [`value`], but for an API key: also refuses blanks, because a header carries the key as one word.
 pub fn key(text: &str) -> Result<&str, BadText> {
     let key = value(text)?;
     match key.chars().find(|c| !c.is_ascii_graphic()) {
@@ -73,7 +73,7 @@ pub fn without_passwords(text: &str) -> String {
 fn without_value(pair: &str) -> String {
     const SECRET: [&str; 4] = ["pass", "secret", "token", "key"];
     match pair.split_once('=') {
-        // An escaped name can be any name.
+        // An escaped name may stand for any name.
         Some((name, _)) if name.contains('%') || SECRET.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
             format!("{name}=***")
         }

@@ -1,7 +1,7 @@
-//! Ids: 64-bit sequences inside, opaque text outside.
+//! Ids: 64-bit numbers inside the engine, opaque text for users and programs.
 //!
 //! An event has a sequence number. Its runs and deliveries carry that number in their upper bits, and an attempt carries its
-//! delivery's. So the children of a parent are one range of row ids, and no foreign-key index exists. Outside, an id is a prefix,
+//! delivery's. So the children of a parent are one range of row ids, and need no foreign-key index. As text, an id is a prefix,
 //! the store's tag and the number (`evt_k7q22a9`). The tag is random per store and replaced by a restore, so that no id is issued
 //! twice. Texts with one tag sort like their numbers.
 
@@ -9,7 +9,8 @@ use std::fmt;
 
 use super::digits;
 
-/// Bits for the number of an event's run, and of its delivery. Statements of the stores have this number and the next as literals.
+/// Bits for the number of an event's run, and of its delivery. The SQL of the stores contains this constant and the next as
+/// literals.
 pub const CHILD_BITS: u32 = 14;
 /// Bits for the number of a delivery's attempt.
 pub const ATTEMPT_BITS: u32 = 8;

@@ -1,8 +1,8 @@
-//! Jobs: one command on many deliveries, runs or events, executed in batches. A job is a row with its filter, its cursor and its end
-//! (the last event at its creation), so it survives the process.
+//! Jobs: one command on many deliveries, runs or events, executed in batches. A job is a row with its filter, its cursor and its
+//! end (the last event at its creation), so it survives a restart.
 //!
-//! The cursor moves in the transaction of each batch. So an interrupted job processes each item once, and an item that fails again is
-//! behind the cursor.
+//! The cursor moves in the transaction of each batch. So an interrupted job processes each item once, and an item that fails
+//! again is behind the cursor.
 
 use super::{
     delivery::{DeadReason, DeliveryState},
@@ -122,9 +122,9 @@ pub struct RunRetryFilter {
     pub plugin: Option<Slug>,
     pub outcome: Option<RunOutcome>,
     pub event_type: Option<Pattern>,
-    /// Of events accepted at or after this time.
+    /// Only runs of events accepted at or after this time.
     pub since: Option<Timestamp>,
-    /// Of events accepted before this time.
+    /// Only runs of events accepted before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -295,7 +295,7 @@ pub struct Job {
     pub id: JobId,
     pub task: Task,
     pub state: JobState,
-    /// Number of items that are due again.
+    /// Number of items that the job made due.
     pub done: u64,
     /// Number of items that the command refuses, such as a delivery whose endpoint is disabled.
     pub failed: u64,
@@ -335,11 +335,11 @@ mod tests {
     fn a_batch_ends_at_its_limit_and_the_next_one_continues_there() {
         use Decision::{Skip, Take, Unreadable};
         for (what, found, most, taken, cursor, failed, is_whole) in [
-            ("none", vec![], 2, vec![], None, 0, true),
-            ("fewer than it may take", vec![Take, Skip], 2, vec![1], Some(2), 0, true),
-            ("as many as it may take", vec![Take, Take], 2, vec![1, 2], Some(2), 0, true),
-            ("one more", vec![Take, Take, Skip], 2, vec![1, 2], Some(2), 0, false),
-            ("an unreadable one counts", vec![Unreadable, Take, Take], 2, vec![2], Some(2), 1, false),
+            ("no items", vec![], 2, vec![], None, 0, true),
+            ("fewer items than the limit", vec![Take, Skip], 2, vec![1], Some(2), 0, true),
+            ("as many items as the limit", vec![Take, Take], 2, vec![1, 2], Some(2), 0, true),
+            ("one item more than the limit", vec![Take, Take, Skip], 2, vec![1, 2], Some(2), 0, false),
+            ("an unreadable item counts as failed", vec![Unreadable, Take, Take], 2, vec![2], Some(2), 1, false),
         ] {
             let batch = Batch::of((1..).zip(found).collect(), most);
             assert_eq!(
@@ -361,16 +361,16 @@ mod tests {
         let between =
             |since, until| RunRetryFilter { since: Some(at(since)), until: Some(at(until)), ..RunRetryFilter::default() };
         for (what, filter, expected) in [
-            ("all", RunRetryFilter::default(), Decision::Take),
-            ("its plugin", plugin("router"), Decision::Take),
+            ("an empty filter", RunRetryFilter::default(), Decision::Take),
+            ("the run's plugin", plugin("router"), Decision::Take),
             ("another plugin", plugin("route"), Decision::Skip),
-            ("its outcome", outcome(RunOutcome::Trapped), Decision::Take),
+            ("the run's outcome", outcome(RunOutcome::Trapped), Decision::Take),
             ("another outcome", outcome(RunOutcome::Failed), Decision::Skip),
-            ("its type", typed("order.*"), Decision::Take),
+            ("the type of the run's event", typed("order.*"), Decision::Take),
             ("another type", typed("ticket.*"), Decision::Skip),
-            ("since its event was accepted", between(5, 6), Decision::Take),
-            ("before its event was accepted", between(4, 5), Decision::Skip),
-            ("after its event was accepted", between(6, 7), Decision::Skip),
+            ("the range starts at its event's acceptance", between(5, 6), Decision::Take),
+            ("the range ends at its event's acceptance", between(4, 5), Decision::Skip),
+            ("the range starts after its event's acceptance", between(6, 7), Decision::Skip),
         ] {
             assert_eq!(filter.decide(&run), expected, "{what}");
         }
@@ -391,14 +391,14 @@ mod tests {
         };
         let all = ReplayFilter::default;
         for (what, filter, expected) in [
-            ("its state", ReplayFilter { state: Some(EventState::Unrouted), ..all() }, Decision::Take),
+            ("the event's state", ReplayFilter { state: Some(EventState::Unrouted), ..all() }, Decision::Take),
             ("another state", ReplayFilter { state: Some(EventState::Failed), ..all() }, Decision::Skip),
-            ("its type", ReplayFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..all() }, Decision::Take),
+            ("the event's type", ReplayFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..all() }, Decision::Take),
             ("another type", ReplayFilter { event_type: Some(Pattern::parse("order").unwrap()), ..all() }, Decision::Skip),
-            ("its source", ReplayFilter { source: Some("shop".into()), ..all() }, Decision::Take),
+            ("the event's source", ReplayFilter { source: Some("shop".into()), ..all() }, Decision::Take),
             ("another source", ReplayFilter { source: Some("sho".into()), ..all() }, Decision::Skip),
-            ("since it was accepted", ReplayFilter { since: Some(at(5)), ..all() }, Decision::Take),
-            ("before it was accepted", ReplayFilter { until: Some(at(5)), ..all() }, Decision::Skip),
+            ("since the time of its acceptance", ReplayFilter { since: Some(at(5)), ..all() }, Decision::Take),
+            ("until the time of its acceptance", ReplayFilter { until: Some(at(5)), ..all() }, Decision::Skip),
         ] {
             assert_eq!(filter.decide(&event), expected, "{what}");
             assert!(!filter.is_empty(), "{what}");
@@ -435,14 +435,17 @@ mod tests {
         let dead = |at| DeliveryState::Dead { at, reason: DeadReason::Exhausted };
         let all = RetryFilter::default();
         assert!(all.takes(crm, &dead(at(5))));
-        assert!(!all.takes(crm, &DeliveryState::Cancelled { at: at(5), reason: None }), "dead deliveries by default");
+        assert!(
+            !all.takes(crm, &DeliveryState::Cancelled { at: at(5), reason: None }),
+            "a filter without a state takes only dead deliveries"
+        );
         assert!(!all.takes(crm, &DeliveryState::Delivered { at: at(5) }));
         let cancelled = RetryFilter { ended: Ended::Cancelled, ..RetryFilter::default() };
         assert!(cancelled.takes(crm, &DeliveryState::Cancelled { at: at(5), reason: None }));
         assert!(!cancelled.takes(crm, &dead(at(5))));
         let retrying = RetryFilter { ended: Ended::Retrying, ..RetryFilter::default() };
         assert!(retrying.takes(crm, &DeliveryState::Retrying { due: at(5) }));
-        assert!(!retrying.takes(crm, &DeliveryState::Pending { due: at(5) }), "it is due already");
+        assert!(!retrying.takes(crm, &DeliveryState::Pending { due: at(5) }), "a pending delivery is already due");
         let gone = RetryFilter { reason: Some(DeadReason::Gone), ..RetryFilter::default() };
         assert!(!gone.takes(crm, &dead(at(5))));
         let other = RetryFilter { endpoint: Some(EndpointId::from_i64(2)), ..RetryFilter::default() };

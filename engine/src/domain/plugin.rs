@@ -46,7 +46,7 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// How a version was proposed.
+/// The way in which a version was proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// As a file in the plugin folder of a node.

@@ -31,7 +31,7 @@ impl Breaches {
     }
 }
 
-/// Returns whether a run broke a limit or a rule. A plugin that reports a failure did not, nor did one whose endpoint is missing.
+/// Returns whether a run broke a limit or a rule. A failure that the plugin reports and a missing endpoint are no breaches.
 pub fn is_breach(run: &RunRecord) -> bool {
     match run.outcome() {
         Some(RunOutcome::Trapped | RunOutcome::Deadline | RunOutcome::OutOfMemory) => true,
@@ -55,9 +55,9 @@ mod tests {
         let mut exceed = |seconds, limit| breaches.exceed(at(seconds), limit);
         assert!(!(0..100).any(|second| exceed(second, 0)), "0 is off");
         let steady: Vec<bool> = (0..6).map(|number| exceed(100 + number * 25, 3)).collect();
-        assert_eq!(steady, [false; 6], "three a minute");
+        assert_eq!(steady, [false; 6], "three a minute do not exceed the limit");
         assert!([400, 401, 402].iter().all(|second| !exceed(*second, 3)));
-        assert!(exceed(459, 3), "the fourth within a minute");
+        assert!(exceed(459, 3), "the fourth within a minute exceeds the limit");
         assert!(!exceed(460, 3), "counting starts anew");
     }
 

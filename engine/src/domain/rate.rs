@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
-/// At most `count` in each `unit`, spread evenly.
+/// At most `count` requests in each `unit`, spread evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: NonZeroU32,
@@ -52,17 +52,17 @@ impl Rate {
         if count.get() <= Self::COUNT_MAX { Ok(Self { count, unit }) } else { Err(bad()) }
     }
 
-    /// Returns the number per unit.
+    /// Returns the number of requests per unit.
     pub const fn count(self) -> NonZeroU32 {
         self.count
     }
 
-    /// Returns the time between two.
+    /// Returns the time between two requests.
     pub fn interval(self) -> Duration {
         self.unit.length() / self.count.get()
     }
 
-    /// Returns how many fit into `span`.
+    /// Returns how many requests fit into `span`.
     pub fn within(self, span: Duration) -> usize {
         let fits = span.as_nanos() / self.interval().as_nanos().max(1);
         usize::try_from(fits).unwrap_or(usize::MAX)

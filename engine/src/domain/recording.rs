@@ -66,10 +66,14 @@ mod tests {
     fn records_state_up_to_its_limit() {
         let value = |bytes| ("k".to_owned(), Some(vec![0; bytes]));
         for (what, read, recorded) in [
-            ("nothing", vec![], true),
+            ("no state", vec![], true),
             ("an absent value", vec![("k".to_owned(), None)], true),
-            ("as much as fits", vec![value(STATE_BYTES_MAX / 2 - 1), value(STATE_BYTES_MAX / 2 - 1)], true),
-            ("a byte more", vec![value(STATE_BYTES_MAX / 2 - 1), value(STATE_BYTES_MAX / 2)], false),
+            ("state of exactly the maximum size", vec![value(STATE_BYTES_MAX / 2 - 1), value(STATE_BYTES_MAX / 2 - 1)], true),
+            (
+                "state of one byte more than the maximum size",
+                vec![value(STATE_BYTES_MAX / 2 - 1), value(STATE_BYTES_MAX / 2)],
+                false,
+            ),
         ] {
             let state = RecordedState::of(read.clone());
             assert_eq!(state, if recorded { RecordedState::Read(read) } else { RecordedState::TooLarge }, "{what}");

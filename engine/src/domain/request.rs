@@ -8,9 +8,9 @@ pub struct Request {
     pub method: String,
     /// The query of the URL; empty if there was none.
     pub query: String,
-    /// Names in lower case, without credentials.
+    /// Headers without credentials, their names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The received body, if the data is something else.
+    /// The received body; `None` if the event's data is that body.
     pub body: Option<Bytes>,
 }
 

@@ -29,7 +29,7 @@ impl Schedule {
     /// Returns when the attempt after the `made`-th (from 1) is due; `None` if none is left.
     ///
     /// `jitter` in 0..1 spreads the wait by ±10 %, so that deliveries that failed together are not retried together.
-    /// `retry_after` is the receiver's request. It can only lengthen the wait, and by at most a day.
+    /// `retry_after` is the receiver's request. It can only lengthen the wait, and at most to one day.
     pub fn next_due(&self, made: u32, now: Timestamp, jitter: f64, retry_after: Option<Duration>) -> Option<Timestamp> {
         let wait = *self.0.get(made as usize)?;
         let spread = wait.mul_f64(0.9 + 0.2 * jitter.clamp(0.0, 1.0));
@@ -47,7 +47,7 @@ impl Default for Schedule {
     }
 }
 
-/// Maximum `Retry-After`; a longer one counts as this.
+/// Maximum `Retry-After`; a longer one is cut to this.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Reads a `Retry-After` header (RFC 9110, section 10.2.3): seconds, or a date in any of the three forms that recipients must
@@ -61,7 +61,8 @@ pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     }
     let millis = match httpdate::parse_http_date(value) {
         Ok(date) => i64::try_from(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()?,
-        // The form of mail: a time zone, a day with one digit, no weekday. Some servers send it in HTTP.
+        // The date form of e-mail (RFC 2822): it may have a time zone, a day with one digit, and no weekday. Some servers send it
+        // in HTTP.
         Err(_) => jiff::fmt::rfc2822::parse(value).ok()?.timestamp().as_millisecond(),
     };
     Some(Timestamp::from_millis(millis).since(now).min(RETRY_AFTER_MAX))
@@ -91,7 +92,7 @@ mod tests {
             // Dates in the past and the far future.
             ("Sun, 06 Nov 1994 08:47:37 GMT", seconds(0)),
             ("Fri, 31 Dec 1999 23:59:59 GMT", Some(RETRY_AFTER_MAX)),
-            // The form of mail.
+            // The date form of e-mail.
             ("Sun, 06 Nov 1994 09:49:37 +0100", seconds(60)),
             ("Sun, 6 Nov 1994 08:49:37 GMT", seconds(60)),
             ("6 Nov 1994 08:49:37 +0000", seconds(60)),

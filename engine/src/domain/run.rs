@@ -440,7 +440,7 @@ impl RunRecord {
         }
     }
 
-    /// Returns the number of tries so far. A deferred one does not count.
+    /// Returns the number of tries so far. A deferred try does not count.
     pub const fn tries(&self) -> u32 {
         match &self.end {
             RunEnd::Deferred { .. } => self.identity.tries_before,

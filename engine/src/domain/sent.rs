@@ -14,7 +14,7 @@ use super::{
 pub struct SentAs {
     pub url: String,
     pub scheme: Scheme,
-    /// For [`Scheme::Token`], if it is not the default.
+    /// The header of [`Scheme::Token`], if it is not the default header.
     pub token_header: Option<String>,
     pub envelope: Envelope,
     pub format: Format,

@@ -123,7 +123,7 @@ pub enum Given {
     List(Vec<String>),
 }
 
-/// A setting that does not fit.
+/// A setting that does not fit its declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
     pub name: String,
@@ -248,7 +248,11 @@ mod tests {
             assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{name} {given:?}");
         }
         let any = BTreeMap::from([("x".to_owned(), number("5")), ("y".to_owned(), list(&["a"]))]);
-        assert_eq!(check(&[], &any).unwrap().into_values().collect::<Vec<_>>(), ["5", "a"], "nothing is declared");
+        assert_eq!(
+            check(&[], &any).unwrap().into_values().collect::<Vec<_>>(),
+            ["5", "a"],
+            "without a declaration every value fits"
+        );
     }
 
     #[test]

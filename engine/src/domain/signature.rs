@@ -48,7 +48,7 @@ pub enum Scheme {
     Shopify,
     /// The secret itself, in a header that the endpoint chooses.
     Token,
-    /// None: a receiver cannot verify the sender.
+    /// No signature: a receiver cannot verify the sender.
     None,
 }
 
@@ -138,7 +138,7 @@ impl Secret {
         }
     }
 
-    /// Reads a secret for webhooks of `scheme`, without blanks and line ends around one of Standard Webhooks.
+    /// Reads a secret for webhooks of `scheme`. Blanks and line ends around a secret of Standard Webhooks are ignored.
     pub fn read(scheme: Scheme, text: &str) -> Result<Self, BadSecret> {
         if matches!(scheme, Scheme::V1 | Scheme::V1a) {
             return Self::parse(given::value(text).map_err(BadSecret::Invisible)?);
@@ -169,7 +169,7 @@ impl Secret {
         }
     }
 
-    /// Returns the secret itself, for the one answer that may contain it and for the store.
+    /// Returns the secret itself. Only two callers may use it: the API answer that shows the secret once, and the store.
     pub fn reveal(&self) -> String {
         match self {
             Self::Hmac(key) => format!("whsec_{}", BASE64_STANDARD.encode(key)),

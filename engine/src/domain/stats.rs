@@ -1,7 +1,7 @@
 //! Counts over time: what happened to events, runs and attempts, per minute or per hour.
 //!
-//! Counts are kept in cells. A sheet holds the cells of one thing for an hour (cells of a minute) or for a UTC day (cells of an hour), so
-//! that a table with one row per sheet stays small.
+//! Counts are kept in cells. A sheet holds the cells of one thing for an hour (cells of a minute) or for a UTC day (cells of an
+//! hour), so that a table with one row per sheet stays small.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,10 +13,10 @@ use super::{
     time::Timestamp,
 };
 
-/// What counts are about.
+/// The subject of counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum About {
-    /// All that the engine does.
+    /// The engine as a whole.
     Engine,
     Endpoint(EndpointId),
     Plugin(Slug),
@@ -46,7 +46,8 @@ impl About {
     }
 }
 
-/// What happened in some time. Members that do not apply stay 0: only the engine has latencies, only sources have refused requests.
+/// What happened in some time. Members that do not apply stay 0: only the engine has latencies, only sources have refused
+/// requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
@@ -56,7 +57,7 @@ pub struct Counts {
     /// Requests that a source refused.
     #[serde(skip_serializing_if = "is_zero")]
     pub refused: u64,
-    /// Runs that ended, including those that ended badly.
+    /// Runs that ended, including failed ones.
     #[serde(skip_serializing_if = "is_zero")]
     pub runs: u64,
     /// Runs that did not end with the outcome `ok`.
@@ -98,8 +99,8 @@ impl Counts {
     }
 }
 
-/// Times from the acceptance of an event to its delivery, counted in classes. The bound of each class is √2 times that of the class
-/// before it, from 1 ms to about 25 minutes, so a percentile is exact to a factor of √2.
+/// Times from the acceptance of an event to its delivery, counted in classes. The bound of each class is √2 times that of the
+/// class before it, from 1 ms to about 25 minutes, so a percentile is exact to a factor of √2.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Latencies(Vec<u64>);
@@ -121,7 +122,7 @@ impl Latencies {
     }
 
     fn add(&mut self, other: &Self) {
-        // A column of the store may be longer than this engine's classes.
+        // A stored column may have more classes than this engine has.
         let classes = other.0.len().min(CLASSES);
         if self.0.len() < classes {
             self.0.resize(classes, 0);
@@ -208,7 +209,7 @@ impl Cell {
     }
 }
 
-/// The time that a question is about.
+/// The time range of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Last {
     Hour,
@@ -231,8 +232,8 @@ impl Last {
         Self::ALL.into_iter().find(|last| last.as_str() == text)
     }
 
-    /// Returns the cells to read, the length of a bucket in milliseconds, and the number of buckets; `None` if there are no counts as
-    /// fine as that.
+    /// Returns the cells to read, the length of a bucket in milliseconds, and the number of buckets; `None` if no counts with
+    /// this resolution exist.
     pub const fn buckets(self, about: &About) -> Option<(Cell, i64, i64)> {
         match (self, about) {
             (Self::Hour, About::Engine) => Some((Cell::Minute, MINUTE, 60)),
@@ -249,8 +250,8 @@ pub fn first_bucket(now: Timestamp, length: i64, count: i64) -> Timestamp {
     Timestamp::from_millis((now.millis().div_euclid(length) - count + 1) * length)
 }
 
-/// Adds cells up to buckets of `length` milliseconds, from the bucket that starts at `first` on. Buckets without any cell are left out:
-/// nothing is known about them.
+/// Adds cells up to buckets of `length` milliseconds, from the bucket that starts at `first` on. Buckets without any cell are
+/// left out: nothing is known about them.
 pub fn fold(cells: impl IntoIterator<Item = (Timestamp, Counts)>, first: Timestamp, length: i64) -> BTreeMap<Timestamp, Counts> {
     let mut buckets: BTreeMap<Timestamp, Counts> = BTreeMap::new();
     for (at, counts) in cells.into_iter().filter(|(at, _)| *at >= first) {
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn every_question_reads_sheets_that_are_still_kept() {
+    fn every_query_reads_only_sheets_that_still_exist() {
         let now = at("2026-11-24T00:00:30Z");
         for last in Last::ALL {
             assert_eq!(Last::parse(last.as_str()), Some(last));

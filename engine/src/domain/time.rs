@@ -1,4 +1,4 @@
-//! Times and their text. `clock.rs` reads the clocks; here a time is a number with a meaning.
+//! Times and their text. `clock.rs` reads the clocks; this module only computes with times that it is given.
 
 use std::{fmt, time::Duration};
 

@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(parent.to_string(), GOOD);
         assert!(parent.is_sampled());
         assert_eq!((parent.trace[0], parent.span[7]), (0x0a, 0x31));
-        // Of a later version, the known part is used and written as the supported version.
+        // A later version of `traceparent` is read as far as it is known, and written as the supported version.
         let newer = GOOD.replacen("00", "cc", 1) + "-what-the-future-will-be-like";
         assert_eq!(TraceParent::parse(&newer).unwrap().to_string(), GOOD);
         let unknown_flags = GOOD.replace("-01", "-fe");
@@ -256,6 +256,6 @@ mod tests {
         for (place, span) in spans.iter().enumerate() {
             assert!(!spans[..place].contains(span), "{place}");
         }
-        assert_eq!(accept_span(tag, event), spans[0], "and are the same each time");
+        assert_eq!(accept_span(tag, event), spans[0], "a span id is the same each time");
     }
 }

@@ -1,9 +1,10 @@
-//! Why an endpoint did or did not receive an event. [`why`] follows the way of one event to one endpoint and names the link that decided.
-//! The answer says where the event was stopped, what it waits for, or that it was delivered. It also says what would change that.
+//! Why an endpoint did or did not receive an event. [`why`] follows the way of one event to one endpoint and names the link that
+//! decided. The answer says where the event was stopped, what it waits for, or that it was delivered. It also says what would
+//! change that.
 //!
-//! The function reads nothing itself. The API fills in [`Situation`] from the store and the catalog. An event can reach an endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's
-//! plugin, and by the webhook of any plugin. `routing` judges both ways of an event without a webhook, `sending` judges a
-//! webhook.
+//! The function does not read the store. The API fills in [`Situation`] from the store and the catalog. An event can reach an
+//! endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's plugin, and by the webhook of any plugin.
+//! `routing` judges both ways of an event without a webhook, `sending` judges a webhook.
 
 mod routing;
 mod sending;
@@ -27,9 +28,9 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Delivered,
-    /// It continues without help.
+    /// It continues without any action of a person.
     Waiting,
-    /// It stays so until a person or another event changes something.
+    /// It does not continue until a person or another event changes something.
     Stopped,
 }
 
@@ -74,7 +75,7 @@ pub enum Link {
     Rate,
     /// Fewer webhooks are under way than its limit allows.
     Concurrency,
-    /// In an ordered endpoint: no earlier webhook is unfinished.
+    /// No earlier webhook of an ordered endpoint is unfinished.
     Order,
     /// An attempt of the schedule is due.
     Schedule,
@@ -145,7 +146,7 @@ pub struct Situation<'a> {
     pub standing: Option<Standing>,
 }
 
-/// The endpoint that is asked about.
+/// The endpoint of the question.
 #[derive(Clone, Copy)]
 pub enum Target<'a> {
     Exists(&'a Endpoint),
@@ -306,7 +307,7 @@ const fn passed(link: Link, found: String) -> Step {
 }
 
 impl Situation<'_> {
-    /// Returns the number of the last replay that left a run or a webhook.
+    /// Returns the newest round that has a run or a webhook.
     fn newest_round(&self) -> u32 {
         let rounds = self.runs.iter().map(|run| run.round).chain(self.deliveries.iter().map(|one| one.round));
         rounds.max().unwrap_or(0)

@@ -11,7 +11,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 use super::OTHER;
 use crate::domain::{delivery::AttemptOutcome, run::RunOutcome};
 
-/// A longer source is not a plain name.
+/// Maximum length of a plain name. A longer source does not become a label.
 const SOURCE_LEN_MAX: usize = 64;
 
 /// The metrics of one plugin.
@@ -52,7 +52,7 @@ const ATTEMPT_OUTCOMES: [&str; 12] = [
 pub struct EndpointMeters {
     pub(super) name: String,
     pub(super) attempts: IntCounterVec,
-    /// Created when first needed, because most endpoints only answer 2xx.
+    /// Counters by outcome. Each is created when it is first needed, because most endpoints only answer 2xx.
     pub(super) by_outcome: [OnceLock<IntCounter>; ATTEMPT_OUTCOMES.len()],
     /// 1 while its breaker is open.
     pub breaker_open: IntGauge,
@@ -83,7 +83,7 @@ fn outcome_place(outcome: AttemptOutcome) -> usize {
     }
 }
 
-/// Handles by name, up to a limit; all others share one.
+/// Handles by name, up to a limit. All further names share one handle.
 pub(super) struct Family<T> {
     most: usize,
     make: Box<dyn Fn(&str) -> T + Send + Sync>,
@@ -162,10 +162,10 @@ mod tests {
         ];
         for (outcome, word) in places {
             assert_eq!(ATTEMPT_OUTCOMES[outcome_place(outcome)], word);
-            assert!(outcome.status().is_some() || outcome.as_str() == word, "the same word as everywhere");
+            assert!(outcome.status().is_some() || outcome.as_str() == word, "the metric uses the word of the outcome");
         }
         for (place, outcome) in RunOutcome::ALL.into_iter().enumerate() {
-            assert_eq!(outcome as usize, place, "counters stand in the order of the outcomes");
+            assert_eq!(outcome as usize, place, "the counters are in the order of the outcomes");
         }
     }
 }

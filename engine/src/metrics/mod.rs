@@ -38,14 +38,14 @@ const PLUGINS_MAX: usize = 100;
 const ENDPOINTS_MAX: usize = 200;
 /// Maximum number of nodes with separate lines.
 const NODES_MAX: usize = 100;
-/// The label of everything beyond those limits.
+/// The label of all names beyond the limits above.
 pub const OTHER: &str = "other";
 
 /// All metrics; [`meters`] returns them.
 pub struct Meters {
     registry: Registry,
     table: Table,
-    /// By source.
+    /// Counters of accepted events, by source.
     sources: Family<IntCounter>,
     /// The label of each source that has refusals.
     refusing: Family<String>,

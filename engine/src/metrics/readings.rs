@@ -11,7 +11,7 @@ pub struct Readings<'a> {
     pub plugins: &'a [(&'static str, u64)],
     /// Number of endpoints in each state.
     pub endpoints: &'a [(&'static str, u64)],
-    /// None with SQLite.
+    /// Empty with SQLite.
     pub nodes: &'a [NodeReading],
     pub plugins_behind: u64,
     pub queued_bytes: u64,
@@ -26,7 +26,7 @@ pub struct NodeReading {
     pub name: String,
     pub role: String,
     pub leases: u64,
-    /// How long it has held its oldest item; zero if it holds nothing.
+    /// How long the node has held its oldest item; zero if it holds nothing.
     pub oldest: Duration,
     /// Time since its last heartbeat.
     pub silent: Duration,
@@ -37,7 +37,7 @@ pub struct NodeReading {
 pub struct StageReading {
     pub name: &'static str,
     pub depth: u64,
-    /// How long the oldest has waited; zero if nothing waits.
+    /// How long the oldest item has waited; zero if no item waits.
     pub oldest: Duration,
 }
 

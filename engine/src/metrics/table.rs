@@ -21,13 +21,14 @@ const RUN_BYTES: &[f64] = &[
 ];
 /// Seconds of one attempt, up to the default timeout of 20 s.
 const ATTEMPT_SECONDS: &[f64] = &[0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
-/// Seconds from acceptance to delivery: from milliseconds to the length of retries.
+/// Seconds from acceptance to delivery: from milliseconds to an hour of retries.
 const END_TO_END_SECONDS: &[f64] =
     &[0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3_600.0];
 /// Seconds of one commit: a fast disk needs half a millisecond, a slow one seconds.
 const COMMIT_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-/// Jobs that share a commit.
+/// Bytes of run results in one batch of the settler: up to 8 MiB, or one larger result.
 const SETTLEMENT_BYTES: &[f64] = &[1e3, 1e4, 1e5, 1e6, 4e6, 8.4e6, 1.7e7, 3.4e7];
+/// Jobs that share a commit.
 const COMMIT_JOBS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
 
 macro_rules! kind {
@@ -102,8 +103,8 @@ table! {
     depth = numbers(&["stage"]) "innesco_queue_depth" "Waiting items in memory and on disk: events, deferred runs, parked runs, deliveries, dead deliveries";
     oldest = gauges(&["stage"]) "innesco_queue_oldest_seconds" "Age of the oldest item: an event since its acceptance, a run or delivery since it was due, a dead delivery since it died";
     handoff_items = numbers(&["stage"]) "innesco_handoff_items" "Items in memory between commit and workers, including those in progress";
-    handoff_bytes = numbers(&["stage"]) "innesco_handoff_bytes" "Bytes of these items";
-    handoff_limit_bytes = numbers(&["stage"]) "innesco_handoff_limit_bytes" "Limit of these bytes; more items wait on disk";
+    handoff_bytes = numbers(&["stage"]) "innesco_handoff_bytes" "Bytes in memory between commit and workers, including items in progress";
+    handoff_limit_bytes = numbers(&["stage"]) "innesco_handoff_limit_bytes" "Limit of bytes in memory between commit and workers; further items wait on disk";
 
     commit_seconds = histograms(&["kind"], COMMIT_SECONDS) "innesco_store_commit_seconds" "Duration of commits: promises are synced to disk, progress is not";
     commit_jobs = histogram(COMMIT_JOBS) "innesco_store_commit_jobs" "Number of jobs per commit";
@@ -112,11 +113,11 @@ table! {
     queued_bytes = number() "innesco_store_queued_bytes" "Bytes waiting to be written";
     file_bytes = numbers(&["file"]) "innesco_store_file_bytes" "Size of the store's files";
     disk_bytes = number() "innesco_disk_bytes" "Size of the disk that holds the data folder";
-    disk_free_bytes = number() "innesco_disk_free_bytes" "Free space of that disk";
+    disk_free_bytes = number() "innesco_disk_free_bytes" "Free space of the disk that holds the data folder";
 
     nodes = numbers(&["role"]) "innesco_nodes" "Live nodes by role; 1 with SQLite";
     node_leases = numbers(&["node"]) "innesco_node_leases" "Events, runs and deliveries that a node holds";
-    node_oldest = gauges(&["node"]) "innesco_node_oldest_seconds" "How long a node has held the oldest of them";
+    node_oldest = gauges(&["node"]) "innesco_node_oldest_seconds" "How long a node has held its oldest event, run or delivery";
     node_silent = gauges(&["node"]) "innesco_node_silent_seconds" "Seconds since the node's last heartbeat (about 1 when healthy)";
     plugins_behind = number() "innesco_plugins_behind" "Plugins whose serving version on other nodes is not ready on this one";
 
@@ -130,7 +131,8 @@ table! {
     started = gauge() "process_start_time_seconds" "When the process started, in seconds since 1970";
 }
 
-/// Creates each kind of metric. A name or label that breaks a rule of Prometheus fails the first test that counts anything.
+/// Creates each kind of metric. A name or label that breaks a rule of Prometheus causes a panic, so the first test that counts
+/// anything fails.
 mod make {
     use prometheus::{
         Counter, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,

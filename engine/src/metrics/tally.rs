@@ -1,5 +1,5 @@
-//! Counts for the statistics over time: what this process did since they were taken last. Unlike the metrics they have no limit of names,
-//! because each thing is counted only as long as something happens to it.
+//! Counts for the statistics over time: what this process did since the counts were taken last. Unlike the metrics, they have no
+//! limit of names, because only sources, plugins and endpoints with activity have counts.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use crate::domain::{
     stats::{About, Counts},
 };
 
-/// Counts that were not taken yet.
+/// The counts that were not taken yet, by subject.
 #[derive(Default)]
 pub struct Tally(Mutex<HashMap<About, Counts>>);
 
@@ -54,7 +54,8 @@ impl Tally {
         });
     }
 
-    /// Counts attempt number `n` of a delivery. A delivered one took `latency` since its event was accepted.
+    /// Counts attempt number `n` of a delivery. `latency` is the time from the event's acceptance to its delivery; `None` if the
+    /// attempt did not deliver.
     pub fn attempted(&self, endpoint: EndpointId, n: u32, latency: Option<Duration>) {
         let mut all = self.counts();
         if let Some(latency) = latency {
@@ -72,14 +73,14 @@ impl Tally {
         }
     }
 
-    /// Takes everything that was counted. The engine has an entry even if nothing happened: it shows that the engine ran.
+    /// Takes all counts. The engine has an entry even if nothing happened: it shows that the engine ran.
     pub fn take(&self) -> Vec<(About, Counts)> {
         let mut all = mem::take(&mut *self.counts());
         all.entry(About::Engine).or_default();
         all.into_iter().collect()
     }
 
-    /// Takes back what could not be stored.
+    /// Takes back counts that could not be stored.
     pub fn give_back(&self, counts: Vec<(About, Counts)>) {
         let mut all = self.counts();
         for (about, counts) in counts {
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_the_engine_and_the_thing() {
+    fn counts_the_engine_and_each_subject() {
         let (tally, crm, router) = (Tally::default(), EndpointId::from_i64(1), Slug::parse("router").unwrap());
         tally.accepted(2);
         tally.ran(&router, true);

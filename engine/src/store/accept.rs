@@ -1,6 +1,6 @@
 //! Commit 1: storing an event.
 //!
-//! Also here: what both stores compute for an event before they write it. That is its weight, its minute, and a copy of its data,
+//! This file also has what both stores compute for an event before they write it: its weight, its minute, and a copy of its data,
 //! so that a small event does not hold a large request in memory.
 
 use async_trait::async_trait;
@@ -11,14 +11,15 @@ use crate::domain::{event::NewEvent, id::EventId, time::Timestamp};
 /// Accepts events.
 #[async_trait]
 pub trait Accept {
-    /// Stores the events, all or none, and hands them to the workers as far as there is room. They are on disk when this returns `Ok`.
+    /// Stores the events, all or none, and hands them to the workers as far as there is room. They are on disk when this returns
+    /// `Ok`.
     ///
     /// An event is a repeat if its (`source`, `id`, `type`) came before. Events of sources share one name space, all other events
     /// share another ([`NewEvent::repeat_key`]). Once an event has been deleted, its type is no longer compared.
     ///
     /// # Errors
-    /// [`Error::IdTaken`], storing none of them, if the same (`source`, `id`) was accepted with another `type`, also inside one batch;
-    /// [`Error::Overloaded`] beyond the limits of admission.
+    /// [`Error::IdTaken`], storing none of them, if the same (`source`, `id`) was accepted with another `type`, also
+    /// inside one batch; [`Error::Overloaded`] beyond the limits of admission.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error>;
 }
 

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_limit_refuses_by_its_name_and_only_beyond_it() {
+    fn each_limit_refuses_only_what_exceeds_it_and_names_itself() {
         let limits =
             AdmissionLimits { backlog_max: 10, store_wait_max: Duration::from_millis(200), ..AdmissionLimits::default() };
         let admission = Admission::new(limits);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_counts_and_not_too_often() {
+    fn one_of_many_callers_counts_and_not_too_often() {
         let admission = Admission::new(AdmissionLimits::default());
         let now = Timestamp::from_millis(-5);
         assert!(admission.is_old(now));

@@ -1,5 +1,5 @@
-//! The audit trail: who changed what, when, and with which result. An entry is stored before its change is made, so no change lacks an
-//! entry. An entry without a status belongs to a change during which the engine ended.
+//! The audit trail: who changed what, when, and with which result. An entry is stored before its change is made, so no change
+//! lacks an entry. An entry without a status belongs to a change that is still being made, or during which the engine ended.
 
 use async_trait::async_trait;
 

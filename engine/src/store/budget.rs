@@ -83,7 +83,7 @@ mod tests {
         let budget = Budget::new(100);
         let first = now(pin!(budget.reserve(60))).flatten().expect("there is room");
         let mut large = pin!(budget.reserve(80));
-        assert!(now(large.as_mut()).is_none(), "it would be too much");
+        assert!(now(large.as_mut()).is_none(), "the bytes exceed the budget");
         let mut small = pin!(budget.reserve(1));
         assert!(now(small.as_mut()).is_none(), "a small one does not overtake a large one");
         assert_eq!(budget.occupancy(), (1, 60, 100));
@@ -98,7 +98,7 @@ mod tests {
         let budget = Budget::new(100);
         let small = now(pin!(budget.reserve(1))).flatten().expect("there is room");
         let mut huge = pin!(budget.reserve(1 << 40));
-        assert!(now(huge.as_mut()).is_none(), "not beside another");
+        assert!(now(huge.as_mut()).is_none(), "it is not served while another reservation exists");
         drop(small);
         let huge = now(huge).flatten().expect("alone it passes");
         assert_eq!(budget.occupancy(), (1, 100, 100));
@@ -114,6 +114,6 @@ mod tests {
         let mut waits = pin!(budget.reserve(1));
         assert!(now(waits.as_mut()).is_none());
         budget.close();
-        assert!(now(waits).expect("it is answered").is_none(), "without room");
+        assert!(now(waits).expect("it is answered").is_none(), "the wait ends without a reservation");
     }
 }

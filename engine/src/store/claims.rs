@@ -41,7 +41,7 @@ pub trait Claims {
     async fn next_due(&self, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error>;
 }
 
-/// How long a claim holds. Longer than any run or attempt may take, including the wait for a permit.
+/// How long a claim is valid. This is longer than any run or attempt may take, including the wait for a permit.
 pub const LEASE: Duration = Duration::from_secs(300);
 
 /// The right of one worker to settle a row, until an instant on the steady clock.

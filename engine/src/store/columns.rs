@@ -242,7 +242,7 @@ pub struct EndpointColumns {
     pub sealed: Vec<u8>,
 }
 
-/// The column `policy`: how an endpoint is sent to, without secrets. A missing member has its default.
+/// The column `policy`: how webhooks to an endpoint are sent, without secrets. A missing member has its default.
 #[derive(Serialize, Deserialize)]
 #[serde(default)]
 struct PolicyColumn {
@@ -595,9 +595,9 @@ mod tests {
     fn an_endpoint_without_a_stored_reach_gets_a_safe_one() {
         let place = Place { table: "endpoint", id: 1 };
         let read = |text: &str| policy_from_column(&place, text).map(|policy| (policy.reach, policy.maker));
-        assert_eq!(read("{}").unwrap(), (Reach::Opened, None), "a person made it");
+        assert_eq!(read("{}").unwrap(), (Reach::Opened, None), "an operator created this endpoint");
         assert_eq!(read("{\"on_gone\":\"disable\"}").unwrap(), (Reach::Opened, None));
-        assert_eq!(read("{\"on_gone\":\"remove\"}").unwrap(), (Reach::Public, None), "a program may have subscribed it");
+        assert_eq!(read("{\"on_gone\":\"remove\"}").unwrap(), (Reach::Public, None), "a program may have created this endpoint");
         let made = (Reach::Opened, Some(KeyId::from_i64(7)));
         assert_eq!(read("{\"on_gone\":\"remove\",\"reach\":\"opened\",\"made_by\":7}").unwrap(), made);
         assert!(read("{\"reach\":\"everywhere\"}").is_err());

@@ -27,8 +27,8 @@ pub trait Comparisons {
     /// [`Error::Conflict`] if [`RUNNING_MAX`](crate::domain::comparison::RUNNING_MAX) comparisons are running.
     async fn create_comparison(&self, request: Request, at: Timestamp) -> Result<Comparison, Error>;
 
-    /// Stores the progress of a running comparison: `now` replaces `before`. Returns `false`, and stores nothing, if the comparison has
-    /// advanced or ended in the meantime.
+    /// Stores the progress of a running comparison: `now` replaces `before`. Returns `false`, and stores nothing, if the
+    /// comparison has advanced or ended in the meantime.
     ///
     /// # Errors
     /// If the commit failed.
@@ -74,7 +74,7 @@ struct RequestColumn {
     events: Option<String>,
     since: Option<i64>,
     hides_values: bool,
-    /// Percentage of the new runs that it follows.
+    /// Percentage of new runs to count; missing if the comparison counts past runs.
     #[serde(default)]
     follow: Option<u8>,
 }

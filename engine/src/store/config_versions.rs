@@ -95,7 +95,7 @@ mod tests {
         versions.set_known(1);
         assert_eq!(versions.announced(), 5);
         assert!(now(&mut pin!(versions.known(5))).is_some());
-        assert!(now(&mut pin!(versions.changed())).is_none(), "it is known");
+        assert!(now(&mut pin!(versions.changed())).is_none(), "the announced version is known");
         versions.announce(6);
         assert_eq!(now(&mut pin!(versions.changed())), Some(6));
     }

@@ -14,9 +14,9 @@ use crate::domain::{
 /// Whether a deletion may remove an endpoint that is in use.
 #[derive(Clone, Debug)]
 pub enum Deletion {
-    /// Yes: the caller accepts that waiting webhooks are cancelled.
+    /// It may: the caller accepts that waiting webhooks are cancelled.
     Forced,
-    /// No, if deliveries wait for the endpoint or one of these plugins has sent to it by name.
+    /// It may not, if deliveries wait for the endpoint or one of these plugins has sent to it by name.
     Unused { serving: Vec<Slug> },
 }
 
@@ -43,7 +43,7 @@ pub trait Endpoints {
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;
 
     /// Changes only the state, and only from one of `from`. Returns whether it changed. If so, it stores `notice` in the same
-    /// commit. A change to `active`, also from `active`, creates a job that makes the endpoint's retrying deliveries due now.
+    /// commit. A change to `active`, even from `active`, creates a job that makes the endpoint's retrying deliveries due now.
     ///
     /// # Errors
     /// If the commit failed: neither the state nor the notice is stored.

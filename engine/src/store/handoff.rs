@@ -1,8 +1,8 @@
 //! The hand-off: queues in memory from a commit to the workers. New events, runs and deliveries reach a worker without a separate
 //! claim.
 //!
-//! The store reserves a slot before it commits and pushes after the commit. Work without a slot is stored without a lease and
-//! is claimed later. The store is the truth: losing the whole hand-off costs a restart, never an event.
+//! The store reserves a slot before it commits and pushes after the commit. Work without a slot is stored without a lease and is
+//! claimed later. The store also has everything that is in the hand-off, so a process that loses its hand-off loses no event.
 
 use std::sync::Arc;
 

@@ -19,8 +19,8 @@ pub trait Jobs {
     /// Creates a job for the matching items that exist now, and wakes the job worker.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if too many jobs are running ([`JOBS_RUNNING_MAX`](crate::domain::job::JOBS_RUNNING_MAX)), or if the filter
-    /// names an endpoint that is disabled or deleted.
+    /// [`Error::Conflict`] if too many jobs are running ([`JOBS_RUNNING_MAX`](crate::domain::job::JOBS_RUNNING_MAX)), or
+    /// if the filter names an endpoint that is disabled or deleted.
     async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error>;
 
     /// Works on one batch of a running job. Each item of the batch is processed exactly once, even if the process ends at any
@@ -53,7 +53,7 @@ const TAKEN_MAX: usize = 200;
 pub const CHECKED_MAX: usize = 1_000;
 /// Maximum number of deliveries or runs that are checked to count the matches of a new job.
 const COUNTED_MAX: usize = 100_000;
-/// The same for events, whose state takes several look-ups each.
+/// Maximum number of events that are checked to count the matches of a new job. The state of an event takes several look-ups.
 const COUNTED_EVENTS_MAX: usize = 10_000;
 
 /// Returns the maximum number of items that are checked to count the matching ones.

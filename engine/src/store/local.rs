@@ -44,7 +44,8 @@ impl<Own> Local<Own> {
         }
     }
 
-    /// Returns how many waiting runs of a plugin would find a slot. A name that cannot be read has slots: claiming its rows reports them.
+    /// Returns how many waiting runs of a plugin would find a slot. A name that cannot be read counts as having slots, so that
+    /// its rows are claimed and then reported as unreadable.
     pub fn room_for_runs(&self, plugin: &str) -> usize {
         Slug::parse(plugin).map_or(usize::MAX, |plugin| self.handoff.runs.room_for_stored(&plugin))
     }

@@ -212,11 +212,11 @@ impl Progress {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     pub rows: u64,
-    /// Over all columns that hold bytes.
+    /// Sum over all columns that hold bytes.
     pub bytes: u64,
 }
 
-/// Progress of a move: rows so far, and all rows.
+/// Progress of a move: number of rows moved so far, and of all rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved {
     pub table: &'static str,
@@ -228,7 +228,7 @@ pub struct Moved {
 /// A finished move.
 #[derive(Debug)]
 pub struct Migration {
-    /// Counted on both sides and equal.
+    /// The sums of each table. They are equal on both sides.
     pub tables: Vec<(&'static str, Sum)>,
     /// Rows that an earlier command had moved.
     pub rows_before: u64,

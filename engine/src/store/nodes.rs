@@ -42,7 +42,7 @@ pub struct Node {
     pub seen_at: Timestamp,
     /// Events, runs and deliveries that the node holds.
     pub leases: u64,
-    /// Since when the node has held the oldest of them.
+    /// Time since which the node has held the oldest event, run or delivery.
     pub holds_since: Option<Timestamp>,
     /// The node's last report about its plugins.
     pub plugins: Vec<NodePlugin>,

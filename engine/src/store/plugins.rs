@@ -17,8 +17,8 @@ use crate::domain::{
 /// Stores plugins.
 #[async_trait]
 pub trait Plugins {
-    /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist: it gets them when it
-    /// comes. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
+    /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist: it gets the settings
+    /// once it exists. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
     ///
     /// # Errors
     /// If the commit failed.
@@ -36,7 +36,8 @@ pub trait Plugins {
     /// [`Error::Corrupt`] if they cannot be read.
     async fn plugin_config(&self, name: &Slug) -> Result<PluginConfig, Error>;
 
-    /// Returns the settings of one revision, which a recorded run names. Revision 0 is empty. `None` if the revision is no longer kept.
+    /// Returns the settings of one revision, which a recorded run names. Revision 0 is empty. `None` if the revision is no longer
+    /// kept.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if they cannot be read.
@@ -49,14 +50,14 @@ pub trait Plugins {
     async fn plugins(&self) -> Result<Vec<PluginRow>, Error>;
 }
 
-/// Maximum number of revisions of a plugin's settings. A person needs no older ones.
+/// Maximum number of revisions of a plugin's settings. Operators need no older ones.
 pub const REVISIONS_MAX: i64 = 100;
 
 /// The settings of a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PluginConfig {
     pub config: BTreeMap<String, String>,
-    /// Newest first. Settings from before revisions were numbered have none.
+    /// Newest first. Settings that were stored before revisions were numbered have no revision.
     pub revisions: Vec<ConfigRevision>,
 }
 

@@ -1,4 +1,4 @@
-//! Bounded, fair queues in memory, one per key. Workers take one item from each queue after another.
+//! Bounded, fair queues in memory, one per key. Workers take items from the queues in rotation, one at a time.
 //!
 //! A queue never holds more than its limits, and all queues together never hold more than theirs, with one exception: every queue
 //! may hold a few items beyond the shared limit. So a thousand dead receivers cannot take the last slot from a healthy one. All
@@ -49,9 +49,9 @@ pub struct Width {
 impl Width {
     /// No item may start.
     pub const CLOSED: Self = Self { concurrency: 0, slots: 0 };
-    /// As wide as the limits allow.
+    /// The queue is as wide as the limits allow.
     pub const OPEN: Self = Self { concurrency: usize::MAX, slots: usize::MAX };
-    /// One after the other.
+    /// One item at a time.
     pub const SINGLE: Self = Self { concurrency: 1, slots: usize::MAX };
 }
 
@@ -305,8 +305,8 @@ impl<T> Queue<T> {
         self.width.slots.min(limits.queue_count)
     }
 
-    /// Returns whether the claimer should now claim the items that wait in the store. True at half empty, not at the first
-    /// free slot, so that one claim fetches many items.
+    /// Returns whether the claimer should now claim the items that wait in the store. This is so once the queue is half empty,
+    /// not at the first free slot, so that one claim fetches many items.
     fn has_room_again(&mut self, limits: &QueueLimits) -> bool {
         let slots = self.slots(limits);
         let room = self.overflowed && slots > 0 && self.count <= slots / 2 && self.bytes <= limits.queue_bytes / 2;
@@ -333,7 +333,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         queue.count -= 1;
         queue.bytes -= self.bytes;
         let mut room = queue.has_room_again(&self.queues.limits);
-        // A queue that holds nothing has no slot to give back, so it would never notify.
+        // An empty queue gives back no slot, so it would never notify. Therefore a slot of any queue notifies for it.
         if inner.exhausted && inner.bytes <= self.queues.limits.total_bytes {
             inner.exhausted = false;
             room = true;
@@ -440,7 +440,7 @@ mod tests {
             taken.push(item);
             permits.push(permit);
         }
-        assert_eq!(taken, [1, 10, 2], "b does not wait behind a, and a has two at work");
+        assert_eq!(taken, [1, 10, 2], "b does not wait behind a, and two items of a are in progress");
         permits.clear();
         assert_eq!(queues.next().await.0, 3);
     }
@@ -467,7 +467,7 @@ mod tests {
         let (first, _permit) = queues.try_next().unwrap();
         assert_eq!(first, 1);
         queues.set_width(&"a", Some(Width::CLOSED));
-        assert!(queues.try_next().is_none(), "although it was offered before");
+        assert!(queues.try_next().is_none(), "a closed queue starts nothing, although it was offered before");
         assert!(queues.reserve(&"a", 1).is_none());
         assert_eq!(queues.room_for_stored(&"a"), 0);
         assert_eq!(queues.withdraw(&"a", |_| true), [2, 3]);
@@ -476,7 +476,7 @@ mod tests {
         announced.await;
         assert_eq!(queues.room_for_stored(&"a"), 1);
         let probe = queues.reserve_for_stored(&"a", 1).unwrap();
-        assert_eq!(queues.room_for_stored(&"a"), 0, "one slot, one item");
+        assert_eq!(queues.room_for_stored(&"a"), 0, "the item takes the only slot");
         drop(probe);
         queues.set_width(&"a", None);
         assert_eq!(queues.room_for_stored(&"a"), 4);
@@ -534,10 +534,11 @@ mod tests {
         busy: bool,
     }
 
-    /// Tasks and threads wait; some stop waiting, also at the moment of their wake-up. Each round pushes a few items that must
-    /// all be taken although no further push follows: side by side by as many workers, or one after another as permits end, or when
-    /// a queue's concurrency rises. Every worker that could find an item by chance is busy or waits for the end of the round. So
-    /// if a wake-up is lost, or is used up by a worker that stopped waiting, an item stays untaken.
+    /// Tasks and threads wait for items. Some stop waiting, even at the moment of their wake-up. Each round pushes a few items,
+    /// and all of them must be taken without a further push. Either as many workers take them side by side, or they are taken one
+    /// after another: as permits end, or when a queue's concurrency rises. Every worker that could find an item by chance is busy
+    /// or waits for the end of the round. So if a wake-up is lost, or is used up by a worker that stopped waiting, an item stays
+    /// untaken.
     #[test]
     fn no_wake_up_is_lost() {
         use std::{
@@ -572,7 +573,7 @@ mod tests {
                     let stops_waiting = async {
                         match number {
                             0 => tokio::time::sleep(Duration::from_millis(1)).await,
-                            // At the last moment, when the item that may have woken this worker is already queued.
+                            // Stops waiting at the last moment, when the item that may have woken this worker is already queued.
                             1 => {
                                 while queues.is_empty() {
                                     tokio::task::yield_now().await;
@@ -594,7 +595,7 @@ mod tests {
                     if item.busy {
                         let _ = over.wait_for(|over| *over >= item.round).await;
                     } else {
-                        // Like the sender: the permit ends elsewhere while this worker waits for the next item.
+                        // As in the sender, the permit ends in another task while this worker waits for the next item.
                         tokio::spawn(async move {
                             tokio::task::yield_now().await;
                             drop(permit);

@@ -1,7 +1,7 @@
 //! The plugin registry: which version of each plugin serves, and the bytes of the versions before it.
 //!
-//! The registry decides for every node of a store. Folders and uploads only propose versions ([`Proposal`]), so the same
-//! versions serve after a restart, and an emptied folder removes nothing. Two pure functions have the rules: what a proposal changes
+//! The registry decides for every node of a store. Folders and uploads only propose versions ([`Proposal`]), so the same versions
+//! serve after a restart, and an emptied folder removes nothing. Two pure functions have the rules: what a proposal changes
 //! ([`decide`]), and which versions lose their bytes ([`surplus`]).
 
 use std::time::Duration;
@@ -62,9 +62,10 @@ pub struct NewVersion {
 /// How many versions of a plugin keep their bytes, beside the one that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionLimits {
-    /// Number of the newest ones. Older ones that a stored run may name stay too.
+    /// Number of the newest versions. Older versions that a stored run may name keep their bytes, too.
     pub versions: usize,
-    /// Maximum size of all of them together. The newest one stays even if it is larger.
+    /// Maximum size of all these versions together. The versions that are needed for a rollback and a promotion stay even if they
+    /// are larger.
     pub bytes: u64,
 }
 
@@ -127,11 +128,13 @@ impl PluginVersion {
     }
 }
 
-/// Decides for all nodes of a store which version of a plugin serves, and stores the bytes. Every change raises the config version.
+/// Decides for all nodes of a store which version of a plugin serves, and stores the bytes. Every change raises the config
+/// version.
 #[async_trait]
 pub trait PluginRegistry {
     /// Proposes a version. [`decide`] has the rule. A version that begins to serve replaces the one that served under this name.
-    /// The bytes of the replaced one stay stored, within `limits`. Requeues nothing: the node that has loaded the version does that.
+    /// The bytes of the replaced one stay stored, within `limits`. Requeues nothing: the node that has loaded the version does
+    /// that.
     ///
     /// # Errors
     /// If the commit failed.
@@ -143,8 +146,9 @@ pub trait PluginRegistry {
     /// If the commit failed.
     async fn withdraw(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error>;
 
-    /// Disables, holds or enables a plugin. With [`Halt::Held`], only if `version` serves and is not halted yet. Returns whether this
-    /// changed something. A removed plugin is no longer halted when it comes back, and a held one is released by the next version.
+    /// Disables, holds or enables a plugin. With [`Halt::Held`], only if `version` serves and is not halted yet. Returns whether
+    /// this changed something. A removed plugin is no longer halted when it comes back, and a held one is released by the next
+    /// version.
     ///
     /// # Errors
     /// If the commit failed.
@@ -214,8 +218,8 @@ pub(super) const fn decide(known: Known, proposal: Proposal) -> Published {
     }
 }
 
-/// Returns the versions whose bytes are to be deleted. `versions` are those with bytes. A stored run belongs to
-/// a stored event. So no stored run names a version that stopped serving more than [`RUN_MAX`] before the oldest stored event was accepted.
+/// Returns the versions whose bytes are to be deleted. `versions` are those with bytes. A stored run belongs to a stored event.
+/// So no stored run names a version that stopped serving more than [`RUN_MAX`] before the oldest stored event was accepted.
 pub(super) fn surplus(versions: &[PluginVersion], limits: VersionLimits, oldest_event: Option<Timestamp>) -> Vec<Digest> {
     let mut idle: Vec<&PluginVersion> = versions.iter().filter(|one| one.state != VersionState::Serving).collect();
     // Newest first. A version that served counts from its end.
@@ -290,14 +294,14 @@ mod tests {
         let all = [(1, Kept, Some(2)), (2, Kept, Some(4)), (3, Candidate, None), (4, Serving, None), (5, Candidate, None)];
         let limits = |versions, bytes| VersionLimits { versions, bytes };
         for (what, limits, oldest, expected) in [
-            ("all fit", limits(4, 100), Some(0), &[][..]),
-            ("the oldest goes", limits(3, 100), Some(9), &[1]),
+            ("all versions fit", limits(4, 100), Some(0), &[][..]),
+            ("the oldest version is surplus", limits(3, 100), Some(9), &[1]),
             ("a replaced version counts from its end", limits(2, 100), Some(9), &[3, 1]),
-            ("a run may name it", limits(2, 100), Some(3), &[3]),
-            ("no event, no run", limits(2, 100), None, &[3, 1]),
+            ("a version that a stored run may name stays", limits(2, 100), Some(3), &[3]),
+            ("without events no run names a version", limits(2, 100), None, &[3, 1]),
             ("the size limit comes first", limits(4, 20), Some(0), &[3, 1]),
-            ("none stays", limits(0, 5), Some(9), &[5, 2, 3, 1]),
-            ("the one before and the newest candidate stay at any size", limits(1, 5), Some(0), &[3, 1]),
+            ("a limit of 0 versions", limits(0, 5), Some(9), &[5, 2, 3, 1]),
+            ("the previous version and the newest candidate stay at any size", limits(1, 5), Some(0), &[3, 1]),
         ] {
             let versions: Vec<PluginVersion> = all.iter().map(version).collect();
             let gone: Vec<u8> =

@@ -156,8 +156,8 @@ impl KeyFile {
         }
     }
 
-    /// Replaces the current key file by the next one, once the store is sealed with it. The old key stays as `NAME.1`, `NAME.2` …, the
-    /// highest number being the latest.
+    /// Replaces the current key file by the next one, once the store is sealed with it. The old key stays as `NAME.1`, `NAME.2`
+    /// …, the highest number being the latest.
     pub fn finish_change(&self) -> Result<(), SealError> {
         let change = || {
             self.keep_old()?;
@@ -180,7 +180,7 @@ impl KeyFile {
                     file.write_all(text.as_bytes())?;
                     return file.sync_all();
                 }
-                // A change that was interrupted at this point has already kept it.
+                // A change that was interrupted at this point has already copied the key.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if files::read_secret(&self.beside(&number.to_string()))?.is_some_and(|kept| kept == text) {
                         return Ok(());
@@ -236,9 +236,9 @@ mod tests {
         let (ours, other) = (Seal::new(&[1; 32]), Seal::new(&[2; 32]));
         let sealed = ours.seal("endpoint crm", b"whsec_x").unwrap();
         assert_eq!(ours.open("endpoint crm", &sealed).unwrap().as_slice(), b"whsec_x");
-        assert_ne!(sealed, ours.seal("endpoint crm", b"whsec_x").unwrap(), "never the same twice");
+        assert_ne!(sealed, ours.seal("endpoint crm", b"whsec_x").unwrap(), "equal texts are sealed differently");
         assert!(other.open("endpoint crm", &sealed).is_none());
-        assert!(ours.open("endpoint shop", &sealed).is_none(), "another row's secret");
+        assert!(ours.open("endpoint shop", &sealed).is_none(), "a secret does not open for another row");
         assert!(ours.open("endpoint crm", &sealed[..10]).is_none());
         for place in 0..sealed.len() {
             let mut changed = sealed.clone();

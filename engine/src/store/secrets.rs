@@ -16,15 +16,15 @@ pub trait Secrets {
     /// [`Error::Sealed`] if the system provides no random bytes.
     fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error>;
 
-    /// Decrypts a value of [`Self::seal`], on any node. Returns `None` if it was sealed for another context or by another store, or was
-    /// changed. After a change of the master key, values of the old key open until the node restarts.
+    /// Decrypts a value of [`Self::seal`], on any node. Returns `None` if it was sealed for another context or by another store,
+    /// or was changed. After a change of the master key, values of the old key open until the node restarts.
     fn unseal(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
 
     /// Seals every secret under a new master key, then replaces the file of the old key.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if a secret cannot be opened; [`Error::Seal`] if the key file cannot be written. The old key then stays
-    /// current.
+    /// [`Error::Corrupt`] if a secret cannot be opened; [`Error::Sealed`] if the key file cannot be written. The old key
+    /// then stays current.
     async fn reseal(&self) -> Result<(), Error>;
 }
 

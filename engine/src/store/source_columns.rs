@@ -133,7 +133,7 @@ pub fn read_requests(id: i64, text: &str) -> Result<Requests, Error> {
     })
 }
 
-/// Returns the column `requests` after `more` of them.
+/// Returns the column `requests` with `more` added.
 pub fn more_requests(id: i64, stored: &str, more: Requests) -> Result<String, Error> {
     let mut all = read_requests(id, stored)?;
     all.add(more);

@@ -29,13 +29,13 @@ pub trait Sources {
     /// [`Error::NotFound`].
     async fn delete_source(&self, id: SourceId) -> Result<(), Error>;
 
-    /// Adds what happened to the requests of sources. Sources that no longer exist are skipped.
+    /// Adds counts and refusals of requests to sources. Sources that no longer exist are skipped.
     ///
     /// # Errors
     /// If the store cannot be written; then nothing is added.
     async fn add_source_requests(&self, requests: Vec<(SourceId, Requests)>) -> Result<(), Error>;
 
-    /// Returns what happened to the requests of each source since it was created, over all nodes.
+    /// Returns the counts and refusals of each source since it was created, over all nodes.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.

@@ -125,7 +125,7 @@ impl fmt::Display for StateFull {
 /// Sizes of the state that a batch of runs is about to change.
 #[derive(Default)]
 pub struct Ledger {
-    /// By plugin. A missing plugin stores nothing.
+    /// Sizes by plugin. A plugin that is not listed has no state.
     pub sizes: HashMap<String, StateSize>,
     /// Bytes of the stored values, by plugin and key.
     pub values: HashMap<(String, String), u64>,
@@ -213,13 +213,17 @@ mod tests {
         let ten: &[u8] = &[0; 10];
         for (what, run, expected) in [
             ("fits exactly", writes("p", &[("b", Some(&ten[1..]))]), None),
-            ("a byte too much", writes("p", &[("b", Some(ten))]), Some(BYTES)),
-            ("replaces", writes("p", &[("a", Some(ten)), ("b", Some(&ten[2..]))]), None),
-            ("deletes to make room", writes("p", &[("a", None), ("b", Some(ten)), ("c", Some(b""))]), None),
-            ("a key too many", writes("p", &[("b", Some(b"")), ("c", Some(b"")), ("d", Some(b""))]), Some(KEYS)),
-            ("the same key twice is one", writes("p", &[("b", Some(b"")), ("b", Some(b"1")), ("c", Some(b""))]), None),
-            ("another plugin has its own", writes("q", &[("b", Some(ten))]), None),
-            ("deletes a missing key", writes("p", &[("x", None)]), None),
+            ("one byte too much", writes("p", &[("b", Some(ten))]), Some(BYTES)),
+            ("a replaced value no longer counts", writes("p", &[("a", Some(ten)), ("b", Some(&ten[2..]))]), None),
+            ("a deletion makes room", writes("p", &[("a", None), ("b", Some(ten)), ("c", Some(b""))]), None),
+            ("one key too many", writes("p", &[("b", Some(b"")), ("c", Some(b"")), ("d", Some(b""))]), Some(KEYS)),
+            (
+                "two writes of one key count as one key",
+                writes("p", &[("b", Some(b"")), ("b", Some(b"1")), ("c", Some(b""))]),
+                None,
+            ),
+            ("another plugin has its own limit", writes("q", &[("b", Some(ten))]), None),
+            ("the deletion of a missing key frees nothing", writes("p", &[("x", None)]), None),
         ] {
             let refused = ledger().admit(&[run], LIMITS);
             assert_eq!(refused.first().map(|one| one.1), expected, "{what}");

@@ -1,4 +1,4 @@
-//! Counts over time. Each node adds its own every few seconds.
+//! Counts over time. Each node adds its own counts every few seconds.
 
 use std::collections::BTreeMap;
 
@@ -16,14 +16,14 @@ use crate::domain::{
 /// Stores counts over time.
 #[async_trait]
 pub trait Stats {
-    /// Adds counts to the minute and the hour that contain `at`, a wall clock time; only the engine as a whole is counted by the minute.
-    /// Deletes sheets that are not needed any more.
+    /// Adds counts to the minute and the hour that contain `at`, a wall clock time; only the engine as a whole is counted by the
+    /// minute. Deletes sheets that are not needed any more.
     ///
     /// # Errors
     /// If the store cannot be written; then nothing is added.
     async fn add_counts(&self, counts: Vec<(About, Counts)>, at: Timestamp) -> Result<(), Error>;
 
-    /// Returns the counts of these things by cell, from the sheet that contains `since` on, each thing's oldest first. Cells without
+    /// Returns the counts of each of these subjects by cell, oldest first, from the sheet that contains `since` on. Cells without
     /// counts are left out.
     ///
     /// # Errors
@@ -34,10 +34,10 @@ pub trait Stats {
 /// Maximum number of old sheets that one write deletes.
 pub(super) const FORGOTTEN_MAX: i64 = 1_000;
 
-/// A row: what it is about, the length of its cells and the start of the sheet, in milliseconds.
+/// The key of a row: its subject, the length of its cells and the start of its sheet, both in milliseconds.
 pub(super) type Key = (String, i64, i64);
 
-/// Returns what to add: the row, the number of the cell and its counts, in the order of the rows.
+/// Returns the additions: the key of the row, the number of the cell and its counts, in the order of the keys.
 pub(super) fn additions(counts: Vec<(About, Counts)>, at: Timestamp) -> Vec<(Key, u16, Counts)> {
     let mut all = BTreeMap::new();
     for (about, counts) in counts {

@@ -1,4 +1,4 @@
-//! The story of events, runs and deliveries: the lists and details that the API shows.
+//! The history of events, runs and deliveries: the lists and details that the API shows.
 
 use std::time::Duration;
 
@@ -76,8 +76,8 @@ pub trait Story {
     /// See the trait.
     async fn recorded_runs(&self, filter: RecordedFilter, page: PageRequest) -> Result<Page<RecordedRun>, Error>;
 
-    /// Returns executed runs of a plugin like [`Self::recorded_runs`], but oldest first: those after a run, for a reader that follows new runs.
-    /// Ends before the first run that may still change.
+    /// Returns executed runs of a plugin like [`Self::recorded_runs`], but oldest first, beginning after the run in `from`, for a
+    /// reader that follows new runs. Ends before the first run that may still change.
     ///
     /// # Errors
     /// See the trait.
@@ -101,7 +101,7 @@ pub trait Story {
     /// [`Error::NotFound`]; see the trait.
     async fn whole_delivery(&self, id: DeliveryId) -> Result<WholeDelivery, Error>;
 
-    /// Returns the runs and deliveries of an event that concern one endpoint; `None` stands for one that does not exist.
+    /// Returns the runs and deliveries of an event that concern one endpoint; `None` stands for an endpoint that does not exist.
     ///
     /// # Errors
     /// [`Error::NotFound`] if the event does not exist; see the trait.
@@ -120,7 +120,7 @@ pub struct EventFilter {
     pub id: Option<String>,
     pub subject: Option<String>,
     pub state: Option<EventState>,
-    /// Without the engine's own events (`innesco.*`).
+    /// Whether the list leaves out the engine's own events (`innesco.*`).
     pub without_own: bool,
     /// Accepted at this instant or later.
     pub since: Option<Timestamp>,
@@ -131,7 +131,7 @@ pub struct EventFilter {
 /// One event in a list.
 #[derive(Clone, Debug)]
 pub struct EventSummary {
-    /// Without its data.
+    /// The event without its data.
     pub event: Event,
     /// Length of its data.
     pub bytes: u64,
@@ -143,7 +143,7 @@ pub const CHAIN_EVENTS: usize = 200;
 
 /// Number of candidates for a list that one query reads.
 pub(super) const CANDIDATES: usize = 500;
-/// Above every event's number, because the ids of its attempts would not fit.
+/// Larger than every event's number: with more bits, the ids of its attempts would not fit into 64 bits.
 pub(super) const EVENT_ID_END: i64 = 1 << 41;
 
 /// Returns a statement for the [`PARTS_COLUMNS`] of one event, whose id is the expression `id`.
@@ -180,8 +180,9 @@ pub(super) fn read_parts(row: &impl Row, first: usize) -> Result<Parts, Error> {
 }
 
 /// Returns a statement that finds the events which may be in a rare state, newest first, from their small tables. It seeks from
-/// one event to the next, so the cost of a page does not depend on the number of waiting events. `before` is a parameter: an id
-/// that events are below. `greatest` is the dialect's function. `None`: any event may be in this state.
+/// one event to the next, so the cost of a page does not depend on the number of waiting events. `before` is the parameter with
+/// the id that all found events are below. `greatest` is the database's function for the larger of two values. Returns `None` if
+/// any event may be in this state.
 pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Option<String> {
     let sources: &[(&str, &str)] = match state {
         EventState::Waiting => &[("event_queue", "true"), ("run_queue", "state = 'waiting'"), ("live", "true")],
@@ -206,14 +207,14 @@ pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Opt
     ))
 }
 
-/// Runs in one part of an event's history. Each has a log of up to 64 KiB.
+/// Maximum number of runs in one part of an event's history. Each has a log of up to 64 KiB.
 pub const STORY_RUNS: usize = 100;
-/// Deliveries in one part of an event's history. An event can have 16,384.
+/// Maximum number of deliveries in one part of an event's history. An event can have 16,384.
 pub const STORY_DELIVERIES: usize = 100;
-/// Last attempts shown of each of these deliveries. Each has an excerpt of up to 4 KiB. The history of one delivery shows all
-/// attempts.
+/// Maximum number of last attempts of each of these deliveries. Each has an excerpt of up to 4 KiB. The history of one delivery
+/// shows all attempts.
 pub const STORY_ATTEMPTS: usize = 10;
-/// Emitted events in one part of an event's history: ids only.
+/// Maximum number of emitted events in one part of an event's history. Only their ids are read.
 pub const STORY_EMITTED: usize = 1_000;
 
 /// Place where a part of an event's history begins.
@@ -277,7 +278,8 @@ pub struct StoredRun {
     pub memory_peak: u64,
     pub webhooks: u32,
     pub emitted: u32,
-    /// Revision of the plugin's settings; `None` if the run was not executed, or by an engine that did not record it.
+    /// Revision of the plugin's settings; `None` if the run was not executed, or if the engine that executed it did not record
+    /// the revision.
     pub settings: Option<i64>,
     /// Empty in a list.
     pub log: RunLog,
@@ -296,7 +298,7 @@ pub struct RecordedRun {
     /// The endpoint that the run belongs to.
     pub endpoint: Option<EndpointId>,
     pub event: Event,
-    /// `None` if the run was not executed, or by an engine that did not record it.
+    /// `None` if the run was not executed, or if the engine that executed it did not record its inputs.
     pub recording: Option<Recording>,
 }
 
@@ -306,7 +308,7 @@ pub struct RecordedFilter {
     pub plugin: Slug,
     /// A pattern of event types, such as `order.*`.
     pub events: Option<Pattern>,
-    /// Of events accepted at or after this time.
+    /// Only runs of events accepted at or after this time.
     pub since: Option<Timestamp>,
     /// Percentage of the runs, chosen by their ids.
     pub share: Share,
@@ -315,11 +317,11 @@ pub struct RecordedFilter {
 /// Where a reader that follows new runs continues.
 #[derive(Clone, Copy, Debug)]
 pub struct SettledFrom {
-    /// The last run that it has passed. `None`: it begins at the minute of `filter.since`.
+    /// The last run that the reader has passed. `None`: the reader begins at the minute of `filter.since`.
     pub after: Option<i64>,
     /// Events accepted before this time do not delay later ones, even if they wait to be run.
     pub waits_since: Timestamp,
-    /// Only of events accepted before this time. Nodes do not commit events in the order of their ids.
+    /// Only runs of events accepted before this time are returned. Nodes do not commit events in the order of their ids.
     pub until: Timestamp,
 }
 
@@ -331,7 +333,7 @@ pub struct SettledRuns {
     pub after: Option<i64>,
     /// Number of selected runs that were passed because the limit was 0. Their events are not read.
     pub passed: u64,
-    /// Whether more of them may have ended.
+    /// Whether more runs may have ended.
     pub more: bool,
 }
 
@@ -390,9 +392,9 @@ pub struct RunFilter {
     pub plugin: Option<Slug>,
     pub event: Option<EventId>,
     pub event_type: Option<String>,
-    /// Of events accepted at or after this time.
+    /// Only runs of events accepted at or after this time.
     pub since: Option<Timestamp>,
-    /// Of events accepted before this time.
+    /// Only runs of events accepted before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -449,7 +451,7 @@ pub struct DeliveryFilter {
     pub event: Option<EventId>,
     /// One of the words of [`DeliveryState::as_str`].
     pub state: Option<&'static str>,
-    /// Of events accepted at or after this time.
+    /// Only deliveries of events accepted at or after this time.
     pub since: Option<Timestamp>,
 }
 
@@ -460,8 +462,8 @@ pub struct DeliverySummary {
     pub endpoint: EndpointId,
     pub endpoint_name: String,
     pub event_type: String,
-    /// The run that made the webhook; `None` for an event that an endpoint receives directly, and for a webhook of an engine that did not
-    /// record it.
+    /// The run that made the webhook; `None` for an event that an endpoint receives directly, and for a webhook of an engine that
+    /// did not record it.
     pub run: Option<RunId>,
     pub round: u32,
     pub state: DeliveryState,

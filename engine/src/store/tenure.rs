@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use super::Lease;
 use crate::domain::time::Timestamp;
 
-/// The time in which this process may act on its leases. With it, a process that was suspended for a while learns that other
-/// nodes have taken over its work, before it repeats any of it. In a store that belongs to one process, the tenure never ends.
+/// The time in which this process may act on its leases. A process that was suspended for a while sees by its tenure that other
+/// nodes have taken over its work, before it repeats any of that work. In a store that belongs to one process, the tenure never
+/// ends.
 #[derive(Debug)]
 pub struct Tenure {
     /// The first valid lease token.

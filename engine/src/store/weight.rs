@@ -1,4 +1,4 @@
-//! Weights: the memory, in bytes, of values that wait for the store. Byte limits are correct only if these sums are. So each sum
+//! Weights: the memory, in bytes, of values that wait for the store. Byte limits are only as correct as these sums. So each sum
 //! names every field: a new field does not compile until its weight is decided here.
 
 use super::{AttemptRecord, Settlement, accept};
@@ -171,6 +171,6 @@ mod tests {
         for (what, record) in returned {
             assert!(run(&record) >= run(&bare) + MANY, "{what} weighs nothing");
         }
-        assert!(delivery(&direct(endpoint)) >= ROW, "a row is a row");
+        assert!(delivery(&direct(endpoint)) >= ROW, "even an empty delivery weighs as much as a row");
     }
 }

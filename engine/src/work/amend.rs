@@ -1,5 +1,5 @@
-//! Amends settlements that the store refused, so that only the faulty runs lose their results and the rest of the event takes effect.
-//! Pure functions from the refused settlement to the next one; the settler decides when to use them.
+//! Amends settlements that the store refused, so that only the faulty runs lose their results and the rest of the event takes
+//! effect. Pure functions from the refused settlement to the next one; the settler decides when to use them.
 
 use crate::{
     domain::{id::CHILDREN_MAX, run::RunRecord, time::Timestamp},
@@ -44,7 +44,8 @@ pub fn state_full(settlement: Settlement, full: &[(usize, StateFull)]) -> Settle
     })
 }
 
-/// Removes the results of plugins from a settlement that the store refuses even alone; `None` if it has none.
+/// Removes the results of plugins from a settlement that the store refuses even alone; `None` if the settlement has no such
+/// results.
 ///
 /// An event's runs are deferred: each then runs and settles alone, and only the faulty one fails. A run that was already alone is
 /// parked with the store's reason, without its log, since any of its bytes may be the cause.
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(states(&amended), [DEFERRED; 4]);
         assert!(amended.runs.iter().all(|run| run.tries() == 0 && !run.has_effect()));
         assert_eq!(amended.direct.len(), 1);
-        assert!(refused(amended, &Error::Full, NOW).is_none(), "nothing is left to take out");
+        assert!(refused(amended, &Error::Full, NOW).is_none(), "no plugin's result is left to remove");
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Batches: the items of the store's next transaction, for both the settler and the recorder. A batch is bounded in items by what
-//! the store takes in one step, and in bytes by what one transaction should have. A failed batch is retried by halves, until the
-//! faulty item is alone and all others have passed.
+//! Batches: the items of the store's next transaction, for both the settler and the recorder. A batch has at most [`COUNT_MAX`]
+//! items and, unless one item is larger, [`BYTES_MAX`] bytes. A failed batch is retried by halves, until the faulty item is alone
+//! and all others have passed.
 //!
 //! [`Batches`] decides; a [`Writer`] talks to the store; [`write_all`] is the loop around both.
 
@@ -16,7 +16,7 @@ const AFTER_FAILURE: Duration = Duration::from_millis(500);
 const COUNT_MAX: usize = 512;
 /// Maximum number of bytes in one batch: the limit of a transaction of both stores.
 const BYTES_MAX: usize = 8 << 20;
-/// Number of failures of an item alone, while other items pass, after which it is given up.
+/// Number of counted failures of an item alone, after which it is given up ([`Batches::take_back`]).
 const TRIES_ALONE: u32 = 3;
 
 /// Writes items to the store, a batch at a time.
@@ -83,7 +83,7 @@ pub struct Batches<T> {
 struct Waiting<T> {
     item: T,
     bytes: usize,
-    /// Number of its failures alone, and of the batches that had passed before the last of them.
+    /// The number of counted failures of this item alone, and the number of batches that had passed before its last failure.
     alone: Option<(u32, u64)>,
 }
 
@@ -167,7 +167,8 @@ impl<T> Batches<T> {
         }
     }
 
-    /// Returns the next batch: never empty while an item waits. An item goes alone if it is larger than a batch, or has failed alone.
+    /// Returns the next batch: never empty while an item waits. An item is a batch of its own if it is larger than a batch, or
+    /// has failed alone.
     pub fn next(&mut self) -> Batch<T> {
         let mut items: Vec<Waiting<T>> = Vec::new();
         let mut bytes = 0;
@@ -202,7 +203,7 @@ impl<T> Batches<T> {
         }
         let mut one = batch.items.pop().expect("it has one item");
         let (tries, passed) = one.alone.unwrap_or((0, self.passed));
-        // While no other batch passes either, the store may be at fault.
+        // If the cause is unclear and no other batch has passed since, the store may be at fault.
         let counts = match blame {
             Blame::Batch => true,
             Blame::Unclear => one.alone.is_some() && self.passed > passed,
@@ -213,7 +214,7 @@ impl<T> Batches<T> {
             return Verdict::GiveUp(one.item);
         }
         one.alone = Some((tries, self.passed));
-        // Behind the others, so that it does not delay them.
+        // The item goes behind the others, so that it does not delay them.
         self.waiting.push_back(one);
         if self.waiting.len() == 1 { Verdict::Pause } else { pause }
     }
@@ -241,7 +242,7 @@ mod tests {
         let mut batches = of([(1, third), (2, third), (3, third), (4, third), (5, 10 * BYTES_MAX), (6, 1)]);
         assert_eq!(next(&mut batches), [1, 2, 3]);
         assert_eq!(next(&mut batches), [4]);
-        assert_eq!(next(&mut batches), [5], "larger than a batch: alone");
+        assert_eq!(next(&mut batches), [5], "an item larger than a batch is alone");
         assert_eq!(next(&mut batches), [6]);
         assert!(batches.is_empty());
     }
@@ -316,7 +317,7 @@ mod tests {
             None
         };
         assert_eq!(alone(Blame::Batch, false), Some(3));
-        assert_eq!(alone(Blame::Unclear, false), None, "the store is away");
+        assert_eq!(alone(Blame::Unclear, false), None, "the store cannot be reached");
         assert_eq!(alone(Blame::Unclear, true), Some(4), "the store works for other items");
         assert_eq!(alone(Blame::Store, true), None, "a full disk has room for small items longer than for large ones");
     }

@@ -1,5 +1,5 @@
-//! The claimer: claims due events, runs and deliveries that no worker holds: after a restart, for retries, and those for which
-//! memory had no room.
+//! The claimer: claims due events, runs and deliveries that no worker holds. Such rows exist after a restart, for retries, and if
+//! memory had no room for them.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,11 +1,11 @@
 //! Comparisons: repeats recorded runs with the serving version and with a candidate, without effect, and reports what differs.
 //!
-//! A batch reads recorded runs, repeats each with both versions on low-priority threads, and stores the report with the new cursor. So a
-//! comparison continues after a restart. If several nodes work on the same comparison, only one of them stores each batch. The sandbox
-//! has additional places for these runs ([`THREADS_MAX`]), so they take no place from the runs of events.
+//! A batch reads recorded runs, repeats each with both versions on low-priority threads, and stores the report with the new
+//! cursor. So a comparison continues after a restart. If several nodes work on the same comparison, only one of them stores each
+//! batch. The sandbox has additional places for these runs ([`THREADS_MAX`]), so they take no place from the runs of events.
 //!
-//! A comparison that follows repeats new runs after they have ended. It never builds up a backlog: after [`FOLLOW_TIME`] a batch counts the
-//! rest as skipped. On a busy node the low-priority threads get less done in that time, so more is skipped.
+//! A comparison with `follow` repeats new runs after they have ended. It never builds up a backlog: after [`FOLLOW_TIME`] a batch
+//! counts the rest as skipped. On a busy node the low-priority threads get less done in that time, so more is skipped.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -45,14 +45,14 @@ pub const THREADS_MAX: usize = 4;
 const BATCH_TIME: Duration = Duration::from_millis(250);
 /// Maximum number of recorded runs in one page.
 const PAGE_RUNS: u64 = 1_000;
-/// Time in which a comparison that follows repeats the runs that have ended since its previous batch.
+/// Time in which a comparison with `follow` repeats the runs that have ended since its previous batch.
 const FOLLOW_TIME: Duration = Duration::from_secs(1);
 /// Recorded runs that are repeated before the time is checked again.
 const FOLLOW_RUNS: usize = 100;
-/// A run is followed this long after its event was accepted. By then all earlier events are visible, since a commit that takes longer is
-/// refused.
+/// A comparison with `follow` repeats a run only this long after its event was accepted. By then all earlier events are visible,
+/// since a commit that takes longer is refused.
 const FOLLOW_DELAY: Duration = Duration::from_secs(3);
-/// A run that has not ended so long after its event was accepted does not delay the runs of later events, and is not followed.
+/// A run that has not ended so long after its event was accepted does not delay the runs of later events, and is not repeated.
 const FOLLOW_WAIT: Duration = Duration::from_secs(60);
 
 /// Advances comparisons.
@@ -78,13 +78,13 @@ struct Configs {
 /// The comparisons that are still running after a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Running {
-    /// Those that have more runs to compare.
+    /// Number of comparisons that have more runs to compare.
     pub busy: usize,
-    /// Those that wait for new runs.
+    /// Number of comparisons that wait for new runs.
     pub following: usize,
 }
 
-/// What one pair of runs showed.
+/// The result of one pair of runs.
 struct Pair {
     serving: Took,
     candidate: Took,
@@ -161,7 +161,8 @@ impl Comparer {
         Ok(state)
     }
 
-    /// Repeats the runs that have ended since the previous batch, as many as [`FOLLOW_TIME`] allows, and counts the others as skipped.
+    /// Repeats the runs that have ended since the previous batch, as many as [`FOLLOW_TIME`] allows, and counts the others as
+    /// skipped.
     async fn follow(&self, before: &Comparison) -> Result<JobState, store::Error> {
         let mut now = before.clone();
         if let Some(problem) = self.follows_no_more(before).await? {
@@ -200,8 +201,9 @@ impl Comparer {
         self.store_progress(before, now).await
     }
 
-    /// Returns whether a comparison that follows has ended, since another version serves. The innermost value says why, unless the candidate
-    /// does. Asks the store: the catalog of this node may be older than the comparison.
+    /// Returns `Some` if a comparison with `follow` has ended, because its serving version no longer serves. The inner value is
+    /// the problem, or `None` if the candidate serves now. Asks the store: the catalog of this node may be older than the
+    /// comparison.
     async fn follows_no_more(&self, comparison: &Comparison) -> Result<Option<Option<String>>, store::Error> {
         let Request { plugin, serving, candidate, .. } = &comparison.request;
         let versions = self.store.versions(plugin).await?;
@@ -350,7 +352,7 @@ const fn looked_at(comparison: &Comparison) -> u64 {
     comparison.report.compared + comparison.report.not_repeatable
 }
 
-/// Returns whether a comparison has looked at as many runs as it was asked for.
+/// Returns whether a comparison has looked at as many runs as its request allows.
 const fn is_complete(comparison: &Comparison) -> bool {
     looked_at(comparison) >= comparison.request.last
 }

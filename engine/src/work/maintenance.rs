@@ -3,8 +3,8 @@
 //! commit waits long for it.
 //!
 //! Creating an endpoint requeues the runs parked for it. A run that is parked at that very moment would be missed, so this task
-//! looks for such runs every second. Locks were tried instead: then every commit waits for a lock on the missing name, and
-//! creating an endpoint that many runs wait for takes too long.
+//! looks for such runs every second. Locks would be worse: every commit would wait for a lock on the missing name, and creating
+//! an endpoint that many runs wait for would take too long.
 
 use std::{sync::Arc, time::Duration};
 

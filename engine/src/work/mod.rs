@@ -5,13 +5,14 @@
 //! - the **sender** signs and sends deliveries, from one queue per endpoint (`sender.rs`, `throttle.rs`);
 //! - the **recorder** commits the attempts, many at a time (`recorder.rs`, commit 3);
 //! - the **claimer** claims due rows that no worker holds (`claimer.rs`);
-//! - **maintenance** (`maintenance.rs`), **jobs** (`jobs.rs`) and **comparisons** (`comparer.rs`) go through stored rows, a batch at a time.
+//! - **maintenance** (`maintenance.rs`), **jobs** (`jobs.rs`) and **comparisons** (`comparer.rs`) go through stored rows, a batch
+//!   at a time.
 //!
 //! `batches.rs` is the loop of settler and recorder; `notices.rs` creates the operational events that both store.
 //!
 //! Workers pass claims to each other. A dropped claim delays its event until the lease ends, and never loses it. Each worker is a
-//! loop around a step that returns what it did. The tests (`tests.rs`) call the steps on a SQLite store: no process, no socket,
-//! no wait.
+//! loop around a step that returns what it did. The tests (`tests.rs`) call the steps on a SQLite store, without a process, a
+//! socket or a wait.
 
 mod amend;
 mod batches;
@@ -68,7 +69,7 @@ pub struct Parts {
 /// Settings of the workers.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whether this process runs and sends. Otherwise it leaves both to other nodes, and does maintenance only.
+    /// Whether this process runs plugins and sends webhooks. Otherwise it does only maintenance, and other nodes do the rest.
     pub works: bool,
     /// Limits of one run.
     pub run_limits: Limits,
@@ -78,7 +79,7 @@ pub struct Settings {
     pub run_threads: usize,
     /// Threads of low priority that execute deferred runs. Default: half the cores, at least 1.
     pub slow_threads: usize,
-    /// Threads of low priority that repeat recorded runs for comparisons, at most so many.
+    /// Threads of low priority that repeat recorded runs for comparisons, at most [`comparer::THREADS_MAX`].
     pub compare_threads: usize,
     pub retention: Retention,
     /// An endpoint is disabled after this long without a success.
@@ -94,10 +95,10 @@ pub struct Work {
     /// Stops taking claims.
     stop: CancellationToken,
     threads: Vec<std::thread::JoinHandle<()>>,
-    /// Ends once the threads have ended.
+    /// The settler, which ends once the threads have ended.
     settler: JoinSet<()>,
     takers: JoinSet<()>,
-    /// Ends once every attempt is recorded.
+    /// The recorder, which ends once every attempt is recorded.
     recorder: JoinSet<()>,
     /// The budget of bytes that wait for the settler.
     outcomes: Arc<Budget>,

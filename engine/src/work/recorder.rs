@@ -1,5 +1,5 @@
-//! The recorder: commits attempts (commit 3), as many at a time as queued up during the last commit, then reports them and disables or removes
-//! endpoints that answered `410`.
+//! The recorder: commits attempts (commit 3), as many at a time as queued up during the last commit, then reports them and
+//! disables or removes endpoints that answered `410`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -154,7 +154,7 @@ impl Recorder {
             OnGone::Remove => {
                 match self.store.delete_endpoint(id, Deletion::Forced, Some(notices::endpoint_removed(endpoint))).await {
                     Ok(()) => tracing::info!(endpoint = %name, "subscription answered 410 and is removed"),
-                    // It was unsubscribed in the meantime, or another webhook was answered with 410 as well.
+                    // The program has unsubscribed in the meantime, or another webhook was answered with 410 as well.
                     Err(store::Error::NotFound { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -164,8 +164,8 @@ impl Recorder {
     }
 }
 
-/// Number of endpoints whose metrics are cached: more than an engine has. The cache is emptied when it is full, which forgets
-/// deleted ones.
+/// Number of endpoints whose metrics are cached: more than an engine has. The cache is emptied when it is full, so that deleted
+/// endpoints leave it.
 const AT_HAND_MAX: usize = 16_384;
 
 /// The metrics of endpoints, cached so that an attempt needs no look-up by name.

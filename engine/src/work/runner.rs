@@ -1,8 +1,8 @@
 //! The runner: plans events and runs plugins, on dedicated OS threads, so that no plugin delays a socket.
 //!
-//! Fast threads take events in the order of their acceptance and run the plugins that are known to be fast. Every other run (of a
-//! new version, of a slow plugin, of one whose runs compete for state, a retry) is deferred: it gets its own row, and a few
-//! threads of low priority take it, plugin by plugin. So a slow plugin delays mainly its own runs.
+//! Fast threads take events in the order of their acceptance and run the plugins that are known to be fast. Every other run is
+//! deferred: a run of a new version, of a slow plugin or of a plugin whose runs compete for state, and a retry. A deferred run
+//! gets its own row, and a few threads of low priority take it, plugin by plugin. So a slow plugin delays mainly its own runs.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,8 @@ use crate::{
 const BATCH_MAX: usize = 32;
 /// Time after which a batch starts no other run, because the other plugins wait.
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// Once the runs of a batch have written this many bytes of state, it starts no other run: the state stays in memory for the next run.
+/// Once the runs of a batch have written this many bytes of state, it starts no other run: the state stays in memory for the next
+/// run.
 const BATCH_STATE_BYTES: usize = 8 << 20;
 /// Once the runs of an event have returned this many bytes, its further runs are deferred. So the results of a hundred plugins on
 /// one event are not in memory at once.
@@ -117,7 +118,7 @@ enum Start<'a> {
     Now { entry: &'a PluginEntry, code: &'a Plugin, written: Option<&'a Arc<Mutex<Written>>> },
     /// The run gets its own row.
     Later,
-    /// The plugin cannot be executed, for this reason.
+    /// The plugin cannot be executed. The text is the reason.
     Never(String),
 }
 
@@ -182,7 +183,8 @@ impl Runner {
         loop {
             let Some((first, permit)) = self.wait(self.handoff.runs.next()) else { return };
             let (began, permit) = (Instant::now(), Arc::new(permit));
-            // State that the runs of this batch have written, in addition to the committed state. The runs are settled in this order.
+            // State that the runs of this batch have written, in addition to the committed state. The runs are settled in this
+            // order.
             let written = Arc::default();
             let (mut next, mut count) = (Some(first), 0);
             while let Some(claim) = next {
@@ -217,7 +219,7 @@ impl Runner {
         let start = match serving(&plugin, entry) {
             _ if endpoint.is_some() && bound.is_none() => Start::Never("the endpoint that it belonged to was deleted".to_owned()),
             Err(reason) => Start::Never(reason),
-            // Its queue was closed after this run was claimed.
+            // The plugin's queue was closed after this run was claimed.
             Ok((entry, _)) if entry.row.halt.is_some() => Start::Later,
             Ok((entry, code)) => Start::Now { entry, code, written: Some(written) },
         };
@@ -306,7 +308,7 @@ impl Runner {
                 let notice = record.failure().and_then(|failure| notices::plugin_quarantined(name, *version, event, failure));
                 record.set_notice(notice);
             }
-            // It was held, disabled or replaced meanwhile.
+            // The plugin was held, disabled or replaced meanwhile.
             Ok(false) => {}
             Err(error) => tracing::warn!(plugin = %name, %error, "plugin could not be held; its next failures count anew"),
         }

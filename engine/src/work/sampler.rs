@@ -1,4 +1,4 @@
-//! Adds what this process counted to the statistics in the store. A crash loses at most the counts since the last write; events,
+//! Adds the counts of this process to the statistics in the store. A crash loses at most the counts since the last write; events,
 //! runs and deliveries themselves do not depend on them.
 
 use std::{sync::Arc, time::Duration};

@@ -1,4 +1,5 @@
-//! The sender: takes deliveries from the endpoints' queues one after another, signs and sends them. The attempts go to the recorder.
+//! The sender: takes deliveries from the endpoints' queues one after another, signs and sends them. The attempts go to the
+//! recorder.
 //!
 //! Two checks precede each attempt: the lease must outlast the exchange, and the other nodes must still consider this node alive.
 //! The runner needs only the first check, because a run has no effect before its commit.
@@ -299,6 +300,6 @@ fn unsendable(detail: String) -> Attempt {
 
 /// Returns a random number in 0..1.
 fn jitter() -> f64 {
-    // Without randomness no retry is spread, which does no harm.
+    // If the system provides no random bytes, retries are not spread, which does no harm.
     random::bytes().map_or(0.5, |bytes| f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX))
 }

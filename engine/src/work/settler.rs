@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// A comparison of an event type with all patterns takes about 1 ms at most.
+/// Maximum number of comparisons of an event type with all patterns. Each takes at most about 1 ms.
 const HINTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
 /// A settlement that waits for its commit, with the slots that it holds until then.
@@ -130,8 +130,8 @@ impl Settler {
         Self { store, catalog, feed, hints: RateLimiter::direct(Quota::per_second(HINTS_PER_SECOND)) }
     }
 
-    /// Puts a failed batch back. From a settlement that fails alone while all others pass, the results of its plugins are
-    /// removed, so that the rest takes effect.
+    /// Puts a failed batch back. If a settlement fails alone while all others pass, the results of its plugins are removed, so
+    /// that the rest of it takes effect.
     fn take_back(&self, batches: &mut Batches<Settling>, batch: Batch<Settling>, error: &store::Error) -> Step {
         // Logged with every retry. The store itself logs only once that it fails.
         tracing::debug!(%error, count = batch.items().count(), "batch of settlements failed; retrying");
@@ -199,7 +199,7 @@ impl Settler {
             return;
         }
         let event = settlement.event.id;
-        // Without the number of its first run, a replay is not reported.
+        // The ids of a replay's runs follow from the number of its first run. If that cannot be read, the replay is not reported.
         let Some(first) = self.first_run(settlement).await else { return };
         let mut next = first;
         for run in &settlement.runs {
@@ -227,8 +227,8 @@ impl Settler {
         }
     }
 
-    /// Returns the number of a settlement's first new run among its event's runs. Only a replay has earlier ones, and while a replay is
-    /// settled nothing else adds runs to the event: its runs are the last ones.
+    /// Returns the number of a settlement's first new run among its event's runs. Only the event of a replay has earlier runs. No
+    /// other task adds runs to the event while the replay is settled, so the replay's runs are the last ones.
     async fn first_run(&self, settlement: &Settlement) -> Option<u32> {
         let Settles::Event { id, round: 1.., .. } = settlement.settles else { return Some(0) };
         let filter = RunFilter { event: Some(id), ..RunFilter::default() };
@@ -239,7 +239,8 @@ impl Settler {
         (last.items.first()?.id.k() + 1).checked_sub(count)
     }
 
-    /// Logs a line for each run that an operator should look at. The reason is in the run itself alone: it may quote the event's data.
+    /// Logs a line for each run that an operator should look at. The reason is in the run itself alone: it may quote the event's
+    /// data.
     fn log(&self, id: RunId, run: &RunRecord, outcome: RunOutcome) {
         let tag = self.store.tag();
         let (event, plugin) = (|| id.event().text(tag), &run.identity.plugin);
@@ -266,7 +267,7 @@ fn with_bytes(settling: Settling) -> (Settling, usize) {
     (settling, bytes)
 }
 
-/// Returns whether no plugin and no endpoint wants an event.
+/// Returns whether no plugin and no endpoint subscribes to an event.
 fn is_unrouted(settlement: &Settlement) -> bool {
     settlement.runs.is_empty() && settlement.direct.is_empty()
 }

@@ -1,5 +1,5 @@
-//! The workers, step by step: accept → run → settle → send → record, on a SQLite store in a temporary folder and with scripted receivers. No
-//! process, no socket, no wait for a clock.
+//! The workers, step by step: accept → run → settle → send → record, on a SQLite store in a temporary folder and with scripted
+//! receivers. They need no process, no socket and no wait for a clock.
 
 use std::{
     collections::VecDeque,
@@ -488,7 +488,7 @@ async fn a_run_that_lost_a_race_for_its_state_goes_back_to_its_queue() {
     let (runner, held) = (Arc::clone(&workers.runner), Held::Run(claim.slot, Arc::new(permit)));
     tokio::task::spawn_blocking(move || runner.settle(late, held)).await.unwrap();
     assert_eq!(workers.settle().await, [committed(0, 1, 0)]);
-    assert_eq!(workers.bench.claim().await, 1, "it is due at once");
+    assert_eq!(workers.bench.claim().await, 1, "the run is due at once");
     let again = workers.bench.run().await;
     assert_eq!((again.id, again.tries), (claim.id, 0));
 }
@@ -508,5 +508,5 @@ async fn the_claimer_waits_for_room_or_the_alarm() {
     let id = workers.accept(event("order.created")).await;
     let claim = workers.bench.event().await;
     workers.bench.store.release(vec![(ClaimId::Event(id), claim.lease)]).await.unwrap();
-    assert_eq!(step(&workers).await, Wait::No, "there may be more");
+    assert_eq!(step(&workers).await, Wait::No, "more rows may be due");
 }

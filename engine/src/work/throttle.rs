@@ -1,9 +1,9 @@
 //! Throttles: one per endpoint, between its deliveries and the network. A throttle combines a circuit breaker, a concurrency
 //! limit and a rate limit. It follows the endpoint's policy and its receiver's answers.
 //!
-//! The concurrency starts low, doubles with each answer and falls to a few when a receiver does not answer. Failures in a row open the
-//! circuit breaker for a while ([`Breaker`]); then one webhook at a time probes the receiver. While the breaker is open, all other
-//! deliveries stay in the store: a receiver that is down costs one attempt now and then.
+//! The concurrency starts low, doubles with each answer and falls to a few when a receiver does not answer. Failures in a row
+//! open the circuit breaker for a while ([`Breaker`]); then one webhook at a time probes the receiver. While the breaker is open,
+//! all other deliveries stay in the store: a receiver that is down costs only an occasional attempt.
 
 use std::{
     collections::HashMap,
@@ -35,8 +35,8 @@ use crate::{
 
 /// Maximum number of concurrent webhooks to a receiver that has not answered yet.
 const AT_ONCE_AT_FIRST: usize = 8;
-/// The same for a receiver that did not answer the last attempt: enough to notice that it is back, too few to occupy many
-/// connections.
+/// Maximum number of concurrent webhooks to a receiver that did not answer the last attempt: enough to notice that it is back,
+/// too few to occupy many connections.
 const AT_ONCE_UNANSWERED: usize = 4;
 /// Number of deliveries held in memory for each concurrent webhook, and the minimum. Enough to keep the receiver busy until the
 /// next claim.
@@ -82,9 +82,9 @@ struct Throttle {
 
 /// Whether a delivery may be sent.
 pub enum Pass {
-    /// As soon as the rate limit, if any, allows it.
+    /// It may be sent as soon as the rate limit, if any, allows it.
     Go(Option<Arc<RateLimiter>>),
-    /// Not now.
+    /// It may not be sent now.
     Shut,
 }
 
@@ -97,7 +97,7 @@ pub struct Noted {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failing {
-    /// To be stored, so that a restart does not forget it.
+    /// Time of the first failure. It must be stored, so that a restart does not forget it.
     Since(Timestamp),
     Over,
     /// The endpoint has failed for so long that it is disabled.
@@ -290,7 +290,7 @@ impl RateLimiter {
     /// Waits until the rate allows another webhook.
     ///
     /// # Errors
-    /// If the wait is longer than [`RATE_WAIT_MAX`]: that wait.
+    /// Returns the wait if it is longer than [`RATE_WAIT_MAX`].
     pub async fn wait(&self) -> Result<(), Duration> {
         let _first = self.queue.lock().await;
         loop {
@@ -320,6 +320,6 @@ mod tests {
         throttles.tick(&table, now.plus(UNKNOWN_FOR / 2));
         assert_eq!(queues.room_for_stored(&crm), 0);
         throttles.tick(&table, now.plus(UNKNOWN_FOR));
-        assert!(queues.room_for_stored(&crm) > 0, "it may be known by now");
+        assert!(queues.room_for_stored(&crm) > 0, "the endpoint may be known by now");
     }
 }

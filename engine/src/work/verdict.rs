@@ -1,5 +1,5 @@
-//! The verdict on an executed run: its report becomes the record that commit 2 stores. Webhooks get their endpoints here, and a request that
-//! breaks a rule parks the run. Nothing here waits or writes.
+//! The verdict on an executed run: its report becomes the record that commit 2 stores. Webhooks get their endpoints here, and a
+//! request that breaks a rule parks the run. Nothing here waits or writes.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ pub fn record(
 /// Why a run's requests cannot take effect.
 struct Refusal {
     failure: RunFailure,
-    /// Name of the missing endpoint, if that is the reason.
+    /// Name of the missing endpoint, if a missing endpoint is the reason.
     wants: Option<String>,
 }
 
@@ -150,7 +150,7 @@ mod tests {
         Emitted { event_type, subject: None, content, attributes: Attributes::default() }
     }
 
-    /// The record of a run that asks for `requests`, on an event of this depth.
+    /// The record of a run with these webhooks and events, on an event of this depth.
     fn recorded(webhooks: Vec<Webhook>, emitted: Vec<Emitted>, depth: u8, bound: Option<&str>) -> RunRecord {
         let state = StateUse {
             reads: vec![StateRead { key: "k".into(), version: 3 }],
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(
             births,
             [(7, InitialState::Cancelled), (1, InitialState::Due)],
-            "the last one of the name; a name that exists again is sent to"
+            "the last deleted endpoint of a name counts, and only if no endpoint has the name now"
         );
     }
 
@@ -217,12 +217,12 @@ mod tests {
             assert_eq!((record.state(), failure.outcome, &*failure.code), (RunState::Parked, RunOutcome::BadOutput, code));
             assert_eq!(record.wants(), wants, "{code}");
             assert!(!record.has_effect() && record.reads().is_empty(), "{code}");
-            assert!(record.execution().is_some(), "{code}: what it logged is stored");
+            assert!(record.execution().is_some(), "{code}: the log of the run is stored");
         }
     }
 
     #[test]
-    fn tests_of_plugins_refuse_these_with_the_same_words() {
+    fn plugin_tests_refuse_the_same_requests_with_the_same_text() {
         struct Asks(innesco_sdk::Outcome);
         impl innesco_sdk::Plugin for Asks {
             const ON: &'static [&'static str] = &["order.created"];
@@ -234,7 +234,7 @@ mod tests {
         let event = innesco_sdk::testing::event("order.created").build();
         let told = |outcome: innesco_sdk::Outcome| {
             let mut engine = innesco_sdk::testing::engine().endpoints(["crm", "slack"]);
-            let error = engine.run(&Asks(outcome), &event).expect_err("it is refused");
+            let error = engine.run(&Asks(outcome), &event).expect_err("the request is refused");
             (error.code, error.message)
         };
         let here = |webhooks, emitted| {

@@ -28,7 +28,7 @@ pub fn write(root: &Root<'_>) -> Option<Vec<u8>> {
 
 struct Form {
     written: String,
-    /// Name of the next value, and its number of parts.
+    /// Name of the next value, and the number of parts in this name.
     name: String,
     parts: usize,
 }

@@ -32,7 +32,7 @@ const GROWTH_SLACK: usize = 512 << 10;
 /// How a source reads its bodies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyAs {
-    /// As each body declares.
+    /// By the content type of each body.
     #[default]
     Auto,
     Json,
@@ -186,8 +186,8 @@ fn json_text(text: String) -> Result<Content, Unread> {
     Ok(Content::new(JSON, text.into())?)
 }
 
-/// Reads JSON. JSON is UTF-8 regardless of its content type (RFC 8259, section 8.1); another charset is used only if it is not
-/// UTF-8.
+/// Reads JSON. JSON is UTF-8 regardless of its content type (RFC 8259, section 8.1); another charset is used only if the body is
+/// not UTF-8.
 fn json(content_type: &str, body: &Bytes) -> Result<Content, Unread> {
     let (mark, unmarked) = text::unmarked(body);
     if mark.is_none_or(|charset| charset == UTF_8) && std::str::from_utf8(&unmarked).is_ok() {
@@ -335,7 +335,7 @@ mod tests {
                     _ => 1,
                 }
             }
-            // The root is free. So is the list that a second field of one name starts, because it replaces a text.
+            // The root is not counted. Nor is the list that a second field with the same name starts, because it replaces a text.
             let doubled = usize::from(body.starts_with("a=1&a=2") || body == "a[b]=1&a=2");
             assert_eq!(parts.made(), count(&value) - 1 - doubled, "{body}");
         }

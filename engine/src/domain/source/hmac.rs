@@ -50,9 +50,9 @@ pub struct HmacRule {
 pub enum Place {
     /// Name in lower case.
     Header(String),
-    /// In a JSON body, or a field of a form.
+    /// A place in a JSON body, or a field of a form.
     Body(Path),
-    /// Under this name in the list of [`HmacRule::list_key`]. (Only for a time.)
+    /// The entry with this name in the list of [`HmacRule::list_key`]. Only a time can be there.
     List(String),
 }
 
@@ -133,7 +133,7 @@ pub enum Encoding {
     Hex,
     /// With or without padding.
     Base64,
-    /// In the URL alphabet, with or without padding.
+    /// Base64 in the URL alphabet, with or without padding.
     Base64Url,
 }
 

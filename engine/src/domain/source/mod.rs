@@ -187,7 +187,7 @@ impl Source {
         new.former.truncate(FORMER_MAX);
     }
 
-    /// Adds a new secret first. No earlier secret stays valid after `grace` is over.
+    /// Puts a new secret before the others. No earlier secret stays valid after `grace` is over.
     pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));
@@ -300,7 +300,7 @@ impl Source {
             Dedupe::Pick(pick) => pick,
         };
         let id = match (&believed.id, pick) {
-            // The signed text, never an unsigned header beside it.
+            // The id comes from the signed text, never from an unsigned header.
             (Some(id), Pick::Header(names)) if names.iter().any(|name| name == "webhook-id") => Some(id.clone()),
             _ => match (pick.from(request, json), digest.as_deref()) {
                 (Some(id), Some(digest)) if !self.new.settings.proofs.get(believed.by).covers(pick) => {

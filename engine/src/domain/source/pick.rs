@@ -137,7 +137,7 @@ impl<'de> Visitor<'de> for Step<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
         while let Some(Name(name)) = map.next_key()? {
-            // Of two members with one name the last counts, as in most JSON parsers.
+            // If two members have the same name, the last one counts, as in most JSON parsers.
             if name == self.0 {
                 found = Some(map.next_value()?);
             } else {

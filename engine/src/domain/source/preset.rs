@@ -113,8 +113,8 @@ impl Preset {
         )
     }
 
-    /// Returns the verification methods; the first one that a request has decides. For [`Self::Hmac`] these are defaults: the
-    /// source must give the rest.
+    /// Returns the verification methods; the first one that a request contains decides. For [`Self::Hmac`] these are defaults:
+    /// the source's settings must complete them.
     pub fn proofs(self) -> Proofs {
         let hmac = |header: &str, encoding, prefix: &str, template: &str, stamp: Option<&str>| HmacRule {
             place: Place::Header(header.to_owned()),
@@ -140,7 +140,8 @@ impl Preset {
                 stamp: Some(Stamp { place: Place::List("t".to_owned()), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("stripe-signature", Encoding::Hex, "", "{timestamp}.{body}", None)
             }),
-            // Without `x-` since the Events API of 2026. If both are present, Shopify's library reads the newer one.
+            // Shopify's headers have no `x-` since the Events API of 2026. If both are present, Shopify's library reads the newer
+            // one.
             Self::Shopify => {
                 let header = |name| by_body(name, Encoding::Base64, "");
                 return Proofs(vec![header("shopify-hmac-sha256"), header("x-shopify-hmac-sha256")]);
@@ -182,11 +183,12 @@ impl Preset {
                 stamp: Some(Stamp { place: in_body("/webhookTimestamp"), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("linear-signature", Encoding::Hex, "", "{body}", None)
             }),
-            // A webhook has its signature in a member of JSON. A route posts a received mail as a form with the same three fields.
+            // A webhook has its signature in a member of JSON. A route posts a received mail as a form with the same three
+            // fields.
             Self::Mailgun => {
                 let signed = |within: &str| HmacRule {
                     place: in_body(&format!("{within}/signature")),
-                    // It retries for eight hours. A duplicate is detected by its token for longer.
+                    // Mailgun retries for eight hours. Its token identifies duplicates for longer than that.
                     stamp: Some(Stamp { place: in_body(&format!("{within}/timestamp")), tolerance: TOLERANCE_OF_MAILGUN }),
                     ..hmac("", Encoding::Hex, "", &format!("{{timestamp}}{{body:{within}/token}}"), None)
                 };

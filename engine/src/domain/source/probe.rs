@@ -143,7 +143,7 @@ impl Source {
             && request.body.len() as u64 <= Self::PROBE_BYTES_MAX
             && let Some(text) = request.in_body(path)
         {
-            // Without a secret every request is verified, questions too.
+            // A source without a secret accepts every request as verified, including questions.
             return challenge.reply(text);
         }
         if !matches!(preset, Preset::Slack | Preset::Zoom) {
@@ -156,7 +156,7 @@ impl Source {
             Preset::Zoom if at("body:/event")? == "endpoint.url_validation" => {
                 let plain = at("body:/payload/plainToken")?;
                 let secrets = self.secrets(steady);
-                // Uses the secret that signed this request, because there are two during a rotation.
+                // Uses the secret that signed this request, because a source has two secrets during a rotation.
                 let secret = secrets.get(believed.secret)?;
                 let hashed = signature::hex(&Algorithm::Sha256.sign(secret.as_bytes(), &[plain.as_bytes()]));
                 Some(Reply::json(&[("plainToken", &plain), ("encryptedToken", &hashed)]))

@@ -13,9 +13,9 @@ pub struct Refused {
     /// Wall clock.
     pub at: Timestamp,
     pub address: IpAddr,
-    /// For programs.
+    /// A stable word for programs.
     pub reason: Cow<'static, str>,
-    /// For people.
+    /// A sentence for the operator.
     pub detail: String,
 }
 

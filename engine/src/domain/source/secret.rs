@@ -73,8 +73,8 @@ pub fn read(preset: Preset, proofs: &Proofs, text: &str) -> Result<Secret, BadSe
     Ok(Secret::Text(text.to_owned()))
 }
 
-/// Reads a secret of Standard Webhooks: with or without its prefix, with or without padding, in either alphabet, also after the
-/// `v1,` that Supabase adds. Returns the specification's form.
+/// Reads a secret of Standard Webhooks: with or without its prefix, with or without padding, in either alphabet, with or without
+/// the `v1,` that Supabase puts before it. Returns the specification's form.
 fn standard(text: &str) -> Result<String, BadSecret> {
     let is_around = |c: char| c.is_whitespace() || given::is_invisible(c);
     let text = text.trim_matches(is_around);

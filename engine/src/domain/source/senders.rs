@@ -107,7 +107,12 @@ fn presets_accept_every_spelling_of_their_senders() {
             post(with(&[("x-gitlab-token", SECRET)]), body),
             Ok("gitlab.received"),
         ),
-        ("gitlab: signed, and nothing to check it with", &plain_gitlab, post(standard.clone(), body), Err(Refusal::Mismatch)),
+        (
+            "gitlab: signed, but the source has no signing token",
+            &plain_gitlab,
+            post(standard.clone(), body),
+            Err(Refusal::Mismatch),
+        ),
         (
             "gitlab with neither",
             &gitlab,
@@ -123,7 +128,7 @@ fn presets_accept_every_spelling_of_their_senders() {
             Ok("gitea.received"),
         ),
         (
-            "gitea by GET, another payload",
+            "gitea by GET with an unsigned payload",
             &gitea,
             Sent { method: "GET", query: "payload=%7B%7D", headers: vec![("x-gitea-signature", &in_hex)], body: "" },
             Err(Refusal::Mismatch),
@@ -246,21 +251,33 @@ fn only_a_signed_id_is_used_alone() {
             false,
         ),
         (
-            "a header of the template",
+            "the id is in a signed header",
             hmac("{header:x-id}.{body}", "header:x-id"),
             vec![("x-sig", &*with_header), ("x-id", "i1")],
             body,
             true,
         ),
-        ("a header beside it", hmac("{body}", "header:x-id"), vec![("x-sig", &*in_hex), ("x-id", "i1")], body, false),
         (
-            "a member of the body",
+            "the id is in an unsigned header",
+            hmac("{body}", "header:x-id"),
+            vec![("x-sig", &*in_hex), ("x-id", "i1")],
+            body,
+            false,
+        ),
+        (
+            "the id is in the signed body",
             hmac("{timestamp}{body}", "body:/id"),
             vec![("x-sig", &*with_time), ("x-time", stamp.as_str())],
             body,
             true,
         ),
-        ("a member that is not signed", hmac("{body:/token}", "body:/id"), vec![JSON, ("x-sig", &*of_token)], body, false),
+        (
+            "the id is in an unsigned member of the body",
+            hmac("{body:/token}", "body:/id"),
+            vec![JSON, ("x-sig", &*of_token)],
+            body,
+            false,
+        ),
     ] {
         let (_, id, _) = post(headers, body).to(&source).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         let digest = id.strip_prefix("i1-").filter(|digest| digest.len() == 16);

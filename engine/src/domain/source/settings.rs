@@ -1,4 +1,4 @@
-//! The settings of a source, as given and as completed.
+//! The settings of a source: as the operator gave them ([`Draft`]), and completed by the preset ([`Settings`]).
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -35,7 +35,7 @@ pub struct Draft {
     pub timestamp: Option<String>,
     pub tolerance: Option<String>,
     pub username: Option<String>,
-    /// A place, or `PLACE=MEMBER`: [`Challenge`].
+    /// `PLACE` or `PLACE=MEMBER`; see [`Challenge`].
     pub challenge: Option<String>,
     pub type_from: Option<String>,
     pub type_prefix: Option<String>,
@@ -76,7 +76,7 @@ pub struct Settings {
     pub allow: Vec<IpNet>,
     /// Stored headers, in lower case; `None`: all without credentials.
     pub headers: Option<Vec<String>>,
-    /// In addition to the engine's limit.
+    /// Maximum size of a body, in addition to the engine's limit.
     pub body_bytes_max: Option<u64>,
     pub rate: Option<Rate>,
     pub answer: Answer,
@@ -85,12 +85,12 @@ pub struct Settings {
 /// How a duplicate of a request is detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dedupe {
-    /// By the sender's id, otherwise as [`Self::Digest`]. If the id is not signed but other parts are, by the id and the digest
-    /// together.
+    /// By the sender's id. A request without an id is treated as by [`Self::Digest`]. If the id is not signed but other parts
+    /// are, by the id and the digest together.
     Pick(Pick),
     /// By the signed text, if there is a signature.
     Digest,
-    /// Not at all.
+    /// Duplicates are not detected.
     Off,
 }
 
@@ -156,7 +156,7 @@ impl fmt::Display for Challenge {
 /// The answer to an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// A success.
+    /// A status from 200 to 299.
     pub status: u16,
     /// `None`: `{"accepted": "evt_…"}`.
     pub body: Option<String>,
@@ -185,7 +185,8 @@ impl Settings {
     pub const BODY_BYTES_MAX: u64 = 1 << 30;
     /// Maximum size of the answer's body, in bytes.
     pub const ANSWER_BYTES_MAX: usize = 4096;
-    /// Maximum difference between a signed time and now: duplicates are detected for days.
+    /// Maximum difference between a signed time and now. It is shorter than the days for which duplicates are detected, so an old
+    /// request that is sent again has no effect.
     pub const TOLERANCE_MAX: Duration = Duration::from_secs(24 * 3600);
     /// Maximum length of a header's name, and of the text before a signature, in bytes.
     const WORD_LEN_MAX: usize = 128;

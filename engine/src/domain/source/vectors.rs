@@ -87,7 +87,7 @@ fn accepts_published_vectors() {
         let name = source.new.settings.preset.as_str();
         let believed = check(&source, &pairs, body, now).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         assert!(believed.digest.is_some(), "{name}");
-        // Of two secrets during a rotation, each is valid.
+        // During a rotation, both secrets are valid.
         let other = HeldSecret { secret: Secret::Text(WHSEC.replace('M', "N")), until: None };
         let mut rotated = source.clone();
         rotated.new.secrets.insert(0, other.clone());
@@ -304,7 +304,7 @@ fn an_event_has_its_senders_type_and_id() {
 }
 
 #[test]
-fn habits_of_senders() {
+fn known_peculiarities_of_senders_are_handled() {
     let woo = preset("woocommerce", &["secret"]);
     let probe = |headers: &[(String, String)], body: &[u8]| {
         let head = post(headers, b"");
@@ -364,7 +364,7 @@ fn a_replaced_address_is_valid_during_its_grace_period() {
     let ends: Vec<_> = source.addresses().map(|(_, until)| until).collect();
     assert_eq!(ends, [None, Some(at(74)), Some(at(15))], "a later rotation does not extend a grace period");
     source.rotate_address(token(3), at(15), Duration::from_secs(10));
-    assert_eq!(source.addresses().nth(2), Some((second, Some(at(25)))), "and may shorten it");
+    assert_eq!(source.addresses().nth(2), Some((second, Some(at(25)))), "a later rotation may shorten a grace period");
     (0..20).for_each(|byte| source.rotate_address(token(byte), at(16), Duration::from_secs(60)));
     assert_eq!(source.new.former.len(), FORMER_MAX);
     source.rotate_address(token(9), at(16), Duration::ZERO);
@@ -502,7 +502,7 @@ fn data_has_exactly_the_pairs_that_twilio_signed() {
     let (data, id) = made(b"From=2&Body=1");
     assert_eq!(data, r#"{"Body":"1","From":"2"}"#);
     assert_eq!(made(b"From=2&Body=1&Body=1&From=2"), (data, id.clone()));
-    assert_eq!(made(b"Bo=dy1&From=2").1, id, "divided elsewhere: the same event");
+    assert_eq!(made(b"Bo=dy1&From=2").1, id, "a form that is divided elsewhere is the same event");
 }
 
 /// Unsigned parts become no data.

@@ -79,7 +79,7 @@ impl<'a> Incoming<'a> {
 /// One verification method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Standard Webhooks, also with Svix's header names.
+    /// Standard Webhooks, with its own header names or those of Svix.
     Standard,
     Hmac(HmacRule),
     /// HMAC-SHA1 of the address and the sorted fields of the form.
@@ -205,7 +205,7 @@ impl Rule {
         headers.is_empty() || headers.iter().any(|name| request.header(name).is_some())
     }
 
-    /// Returns whether it can use any of these secrets.
+    /// Returns whether this method can use any of these secrets.
     fn has_use_for(&self, secrets: &[&str]) -> bool {
         *self != Self::Standard || secrets.iter().any(|secret| Verifier::parse(secret).is_ok())
     }
@@ -220,7 +220,8 @@ impl Rule {
         }
     }
 
-    /// Returns whether the query is the sender's, so that it may become data. Without a signature it is as trusted as the body.
+    /// Returns whether the sender is known to have sent the query, so that the query may become data. Without a signature, the
+    /// query is as trusted as the body.
     pub fn vouches_for_query(&self) -> bool {
         match self {
             Self::Hmac(rule) => rule.template.has_query(),
@@ -345,7 +346,7 @@ pub fn same(one: &str, other: &str) -> bool {
     one.as_bytes().ct_eq(other.as_bytes()).into()
 }
 
-/// Compares all of them, even after a match.
+/// Compares all expected values, even after a match.
 fn any_same<'a>(expected: impl Iterator<Item = &'a str>, given: &str) -> bool {
     expected.fold(false, |found, one| found | same(one, given))
 }
@@ -370,7 +371,7 @@ fn basic(username: &str, secrets: &[&str], request: &Incoming<'_>) -> Result<Bel
 /// Reads the claims of Standard Webhooks headers, with the names used in this request.
 fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusal> {
     let has = |family: &[&str; 3]| family.iter().any(|name| request.header(name).is_some());
-    // With both, one family would prove the request and the other would name it.
+    // If a request could have both, one family of headers would prove it and the other would give its id.
     let names = match FAMILIES.map(|family| has(&family)) {
         [true, true] => return Err(Refusal::BothFamilies),
         [false, true] => FAMILIES[1],

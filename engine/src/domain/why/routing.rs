@@ -51,8 +51,8 @@ pub fn judge(situation: &Situation<'_>, endpoint: &Endpoint, round: u32, chain: 
     let subscribed = subscription(situation, endpoint, round, has_webhook, chain);
     let mut by_plugins = plugins(situation, round);
     chain.extend(by_plugins.iter().map(|(_, why)| if has_webhook { passed(why.link, why.reason.clone()) } else { why.step() }));
-    // The endpoint's own subscription explains more than a plugin that may never have meant this endpoint. A plugin that sent to it before, and
-    // has not finished, explains more than that.
+    // The endpoint's own subscription explains more than a plugin that may never send to this endpoint. A plugin that sent to it
+    // before, and whose run is not finished, explains more than the subscription.
     by_plugins.sort_by_key(|(rank, _)| *rank);
     let mut by_plugins = by_plugins.into_iter();
     match (by_plugins.next(), subscribed) {
@@ -91,7 +91,7 @@ fn subscription(
         chain.push(passed(Link::Type, format!("{name} has no subscription; only plugins send to it")));
         return None;
     }
-    // What the endpoint's plugin did is recorded, also if the subscription has changed since.
+    // What the endpoint's plugin did is recorded, even if the subscription has changed since.
     if let Some(run) = situation.runs.iter().find(|run| run.is_endpoints && run.round == round) {
         chain.push(passed(Link::Type, format!("{name} subscribed to {}", event.event_type)));
         let why = endpoint_plugin(situation, run);
@@ -181,10 +181,10 @@ fn endpoint_plugin(situation: &Situation<'_>, run: &RunFact) -> Why {
 /// How much a plugin explains, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It sent to the endpoint before, or is known to want it, and its run is not finished.
+    /// It sent to the endpoint before or its run waits for the endpoint, and its run is not finished.
     UnfinishedSender,
     Unfinished,
-    /// It sent to the endpoint before, and not for this event.
+    /// It sent to the endpoint before, but not for this event.
     Sender,
     /// It ran on the event.
     Ran,

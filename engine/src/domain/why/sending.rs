@@ -114,7 +114,7 @@ fn held(situation: &Situation<'_>, endpoint: &Endpoint, delivery: &DeliveryFact,
                 );
             }
             Breaker::Closed { .. } | Breaker::Open { .. } | Breaker::Probing { .. } => {
-                chain.push(passed(Link::Breaker, "the circuit breaker is not in the way".to_owned()));
+                chain.push(passed(Link::Breaker, "the circuit breaker lets webhooks through".to_owned()));
             }
         }
         if let Some(until) = rate_until.filter(|until| due <= *until) {
@@ -166,8 +166,7 @@ fn over_rate(endpoint: &Endpoint, id: &str) -> Why {
 
 fn at_once(endpoint: &Endpoint, id: &str, standing: Standing) -> Why {
     let (name, most) = (&endpoint.new.name, endpoint.new.policy.concurrency);
-    let reason =
-        format!("{} to {name} are under way, as many as may be at once; {id} waits for its turn", webhooks(standing.under_way));
+    let reason = format!("{} to {name} are under way, the maximum; {id} waits for its turn", webhooks(standing.under_way));
     let why = Why::new(Verdict::Waiting, Link::Concurrency, reason);
     match standing.at_once >= most {
         true => why.change("allow more at once", [format!("innesco endpoint update {name} --concurrency COUNT")]),

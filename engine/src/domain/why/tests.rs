@@ -1,4 +1,5 @@
-//! One row per situation: the link that decided, whether it continues without help, and the command that changes it.
+//! One row per situation: the link that decided, whether the event continues without any action of a person, and the command that
+//! changes it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -232,7 +233,7 @@ fn events_that_led_to_no_webhook() {
             (Stopped, Link::Endpoint, "router sends to crmm", "endpoint add crmm URL"),
         ),
         (
-            "deleted",
+            "the endpoint was deleted",
             Case { target: |_| Target::Deleted { name: "crm" }, ..Case::new() },
             (Stopped, Link::Endpoint, "was deleted", "endpoint add crm URL"),
         ),
@@ -242,7 +243,7 @@ fn events_that_led_to_no_webhook() {
             (Delivered, Link::Delivery, "before crm was deleted", ""),
         ),
         (
-            "another type",
+            "the endpoint subscribes to another type",
             Case::new().event("invoice.paid"),
             (
                 Stopped,
@@ -252,7 +253,7 @@ fn events_that_led_to_no_webhook() {
             ),
         ),
         (
-            "another attribute",
+            "the attribute has another value",
             Case::new().where_is("channel", &["mail"]),
             (
                 Stopped,
@@ -262,7 +263,7 @@ fn events_that_led_to_no_webhook() {
             ),
         ),
         (
-            "no such attribute",
+            "the event lacks the attribute",
             Case::new().where_is("initiator", &["admin"]),
             (Stopped, Link::Where, "it is missing", "--unset where.initiator"),
         ),
@@ -272,7 +273,7 @@ fn events_that_led_to_no_webhook() {
             (Stopped, Link::Where, "wants data:/country to be IT or DE, and in the event it is FR", "--where data:/country=FR"),
         ),
         (
-            "about the endpoint itself",
+            "an operational event about the endpoint itself",
             Case::subscribed(&["innesco.*"]).event("innesco.endpoint.failing"),
             (Stopped, Link::OwnEvents, "about crm", "endpoint add NAME URL"),
         ),
@@ -285,43 +286,47 @@ fn events_that_led_to_no_webhook() {
             (Stopped, Link::OwnEvents, "for operators", "endpoint add NAME URL"),
         ),
         (
-            "created later",
+            "the endpoint was created after the event",
             Case::new().endpoint(|endpoint| endpoint.created_at = later(0)),
             (Stopped, Link::Routing, "created after the event was accepted", "event replay"),
         ),
-        ("subscribed later", Case::new(), (Stopped, Link::Routing, "did not when the event was run", "event replay")),
         (
-            "its plugin is parked",
+            "the endpoint subscribed after the event was run",
+            Case::new(),
+            (Stopped, Link::Routing, "did not when the event was run", "event replay"),
+        ),
+        (
+            "the run of the endpoint's plugin is parked",
             Case::new().run(parked("redact", RunOutcome::Trapped).of_endpoint()),
             (Stopped, Link::EndpointPlugin, "redact, the endpoint's plugin, ended as trapped: panicked", "run retry"),
         ),
         (
-            "its plugin does not load",
+            "the endpoint's plugin does not load",
             Case::new().run(parked("redact", RunOutcome::NotLoadable).of_endpoint()),
             (Stopped, Link::EndpointPlugin, "not-loadable", "plugin show redact"),
         ),
         (
-            "its plugin dropped it",
+            "the endpoint's plugin returned no webhook",
             Case::new().run(ran("redact").of_endpoint()),
             (Stopped, Link::EndpointPlugin, "returned no webhook", "run show"),
         ),
         (
-            "its plugin waits",
+            "the run of the endpoint's plugin waits for its next try",
             Case::new().run(run("redact", RunState::Waiting { due: later(10) }, Some(RunOutcome::Failed)).of_endpoint()),
             (Waiting, Link::EndpointPlugin, "was tried once", "run retry"),
         ),
         (
-            "nothing subscribes",
+            "no endpoint and no plugin subscribes",
             Case::subscribed(&[]),
             (Stopped, Link::Manifest, "no plugin runs on order.created", "--events order.created"),
         ),
         (
-            "its plugin runs on other types",
+            "a plugin that sends to the endpoint runs on other types",
             Case::subscribed(&[]).plugin("router", "invoice.*").sends("router"),
             (Stopped, Link::Manifest, "router, which sends to this endpoint, runs on invoice.*", "event replay"),
         ),
         (
-            "the plugin came later",
+            "the plugin was added after the event was run",
             Case::subscribed(&[]).plugin("router", "order.*"),
             (Stopped, Link::Routing, "router runs on order.* now", "event replay"),
         ),
@@ -336,7 +341,7 @@ fn events_that_led_to_no_webhook() {
             (Stopped, Link::Plugin, "sent 2 webhooks, none of them to this endpoint", "run show"),
         ),
         (
-            "the plugin is parked",
+            "the plugin's run is parked",
             Case::subscribed(&[]).run(parked("router", RunOutcome::Trapped)),
             (Stopped, Link::Plugin, "router ended as trapped: panicked", "run retry"),
         ),
@@ -398,11 +403,15 @@ fn webhooks_that_wait_or_have_ended() {
             (Stopped, Link::State, "was disabled", "endpoint resume crm"),
         ),
         (
-            "was disabled, and is active again",
+            "dead because the endpoint was disabled, and active again",
             Case::new().delivery(DeliveryState::Dead { at, reason: DeadReason::EndpointDisabled }),
             (Stopped, Link::State, "was disabled", "delivery retry"),
         ),
-        ("about to be dead", Case::new().state(disabled).pending(), (Stopped, Link::State, "by hand", "endpoint resume crm")),
+        (
+            "pending for a disabled endpoint",
+            Case::new().state(disabled).pending(),
+            (Stopped, Link::State, "by hand", "endpoint resume crm"),
+        ),
         (
             "cancelled",
             Case::new().delivery(DeliveryState::Cancelled { at, reason: Some(CancelReason::ByHand) }),
@@ -446,7 +455,7 @@ fn webhooks_that_wait_or_have_ended() {
             (Waiting, Link::Rate, "(5/s)", "--rate"),
         ),
         (
-            "as many under way as the policy allows",
+            "as many webhooks under way as the policy allows",
             Case::new()
                 .endpoint(|endpoint| endpoint.new.policy.concurrency = 8)
                 .pending()
@@ -454,7 +463,7 @@ fn webhooks_that_wait_or_have_ended() {
             (Waiting, Link::Concurrency, "8 webhooks to crm are under way", "--concurrency"),
         ),
         (
-            "few at once, because the receiver is silent",
+            "few webhooks at once, because the receiver does not answer",
             Case::new().pending().standing(|standing| (standing.at_once, standing.under_way) = (4, 4)),
             (Waiting, Link::Concurrency, "4 webhooks to crm are under way", "endpoint test crm"),
         ),
@@ -466,7 +475,7 @@ fn webhooks_that_wait_or_have_ended() {
             (Waiting, Link::Order, "which failed 3 times so far", "delivery retry dlv_"),
         ),
         (
-            "behind an event that is not run",
+            "behind an event that has not been run",
             ordered(Case::new().pending()).last(|delivery| delivery.behind = Some(Behind::Event(EventId::from_i64(6)))),
             (Waiting, Link::Order, "has been run", "event show evt_"),
         ),
@@ -507,7 +516,7 @@ fn the_way_that_explains_most_comes_first() {
 }
 
 #[test]
-fn only_the_newest_round_counts_beside_what_still_waits() {
+fn only_the_newest_round_and_waiting_webhooks_count() {
     let delivered = DeliveryState::Delivered { at: NOW };
     let replayed = || Case::new().delivery(delivered).run(RunFact { round: 1, ..ran("router") });
     check("a replay that the endpoint did not get", &replayed(), (Stopped, Link::Routing, "did not", "event replay"));
@@ -527,7 +536,7 @@ fn a_delivered_webhook_names_its_run() {
 }
 
 #[test]
-fn words_are_read_by_the_shell_as_they_are_meant() {
+fn values_in_commands_are_quoted_for_the_shell() {
     let case = Case::new().where_is("data:/country", &["Côte d'Ivoire"]);
     let why = case.why();
     assert_eq!(why.commands[0], r"innesco endpoint update crm --where 'data:/country=Côte d'\''Ivoire' --where data:/country=FR");

@@ -18,7 +18,7 @@ const FAILING_FOR: Duration = Duration::from_secs(5);
 pub struct Gauge {
     queued: AtomicUsize,
     origin: Instant,
-    /// Since when the first job of the current commit has waited: microseconds after the origin, or [`IDLE`](Self::IDLE).
+    /// When the first job of the current commit was queued: microseconds after the origin, or [`IDLE`](Self::IDLE).
     first: AtomicU64,
     failed: Mutex<Option<(Instant, Error)>>,
 }

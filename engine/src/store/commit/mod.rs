@@ -1,5 +1,5 @@
-//! Group commit, as both stores share it. One writer takes the jobs that queued up during the last commit, does them in one
-//! transaction, and answers after the commit. [`Gauge`] measures the queue. [`After`] holds the actions that follow a commit.
+//! Group commit: the parts that both stores share. One writer takes the jobs that queued up during the last commit, does them in
+//! one transaction, and answers after the commit. [`Gauge`] measures the queue. [`After`] holds the actions that follow a commit.
 //!
 //! Invariant: no action of [`After`] happens before the commit. A worker that is woken earlier finds nothing. A worker that
 //! receives a claim earlier may act on a row that is rolled back.

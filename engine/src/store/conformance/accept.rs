@@ -90,8 +90,8 @@ pub async fn a_repeated_id_is_answered_with_the_first_event(bench: &Bench) {
     ];
     let answers = bench.store.accept(together).await.unwrap();
     let first = answers[0].id();
-    assert_eq!(answers[1], Accepted::Duplicate(first), "inside one batch too");
-    assert!(matches!(answers[2], Accepted::New(_)), "another source's id is another id");
+    assert_eq!(answers[1], Accepted::Duplicate(first), "a repeat in the same batch");
+    assert!(matches!(answers[2], Accepted::New(_)), "the same id from another source is no repeat");
     assert!(matches!(answers[3], Accepted::New(_)));
     assert_eq!(answers[4], Accepted::Duplicate(first));
     let claims = bench.events().await;
@@ -115,7 +115,7 @@ pub async fn an_id_with_another_type_is_refused(bench: &Bench) {
     assert_eq!(refused(taken), (0, Some(first), "order.created".to_owned()));
 
     let within = vec![event("a"), event_with_id("shop", "2"), event_with_id("shop", "2"), paid("2")];
-    assert_eq!(refused(bench.store.accept(within).await), (3, None, "order.created".to_owned()), "inside one batch too");
+    assert_eq!(refused(bench.store.accept(within).await), (3, None, "order.created".to_owned()), "an id of the same batch");
     let behind = vec![event_with_id("shop", "3"), paid("1")];
     assert_eq!(refused(bench.store.accept(behind).await), (1, Some(first), "order.created".to_owned()));
     bench.nothing("no event of a refused batch is run").await;
@@ -171,7 +171,7 @@ pub async fn events_of_one_request_are_stored_all_or_none(bench: &Bench) {
     let together = vec![event_with_id("shop", "1"), event("poison"), event("a")];
     bench.store.accept(together).await.expect_err("the second one cannot be stored");
     bench.nothing("events that were not stored are not run").await;
-    assert!(bench.handoff.events.is_empty(), "its slot is free again");
+    assert!(bench.handoff.events.is_empty(), "the slot of the refused event is free again");
     assert_eq!(bench.event_ids(EventFilter::default()).await, []);
     let answers = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap();
     assert!(matches!(answers[..], [Accepted::New(_)]), "an id that was not stored is not remembered: {answers:?}");
@@ -181,7 +181,7 @@ pub async fn events_without_room_are_claimed_when_there_is_room(bench: &Bench) {
     let full = bench.handoff.events.reserve(&(), 64 << 20).expect("everything");
     let answers = bench.store.accept((0..300).map(|_| event("a")).collect()).await.unwrap();
     assert_eq!(answers.len(), 300, "all events are accepted");
-    assert_eq!(bench.handoff.events.len(), 1, "and the others take no memory");
+    assert_eq!(bench.handoff.events.len(), 1, "the other events take no memory");
     assert_eq!(bench.claim().await, 0);
     bench.nothing("there is no room").await;
 

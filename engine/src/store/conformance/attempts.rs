@@ -1,4 +1,4 @@
-//! Commit 3: an attempt and the delivery's next state, and what operators and maintenance do with deliveries.
+//! Commit 3: an attempt and the delivery's next state, and the changes that operators and maintenance make to deliveries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -207,7 +207,7 @@ pub async fn the_attempts_of_a_delivery_are_limited(bench: &Bench) {
     assert_eq!(bench.store.delivery(id).await.unwrap().attempts.len(), ATTEMPTS_MAX as usize);
 }
 
-pub async fn an_attempt_is_kept_with_the_endpoint_as_it_was_sent_to(bench: &Bench) {
+pub async fn an_attempt_is_stored_with_the_endpoint_settings_that_it_used(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let claim = bench.delivery_to(crm).await;
     let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -315,6 +315,6 @@ pub async fn deliveries_waiting_for_a_deleted_endpoint_are_cancelled(bench: &Ben
     for id in waiting {
         let summary = bench.store.delivery(id).await.unwrap().summary;
         assert_eq!(summary.state, DeliveryState::Cancelled { at, reason: Some(CancelReason::EndpointDeleted) });
-        assert_eq!(summary.endpoint_name, "crm", "its name is still shown");
+        assert_eq!(summary.endpoint_name, "crm", "the name of the deleted endpoint is still shown");
     }
 }

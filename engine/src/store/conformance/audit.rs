@@ -33,7 +33,7 @@ pub async fn a_change_is_recorded_before_it_is_made(bench: &Bench) {
     bench.store.finish_audit(second, 422, Some("key_9".into()), None).await.unwrap();
     let entries = trail(&bench.after_a_crash().await, AuditFilter::default()).await;
     let shown: Vec<_> = entries.iter().map(|entry| (entry.status, entry.new.target.as_deref())).collect();
-    assert_eq!(shown, [(Some(422), Some("key_9")), (Some(200), Some("crm"))], "a known target stays");
+    assert_eq!(shown, [(Some(422), Some("key_9")), (Some(200), Some("crm"))], "a target that was known before stays");
     assert_eq!((entries[0].members.len(), &entries[1].members[..]), (0, &["url".to_owned(), "é,".to_owned()][..]));
 }
 

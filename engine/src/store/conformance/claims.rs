@@ -44,13 +44,13 @@ pub async fn an_expired_lease_is_claimable_again(bench: &Bench) {
     assert!(bench.record(attempt(&delivery_again, Next::Delivered)).await);
 }
 
-pub async fn a_lease_that_holds_is_not_claimed(bench: &Bench) {
+pub async fn a_row_with_a_valid_lease_is_not_claimed(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let _delivery = bench.delivery_to(crm).await;
     let event = bench.accept(event("a")).await;
     let almost = event.lease.until;
     assert_eq!(bench.claim_at(Timestamp::from_millis(almost.millis() - 1_000)).await, 0);
-    bench.nothing("both are leased").await;
+    bench.nothing("both rows are leased").await;
     assert_eq!(bench.store.next_due(clock::steady()).await.unwrap(), None, "leased rows do not count");
 }
 
@@ -166,10 +166,10 @@ pub async fn runs_of_a_closed_queue_wait_in_the_store(bench: &Bench) {
     for plugin in ["a", "c"] {
         bench.settled_with(waiting(plugin, soon(10))).await;
     }
-    assert_eq!(bench.claim_at(soon(11)).await, 2, "runs of other plugins are claimed, before and after it by name");
+    assert_eq!(bench.claim_at(soon(11)).await, 2, "the plugins before and after the held one, by name, are claimed");
     assert!(bench.runs().await.iter().any(|run| run.plugin == other));
     assert_eq!(bench.store.waiting_runs(&held, 100).await.unwrap(), 3);
-    assert_eq!(bench.store.waiting_runs(&held, 2).await.unwrap(), 2, "counted up to the limit");
+    assert_eq!(bench.store.waiting_runs(&held, 2).await.unwrap(), 2, "runs are counted up to the limit");
     bench.handoff.runs.set_width(&held, None);
     assert!(bench.store.next_due(soon(11)).await.unwrap().is_some());
     assert_eq!(bench.claim_at(soon(11)).await, 3);
@@ -261,8 +261,8 @@ pub async fn a_paused_endpoint_is_not_claimed_until_it_is_resumed(bench: &Bench)
     let held = NewDelivery { initial_state: InitialState::Held, ..direct(crm) };
     assert_eq!(bench.settle(Settlement { direct: vec![held], ..settlement(&claim) }).await, Settled::Done);
     assert_eq!(bench.claim_at(soon(1_000_000)).await, 0);
-    bench.nothing("it is paused").await;
-    assert_eq!(bench.store.close_deliveries(clock::wall()).await.unwrap(), 0, "its deliveries stay");
+    bench.nothing("the endpoint is paused").await;
+    assert_eq!(bench.store.close_deliveries(clock::wall()).await.unwrap(), 0, "deliveries of a paused endpoint are not closed");
 
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 0, "also after a restart");
@@ -282,7 +282,7 @@ pub async fn an_endpoint_with_a_backlog_does_not_delay_another(bench: &Bench) {
     let claimed = bench.store.claim_due(clock::steady()).await.unwrap();
     assert!(claimed < 2_000, "one claim is bounded: {claimed}");
     let endpoints: Vec<_> = bench.deliveries().await.iter().map(|one| one.endpoint).collect();
-    assert!(endpoints.contains(&busy) && endpoints.contains(&quiet), "both in one claim");
+    assert!(endpoints.contains(&busy) && endpoints.contains(&quiet), "one claim takes deliveries of both endpoints");
 }
 
 pub async fn a_claim_takes_only_as_much_as_there_is_room_for(bench: &Bench) {
@@ -357,7 +357,7 @@ pub async fn an_ordered_delivery_waits_for_the_one_before_it(bench: &Bench) {
     bench.store.release(rest).await.unwrap();
     drop(claims);
     assert_eq!(bench.claim().await, 0);
-    let due = bench.store.next_due(clock::steady()).await.unwrap().expect("the one that failed");
+    let due = bench.store.next_due(clock::steady()).await.unwrap().expect("the failed delivery is due later");
     assert!(due > soon(50) && due <= soon(60));
     assert_eq!(bench.store.next_due(due).await.unwrap(), None, "rows that were already due and wait for others do not count");
     let bench = bench.after_a_crash().await;
@@ -382,11 +382,11 @@ pub async fn orders_of_one_endpoint_are_sent_side_by_side(bench: &Bench) {
     assert_eq!(bench.claim().await, 2);
     let mut heads = bench.deliveries().await;
     heads.sort_by_key(|claim| claim.id);
-    assert_eq!([heads[0].id, heads[1].id], [ids[0], ids[2]], "the head of each");
+    assert_eq!([heads[0].id, heads[1].id], [ids[0], ids[2]], "the first delivery of each order");
     assert!(bench.record(attempt(&heads[1], retry_in(60))).await);
     assert_eq!(bench.claim().await, 0);
     assert!(bench.record(attempt(&heads[0], Next::Delivered)).await);
-    assert_eq!(bench.claim().await, 1, "the next of its order; the other order waits");
+    assert_eq!(bench.claim().await, 1, "the next delivery of this order; the other order waits");
     assert_eq!(bench.delivery().await.id, ids[1]);
 }
 
@@ -396,7 +396,7 @@ pub async fn a_waiting_run_delays_ordered_deliveries_and_a_parked_one_does_not(b
     let claim = bench.accept(event("a")).await;
     let direct = vec![NewDelivery { ordering: Some(Ordering::WHOLE), ..direct(crm) }];
     assert_eq!(bench.settle(Settlement { direct, ..settlement(&claim) }).await, Settled::Done);
-    assert_eq!(bench.claim().await, 0, "its webhooks may have to go first");
+    assert_eq!(bench.claim().await, 0, "webhooks of the waiting run may have to go first");
     assert_eq!(bench.claim_at(soon(61)).await, 1);
     let run = bench.run().await;
     let settled = run_settlement(&run, parked("p", RunOutcome::Failed));

@@ -85,7 +85,7 @@ pub async fn a_replay_drops_waiting_runs_of_earlier_rounds(bench: &Bench) {
     assert_eq!(story.parts.state(), EventState::NothingSent);
     assert_eq!(story.runs.len(), 4, "earlier runs stay in the history");
     let ids: Vec<_> = story.runs.iter().map(|run| run.id.k()).collect();
-    assert_eq!(ids, [0, 1, 2, 3], "and no number is given twice");
+    assert_eq!(ids, [0, 1, 2, 3], "no run number is issued twice");
 }
 
 pub async fn a_refused_replay_names_the_reason(bench: &Bench) {
@@ -107,7 +107,7 @@ pub async fn a_plugin_that_loads_requeues_its_parked_runs(bench: &Bench) {
     bench.settled_with(parked("q", RunOutcome::NotLoadable)).await;
     let requeue = async |bench: &Bench| bench.store.requeue_not_loadable(&slug("p"), clock::steady()).await.unwrap();
     assert_eq!(requeue(bench).await, 2);
-    assert_eq!(requeue(bench).await, 0, "they are already requeued");
+    assert_eq!(requeue(bench).await, 0, "the runs are already requeued");
     let after = bench.after_a_crash().await;
     assert_eq!(after.claim().await, 2);
     let runs = after.runs().await;
@@ -140,12 +140,12 @@ pub async fn runs_parked_for_a_missing_endpoint_are_requeued_once_it_exists(benc
     for run in &runs {
         assert_eq!(after.settle(run_settlement(run, wants("slack"))).await, Settled::Done);
     }
-    assert_eq!(requeue(&after).await, 0, "they now wait for another endpoint");
+    assert_eq!(requeue(&after).await, 0, "the runs now wait for another endpoint");
     after.endpoint("slack").await;
     assert_eq!(requeue(&after).await, 2);
     after.store.delete_endpoint(crm, Deletion::Forced, None).await.unwrap();
     after.settled_with(wants("crm")).await;
-    assert_eq!(requeue(&after).await, 0, "that endpoint is deleted");
+    assert_eq!(requeue(&after).await, 0, "the endpoint that the runs wait for is deleted");
 }
 
 pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
@@ -195,7 +195,7 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     after.store.update_endpoint(changed.clone()).await.unwrap();
     changed.new.state = full.state;
     assert_eq!(after.find_endpoint(created.id).await.new.secrets, changed.new.secrets);
-    assert_eq!(text(&after.find_endpoint(created.id).await.new), text(&changed.new), "all but its state");
+    assert_eq!(text(&after.find_endpoint(created.id).await.new), text(&changed.new), "everything but the state is updated");
     changed.new.name = slug("renamed");
     after.store.update_endpoint(changed.clone()).await.unwrap();
     assert_eq!(&*after.find_endpoint(created.id).await.new.name, "crm", "its name is fixed");
@@ -215,7 +215,11 @@ pub async fn the_start_of_failing_is_stored_and_cleared(bench: &Bench) {
     let endpoint = after.find_endpoint(crm).await;
     assert_eq!(endpoint.failing_since, Some(since));
     after.store.update_endpoint(endpoint).await.unwrap();
-    assert_eq!(after.find_endpoint(crm).await.failing_since, Some(since), "a change of the endpoint does not affect it");
+    assert_eq!(
+        after.find_endpoint(crm).await.failing_since,
+        Some(since),
+        "a change of the endpoint keeps the start of its failures"
+    );
     after.store.note_failing(crm, None).await.unwrap();
     assert_eq!(after.find_endpoint(crm).await.failing_since, None);
 }
@@ -354,7 +358,7 @@ pub async fn a_keys_expiry_and_last_use_are_stored(bench: &Bench) {
     bench.store.note_key_uses(vec![(ci.id, at(6))]).await.unwrap();
     let keys = bench.after_a_crash().await.store.keys().await.unwrap();
     let shown: Vec<_> = keys.iter().map(|key| (&*key.new.name, key.new.expires_at, key.last_used_at)).collect();
-    assert_eq!(shown, [("ci", Some(at(5_000)), Some(at(7))), ("other", None, None)], "the later use is stored");
+    assert_eq!(shown, [("ci", Some(at(5_000)), Some(at(7))), ("other", None, None)], "of two uses, the later one is stored");
 }
 
 pub async fn a_refusal_affects_no_other_caller(bench: &Bench) {

@@ -39,11 +39,14 @@ pub async fn a_comparison_survives_a_restart_and_is_advanced_once(bench: &Bench)
     next.cursor = Some(77);
     next.report.compared = 3;
     assert!(bench.store.advance_comparison(&found, next.clone()).await.unwrap());
-    assert!(!bench.store.advance_comparison(&found, next.clone()).await.unwrap(), "another node was faster");
+    assert!(
+        !bench.store.advance_comparison(&found, next.clone()).await.unwrap(),
+        "another node has already advanced the comparison"
+    );
     let mut last = next.clone();
     (last.state, last.finished_at, last.problem) = (JobState::Done, Some(Timestamp::from_millis(9)), Some("\"é\"".into()));
     assert!(bench.store.advance_comparison(&next, last.clone()).await.unwrap());
-    assert!(!bench.store.advance_comparison(&last, next).await.unwrap(), "it has ended");
+    assert!(!bench.store.advance_comparison(&last, next).await.unwrap(), "the comparison has ended");
     let found = bench.after_a_crash().await.store.comparison(created.id).await.unwrap();
     assert_eq!((found.state, found.cursor, found.report.compared), (JobState::Done, Some(77), 3));
     assert_eq!((found.problem, found.finished_at), (last.problem, last.finished_at));

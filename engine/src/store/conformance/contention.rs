@@ -28,7 +28,7 @@ const EVENTS_PER_SENDER: usize = 100;
 /// Ids that several senders use: each is accepted once.
 const SHARED_IDS: usize = 60;
 
-/// Two tasks run events, two attempt deliveries, one claims, three accept. None of them waits for another.
+/// Two tasks run events, two attempt deliveries, one claims, three accept. No task waits for another.
 pub async fn concurrent_workers_lose_and_duplicate_nothing(bench: &Bench) {
     let endpoints = [bench.endpoint("a").await, bench.endpoint("b").await];
     let expected = SENDERS * EVENTS_PER_SENDER + SHARED_IDS;

@@ -87,7 +87,7 @@ pub async fn a_job_retries_the_deliveries_of_its_filter(bench: &Bench) {
     let all = [to_crm, gone, to_slack, delivered, waits, cancelled];
 
     let of_gone = RetryFilter { reason: Some(DeadReason::Gone), ..RetryFilter::default() };
-    assert_eq!(taken(bench, of_gone, &all).await, [gone], "the filter distinguishes reasons (from now on it is exhausted)");
+    assert_eq!(taken(bench, of_gone, &all).await, [gone], "the filter takes only this reason");
     assert_eq!(taken(bench, RetryFilter::default(), &all).await, [to_crm, gone, to_slack]);
     let crms = RetryFilter { endpoint: Some(crm), ..RetryFilter::default() };
     assert_eq!(taken(bench, crms, &all).await, [to_crm, gone]);
@@ -116,7 +116,7 @@ pub async fn a_job_or_a_resume_makes_waiting_retries_due(bench: &Bench) {
     assert_eq!((job.state, job.done, job.failed, job.total), (JobState::Done, 1, 0, Some(1)));
     bench.claim().await;
     let claims = bench.deliveries().await;
-    assert_eq!(claims.iter().map(|claim| (claim.id, claim.attempts)).collect::<Vec<_>>(), [(waits, 1)], "under the same id");
+    assert_eq!(claims.iter().map(|claim| (claim.id, claim.attempts)).collect::<Vec<_>>(), [(waits, 1)], "it keeps its id");
     assert!(bench.record(attempt(&claims[0], Next::Delivered)).await);
 
     let resume = async |endpoint, from| {
@@ -124,7 +124,7 @@ pub async fn a_job_or_a_resume_makes_waiting_retries_due(bench: &Bench) {
         let page = PageRequest { cursor: None, limit: 10 };
         bench.store.jobs(Some(JobState::Running), page).await.unwrap().items
     };
-    assert!(resume(crm, EndpointState::Active).await.is_empty(), "nothing waits for it: a job for it would have no work");
+    assert!(resume(crm, EndpointState::Active).await.is_empty(), "no delivery waits for the endpoint, so no job is created");
     bench.store.set_endpoint_state(slack, &[EndpointState::Active], EndpointState::Paused, None).await.unwrap();
     let jobs = resume(slack, EndpointState::Paused).await;
     assert_eq!(jobs.len(), 1, "{jobs:?}");

@@ -136,7 +136,7 @@ pub async fn random_steps_lose_and_duplicate_nothing(bench: &Bench) {
     .unwrap();
 }
 
-/// A row in a queue: its holder, and whether it is due without one.
+/// A row in a queue: its holder, and whether a row without a holder is due.
 #[derive(Clone, Copy, Debug)]
 struct Queued {
     holder: Option<i64>,
@@ -186,7 +186,7 @@ struct World {
     run_claims: Vec<RunClaim>,
     delivery_claims: Vec<DeliveryClaim>,
     filled: Option<crate::store::EventSlot>,
-    /// How often the clock passed all leases.
+    /// How often the clock was set past the end of all leases.
     late: u32,
 }
 

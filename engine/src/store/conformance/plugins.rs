@@ -37,7 +37,11 @@ pub async fn the_latest_proposal_serves_and_survives_a_restart(bench: &Bench) {
     let (first, second) = (new_version("p", "1"), new_version("p", "2"));
     let (one, two) = (first.plugin.version, second.plugin.version);
     assert_eq!(publish(bench, &first, Proposal::AtStart).await, Published::Serves { from: None });
-    assert_eq!(publish(bench, &second, Proposal::AtStart).await, Published::Serves { from: Some(one) }, "it is new");
+    assert_eq!(
+        publish(bench, &second, Proposal::AtStart).await,
+        Published::Serves { from: Some(one) },
+        "an unknown version serves at once"
+    );
     let bench = &bench.after_a_crash().await;
     assert_eq!(serving(bench).await, [two]);
     assert_eq!(bench.store.file(two).await.unwrap(), Some(second.file.clone()));
@@ -74,8 +78,8 @@ pub async fn a_removed_plugin_stays_removed_until_it_is_proposed_again(bench: &B
     for new in [&first, &second] {
         assert_eq!(publish(bench, new, Proposal::AtStart).await, Published::Outdated);
     }
-    assert_eq!(stored(bench, "p").await.len(), 2, "its versions stay");
-    assert_eq!(bench.store.plugins().await.unwrap().len(), 1, "its settings stay");
+    assert_eq!(stored(bench, "p").await.len(), 2, "the versions of a stopped plugin stay");
+    assert_eq!(bench.store.plugins().await.unwrap().len(), 1, "the settings of a stopped plugin stay");
     assert_eq!(publish(bench, &second, Proposal::Serve).await, Published::Serves { from: None });
     assert_eq!(serving(bench).await, [two]);
 }
@@ -89,12 +93,20 @@ pub async fn a_candidate_serves_only_once_it_is_promoted(bench: &Bench) {
     assert_eq!(candidates().await, [two]);
     publish(bench, &NewVersion { at: at(1), ..first.clone() }, Proposal::Serve).await;
     assert!(candidates().await.is_empty(), "a version of the plugin serves");
-    assert_eq!(publish(bench, &first, Proposal::Candidate).await, Published::Unchanged, "it serves");
+    assert_eq!(
+        publish(bench, &first, Proposal::Candidate).await,
+        Published::Unchanged,
+        "a serving version does not become a candidate"
+    );
     publish(bench, &NewVersion { at: at(2), ..second.clone() }, Proposal::Candidate).await;
     let bench = &bench.after_a_crash().await;
     assert_eq!(serving(bench).await, [one]);
     assert_eq!(stored(bench, "p").await, [(two, VersionState::Candidate), (one, VersionState::Serving)]);
-    assert_eq!(publish(bench, &second, Proposal::AtStart).await, Published::Outdated, "nor by a file found at start");
+    assert_eq!(
+        publish(bench, &second, Proposal::AtStart).await,
+        Published::Outdated,
+        "a file found at start does not make a candidate serve"
+    );
 
     let promoted = NewVersion { at: at(3), by: "ops".into(), way: Way::Upload, ..second.clone() };
     assert_eq!(publish(bench, &promoted, Proposal::Serve).await, Published::Serves { from: Some(one) });
@@ -114,9 +126,13 @@ pub async fn versions_beyond_the_limits_lose_their_bytes(bench: &Bench) {
     }
     let left = |all: &[i64]| all.iter().map(|number| version(*number).plugin.version).collect::<Vec<_>>();
     let digests = async |bench: &Bench| stored(bench, "p").await.into_iter().map(|(version, _)| version).collect::<Vec<_>>();
-    assert_eq!(digests(bench).await, left(&[4, 3, 2]), "the serving one and two more");
+    assert_eq!(digests(bench).await, left(&[4, 3, 2]), "the serving version and two more keep their bytes");
     assert_eq!(bench.store.file(version(1).plugin.version).await.unwrap(), None);
-    assert_eq!(publish(bench, &version(1), Proposal::AtStart).await, Published::Outdated, "it is known all the same");
+    assert_eq!(
+        publish(bench, &version(1), Proposal::AtStart).await,
+        Published::Outdated,
+        "a version without bytes is still known"
+    );
 
     // A stored event may have runs of every version that has served since it was accepted.
     bench.accept(event("a")).await;
@@ -197,5 +213,9 @@ pub async fn settings_are_numbered_revisions_and_wait_for_their_plugin(bench: &B
     }
     publish(bench, &new_version("p", "1"), Proposal::Serve).await;
     let plugin = bench.store.plugins().await.unwrap().remove(0);
-    assert_eq!((plugin.config, plugin.revision), (config(last), last), "it has the settings from before it existed");
+    assert_eq!(
+        (plugin.config, plugin.revision),
+        (config(last), last),
+        "a new plugin has the settings that were stored before it existed"
+    );
 }

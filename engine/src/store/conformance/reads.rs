@@ -94,7 +94,7 @@ pub async fn an_event_with_several_failures_is_listed_once(bench: &Bench) {
     assert_eq!((parts.runs_parked, parts.runs_waiting, parts.to_run), (2, 0, false));
 }
 
-pub async fn a_replay_takes_the_place_of_what_an_event_has_finished(bench: &Bench) {
+pub async fn a_replay_replaces_the_finished_parts_of_an_event(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await;
     let id = dead.event();
@@ -163,8 +163,8 @@ pub async fn events_are_listed_by_time(bench: &Bench) {
     };
     let id = |range: std::ops::Range<usize>| accepted[range].iter().map(|one| one.0).collect::<Vec<_>>();
     let at = |place: usize| Some(accepted[place].1);
-    assert_eq!(between(at(1), None).await, id(1..4), "since is included");
-    assert_eq!(between(None, at(2)).await, id(0..2), "until is not");
+    assert_eq!(between(at(1), None).await, id(1..4), "the start of the range is included");
+    assert_eq!(between(None, at(2)).await, id(0..2), "the end of the range is excluded");
     assert_eq!(between(at(1), at(3)).await, id(1..3));
     assert_eq!(between(at(2), at(2)).await, []);
     let away = |minutes: i64| Some(Timestamp::from_millis(accepted[0].1.millis() + minutes * 60_000));
@@ -261,9 +261,9 @@ pub async fn deliveries_are_listed_by_endpoint_event_and_state(bench: &Bench) {
         since: Some(Timestamp::from_millis(first.millis() + millis)),
         ..DeliveryFilter::default()
     };
-    assert_eq!(ids(since(0)).await.len(), 6, "of its event, and of those after it");
+    assert_eq!(ids(since(0)).await.len(), 6, "deliveries of this event and of later events");
     assert_eq!(ids(DeliveryFilter { endpoint: Some(crm), state: Some("dead"), ..since(0) }).await, [dead]);
-    assert_eq!(ids(since(600_000)).await, [], "none is of so late an event");
+    assert_eq!(ids(since(600_000)).await, [], "no delivery belongs to an event that late");
 
     let listed = bench.list_deliveries(DeliveryFilter { event: Some(claim.event.id), ..all }).await;
     let shown: Vec<_> =
@@ -314,7 +314,7 @@ pub async fn a_history_shows_runs_deliveries_and_attempts(bench: &Bench) {
     assert!(matches!(bench.store.chain(EventId::from_i64(1 << 40)).await, Err(Error::NotFound { .. })));
 }
 
-pub async fn what_an_event_did_at_one_endpoint_is_read_together(bench: &Bench) {
+pub async fn runs_and_deliveries_of_an_event_at_one_endpoint_are_read_together(bench: &Bench) {
     let (crm, slack) = (bench.endpoint("crm").await, bench.endpoint("slack").await);
     // An earlier event still waits to be run, so the ordered webhooks of a later one are held back.
     let earlier = bench.accept(event("a")).await;
@@ -332,7 +332,11 @@ pub async fn what_an_event_did_at_one_endpoint_is_read_together(bench: &Bench) {
     let passage = bench.store.passage(id, Some(crm)).await.unwrap();
     assert_eq!((passage.event.id, passage.parts.runs_parked), (id, 2));
     let runs: Vec<_> = passage.runs.iter().map(|run| (&*run.plugin, run.endpoint.as_deref(), run.state)).collect();
-    assert_eq!(runs, [("bound", Some("crm"), RunState::Parked), ("router", None, RunState::Done)], "not those of slack");
+    assert_eq!(
+        runs,
+        [("bound", Some("crm"), RunState::Parked), ("router", None, RunState::Done)],
+        "runs that belong to slack are left out"
+    );
     let behind: Vec<_> = passage.deliveries.iter().map(|one| (one.is_claimed, one.behind)).collect();
     let first = passage.deliveries[1].summary.id;
     let expected = [(false, Some(Behind::Delivery { id: first, attempts: 0 })), (false, Some(Behind::Event(earlier.event.id)))];
@@ -383,7 +387,7 @@ pub async fn a_list_is_one_snapshot(bench: &Bench) {
         let once: HashSet<DeliveryId> = listed.iter().copied().collect();
         assert_eq!((listed.len(), once.len()), (DELIVERIES as usize, DELIVERIES as usize), "each is listed exactly once");
         assert_eq!(bench.story(id).await.deliveries.len(), DELIVERIES as usize);
-        bench.store.delivery(id.delivery(3)).await.expect("it is found in every state");
+        bench.store.delivery(id.delivery(3)).await.expect("the delivery is found in every state");
     }
     moving.await.unwrap();
 }
@@ -417,7 +421,7 @@ pub async fn a_probe_succeeds_when_writes_do(bench: &Bench) {
     }
     let after = bench.after_a_crash().await;
     after.store.probe().await.unwrap();
-    assert_eq!(after.event_ids(EventFilter::default()).await, [], "and leaves no visible row");
+    assert_eq!(after.event_ids(EventFilter::default()).await, [], "a probe leaves no visible row");
 }
 
 pub async fn the_load_counts_waiting_work_by_stage(bench: &Bench) {
@@ -461,7 +465,7 @@ pub async fn a_history_comes_in_parts_of_bounded_size(bench: &Bench) {
     let runs: Vec<u32> = parts.iter().flat_map(|part| &part.runs).map(|run| run.id.k()).collect();
     let deliveries: Vec<u32> = parts.iter().flat_map(|part| &part.deliveries).map(|one| one.summary.id.k()).collect();
     assert_eq!(runs, (0..MANY as u32).collect::<Vec<_>>());
-    assert_eq!(deliveries, (0..MANY as u32).collect::<Vec<_>>(), "waiting and finished ones, in one order");
+    assert_eq!(deliveries, (0..MANY as u32).collect::<Vec<_>>(), "waiting and finished deliveries are in one order");
     let emitted: HashSet<EventId> = parts.iter().flat_map(|part| part.emitted.iter().copied()).collect();
     assert_eq!((emitted.len(), parts.iter().map(|part| part.emitted.len()).sum()), (5 * MANY, 5 * MANY), "each once");
 }

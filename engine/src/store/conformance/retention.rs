@@ -85,7 +85,7 @@ pub async fn unfinished_events_are_never_deleted(bench: &Bench) {
     }
     assert!(bench.record(attempt(&under_way, Next::Delivered)).await);
     retire(bench, in_days(400)).await;
-    assert!(!is_there(bench, under_way.id.event()).await, "it is deleted once it is finished");
+    assert!(!is_there(bench, under_way.id.event()).await, "the event is deleted once its delivery is finished");
 }
 
 pub async fn dead_and_parked_events_are_deleted_later(bench: &Bench) {
@@ -199,7 +199,7 @@ pub async fn unrouted_events_are_deleted_after_a_separate_time(bench: &Bench) {
         }
         there
     };
-    // Before delivered events, or after them.
+    // Unrouted events may be deleted before delivered events, or after them.
     let soon = Retention { unrouted: Duration::from_secs(DAY), ..Retention::default() };
     retire_by(bench, soon, in_days(1)).await;
     assert_eq!(shown(bench).await, [true, false, true], "a replayed event stays");
@@ -217,16 +217,20 @@ pub async fn each_kind_of_event_has_a_separate_time(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let delivered = bench.finished(crm, Next::Delivered).await.event();
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
-    // Unfinished when the walks pass it first.
+    // This delivery is unfinished when the walks pass its event for the first time.
     let slow = bench.delivery_to(crm).await;
     let retention = Retention { dead: Duration::from_secs(2 * DAY), ..Retention::default() };
     retire_by(bench, retention, in_days(2)).await;
-    assert_eq!((is_there(bench, delivered).await, is_there(bench, dead).await), (true, false), "dead ones may be deleted first");
+    assert_eq!(
+        (is_there(bench, delivered).await, is_there(bench, dead).await),
+        (true, false),
+        "dead events may be deleted before delivered ones"
+    );
     retire_by(bench, retention, in_days(7)).await;
     assert!(!is_there(bench, delivered).await);
     assert!(bench.record(attempt(&slow, Next::Delivered)).await);
     retire_by(bench, retention, in_days(7)).await;
-    assert!(!is_there(bench, slow.id.event()).await, "a slow one is deleted once it is finished");
+    assert!(!is_there(bench, slow.id.event()).await, "a slow event is deleted once it is finished");
 }
 
 pub async fn a_full_store_evicts_the_oldest_finished_events(bench: &Bench) {
@@ -250,16 +254,16 @@ pub async fn a_full_store_evicts_the_oldest_finished_events(bench: &Bench) {
             }
         }
     };
-    assert_eq!(evict(before + 1).await, 0, "there is room");
-    assert_eq!(evict(before - (1 << 20)).await, 2, "of any age, and no more than necessary");
+    assert_eq!(evict(before + 1).await, 0, "a store with room evicts nothing");
+    assert_eq!(evict(before - (1 << 20)).await, 2, "finished events of any age, and no more than necessary");
     assert!(is_there(bench, youngest).await);
     let there = [is_there(bench, waits).await, is_there(bench, dead).await, is_there(bench, delivered).await];
     assert_eq!(there, [true, false, false], "unfinished events stay");
     let after = bench.store.size().await.unwrap();
     assert!(after < before - (1 << 20), "free pages do not count: {after} of {before}");
     let again = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap()[0];
-    assert_eq!(again, Accepted::Duplicate(delivered), "its id is remembered for its window");
-    assert!(bench.accept(event("a")).await.event.id > delivered, "and never issued again");
+    assert_eq!(again, Accepted::Duplicate(delivered), "the sender's id is remembered for its window");
+    assert!(bench.accept(event("a")).await.event.id > delivered, "an evicted id is never issued again");
     assert_eq!(evict(0).await, 1, "all finished events");
     assert!(is_there(bench, waits).await);
 }

@@ -54,7 +54,7 @@ pub async fn a_retried_run_runs_again_and_nothing_else_of_its_event_does(bench: 
     let story = bench.story(claim.event.id).await;
     let states: Vec<_> = story.runs.iter().map(|run| (run.state, run.tries)).collect();
     assert_eq!(states, [(RunState::Done, 1), (RunState::Done, 2), (RunState::Parked, 1)]);
-    assert_eq!(story.deliveries.len(), 3, "one more than before");
+    assert_eq!(story.deliveries.len(), 3, "the retried run adds one delivery");
     assert_eq!(state_of_run(&bench, other).await, RunState::Parked);
 }
 
@@ -159,7 +159,7 @@ pub async fn a_follower_sees_each_new_run_once_in_order_and_waits_for_unfinished
     for _ in 0..5 {
         claims.push(bench.accept(event("order.created")).await);
     }
-    // The first and the last three are settled. The second event waits to be run.
+    // The first event and the last three are settled. The second event waits to be run.
     let first = settle(&claims[0], ran("p")).await;
     let third = settle(&claims[2], parked("p", RunOutcome::Failed)).await;
     let fourth = settle(&claims[3], waiting("p", soon(3_600))).await;
@@ -174,7 +174,7 @@ pub async fn a_follower_sees_each_new_run_once_in_order_and_waits_for_unfinished
     assert_eq!(
         follow(bench, begin, SettledFrom { until: begin, ..impatient }, Share::ALL).await,
         (vec![], after),
-        "none is old enough"
+        "no event is old enough"
     );
 
     retry(bench, fourth).await.unwrap();
@@ -210,7 +210,7 @@ pub async fn a_run_parked_for_an_endpoint_can_be_retried_before_it_exists(bench:
     assert_eq!(bench.store.run(id).await.unwrap().wants.as_deref(), Some("crm"));
     retry(bench, id).await.unwrap();
     bench.endpoint("crm").await;
-    assert_eq!(bench.store.requeue_wanting(clock::steady()).await.unwrap(), 0, "it is already due");
+    assert_eq!(bench.store.requeue_wanting(clock::steady()).await.unwrap(), 0, "the retried run is already due");
     assert_eq!(bench.claim().await, 1);
 }
 
@@ -265,7 +265,7 @@ pub async fn a_cancelled_run_has_no_effects_and_can_be_retried(bench: &Bench) {
     assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains("ended ok")), "{refused:?}");
 }
 
-pub async fn a_cancelled_run_no_longer_holds_back_what_is_ordered(bench: &Bench) {
+pub async fn a_cancelled_run_no_longer_delays_ordered_deliveries(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let held_back = bench.settled_with(waiting("p", soon(3600))).await.run(0);
     let claim = bench.accept(event("a")).await;
@@ -277,7 +277,7 @@ pub async fn a_cancelled_run_no_longer_holds_back_what_is_ordered(bench: &Bench)
     assert_eq!(bench.claim().await, 1);
 }
 
-pub async fn runs_are_listed_by_what_they_are(bench: &Bench) {
+pub async fn runs_are_listed_by_state_plugin_event_and_time(bench: &Bench) {
     let of = async |event_type: &str, run: RunRecord| {
         let claim = bench.accept(event(event_type)).await;
         bench.settle(Settlement { runs: vec![run], ..settlement(&claim) }).await;
@@ -301,21 +301,21 @@ pub async fn runs_are_listed_by_what_they_are(bench: &Bench) {
         Some(Timestamp::from_millis(now.millis() + minutes * 60_000))
     };
     for (what, filter, expected) in [
-        ("all", all(), vec![cancelled, waits, failed, trapped, done]),
+        ("all runs", all(), vec![cancelled, waits, failed, trapped, done]),
         ("done", state("done"), vec![done]),
         ("parked", state("parked"), vec![failed, trapped]),
         ("waiting", state("waiting"), vec![waits]),
         ("cancelled", state("cancelled"), vec![cancelled]),
-        ("an outcome", RunFilter { outcome: Some(RunOutcome::Failed), ..all() }, vec![cancelled, waits, failed]),
-        ("a plugin", RunFilter { plugin: Some(slug("q")), ..all() }, vec![waits, failed]),
-        ("parked of a plugin", RunFilter { plugin: Some(slug("q")), ..state("parked") }, vec![failed]),
-        ("an event", RunFilter { event: Some(failed.event()), ..all() }, vec![failed]),
-        ("a type", RunFilter { event_type: Some("order.paid".into()), ..all() }, vec![trapped, done]),
-        ("parked of a type", RunFilter { event_type: Some("order.paid".into()), ..state("parked") }, vec![trapped]),
-        ("since", RunFilter { since: minutes(-10), ..state("parked") }, vec![failed, trapped]),
-        ("since later", RunFilter { since: minutes(10), ..all() }, vec![]),
-        ("until earlier", RunFilter { until: minutes(-10), ..all() }, vec![]),
-        ("until later", RunFilter { until: minutes(10), ..state("done") }, vec![done]),
+        ("runs with an outcome", RunFilter { outcome: Some(RunOutcome::Failed), ..all() }, vec![cancelled, waits, failed]),
+        ("runs of a plugin", RunFilter { plugin: Some(slug("q")), ..all() }, vec![waits, failed]),
+        ("parked runs of a plugin", RunFilter { plugin: Some(slug("q")), ..state("parked") }, vec![failed]),
+        ("runs of an event", RunFilter { event: Some(failed.event()), ..all() }, vec![failed]),
+        ("runs on a type", RunFilter { event_type: Some("order.paid".into()), ..all() }, vec![trapped, done]),
+        ("parked runs on a type", RunFilter { event_type: Some("order.paid".into()), ..state("parked") }, vec![trapped]),
+        ("parked since ten minutes ago", RunFilter { since: minutes(-10), ..state("parked") }, vec![failed, trapped]),
+        ("since a time in the future", RunFilter { since: minutes(10), ..all() }, vec![]),
+        ("until ten minutes ago", RunFilter { until: minutes(-10), ..all() }, vec![]),
+        ("done until a time in the future", RunFilter { until: minutes(10), ..state("done") }, vec![done]),
     ] {
         assert_eq!(ids(filter).await, expected, "{what}");
     }
@@ -396,11 +396,11 @@ pub async fn a_job_retries_the_runs_that_its_filter_selects(bench: &Bench) {
     let any = RunRetryFilter::default;
     let later = Some(clock::wall().plus(Duration::from_secs(60)));
     for (what, filter, expected) in [
-        ("a plugin", RunRetryFilter { plugin: Some(slug("p")), ..any() }, vec![all[0], all[2]]),
-        ("an outcome", RunRetryFilter { outcome: Some(RunOutcome::Failed), ..any() }, vec![all[2]]),
-        ("types", RunRetryFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..any() }, vec![all[0], all[1]]),
-        ("since later", RunRetryFilter { since: later, ..any() }, vec![]),
-        ("until later", RunRetryFilter { until: later, ..any() }, all.to_vec()),
+        ("runs of a plugin", RunRetryFilter { plugin: Some(slug("p")), ..any() }, vec![all[0], all[2]]),
+        ("runs with an outcome", RunRetryFilter { outcome: Some(RunOutcome::Failed), ..any() }, vec![all[2]]),
+        ("runs on types", RunRetryFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..any() }, vec![all[0], all[1]]),
+        ("since a time after all events", RunRetryFilter { since: later, ..any() }, vec![]),
+        ("until a time after all events", RunRetryFilter { until: later, ..any() }, all.to_vec()),
     ] {
         let job = finish(bench, Task::RetryRuns(filter)).await;
         assert_eq!((job.done, job.total, job.failed), (expected.len() as u64, Some(expected.len() as u64), 0), "{what}");
@@ -427,10 +427,10 @@ pub async fn a_job_replays_the_events_that_its_filter_selects(bench: &Bench) {
     let waits = bench.accept(event("order.paid")).await;
     let any = ReplayFilter::default;
     for (what, filter, expected, refused) in [
-        ("unrouted", ReplayFilter { state: Some(EventState::Unrouted), ..any() }, vec![first, second], 0),
-        ("failed", ReplayFilter { state: Some(EventState::Failed), ..any() }, vec![failed], 0),
-        ("a source", ReplayFilter { source: Some("shop".into()), ..any() }, vec![first, second, done, failed], 1),
-        ("types", ReplayFilter { event_type: Some(Pattern::parse("ticket.*").unwrap()), ..any() }, vec![second], 0),
+        ("unrouted events", ReplayFilter { state: Some(EventState::Unrouted), ..any() }, vec![first, second], 0),
+        ("failed events", ReplayFilter { state: Some(EventState::Failed), ..any() }, vec![failed], 0),
+        ("events of a source", ReplayFilter { source: Some("shop".into()), ..any() }, vec![first, second, done, failed], 1),
+        ("events of types", ReplayFilter { event_type: Some(Pattern::parse("ticket.*").unwrap()), ..any() }, vec![second], 0),
     ] {
         let job = finish(bench, Task::ReplayEvents(filter)).await;
         assert_eq!((job.done, job.failed), (expected.len() as u64, refused), "{what}");
@@ -440,7 +440,7 @@ pub async fn a_job_replays_the_events_that_its_filter_selects(bench: &Bench) {
         claimed.sort_by_key(|claim| claim.event.id);
         assert_eq!(claimed.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), expected, "{what}");
         for claim in claimed {
-            // Restored for the next filter.
+            // Restores the states for the next filter.
             let runs = match claim.event.id {
                 id if id == done => vec![ran("p")],
                 id if id == failed => vec![parked("p", RunOutcome::Trapped)],

@@ -73,7 +73,7 @@ pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
         assert_eq!((&value[..], version), (&b"1"[..], claim.lease.token));
     }
     let after = bench.after_a_crash().await;
-    assert_eq!(after.claim().await, 4, "the follower and three deliveries; the event itself is settled");
+    assert_eq!(after.claim().await, 4, "the emitted event and three deliveries are due; the event itself is settled");
     let mut again: Vec<_> = after.deliveries().await.into_iter().map(|one| (one.id, one.payload)).collect();
     let mut before: Vec<_> = deliveries.into_iter().map(|one| (one.id, one.payload)).collect();
     again.sort_by_key(|one| one.0);
@@ -97,7 +97,7 @@ pub async fn a_failed_settlement_changes_nothing(bench: &Bench) {
     bench.store.settle(Arc::new(vec![broken])).await.expect_err("one of its events cannot be stored");
 
     bench.nothing("the refused settlement has no effect").await;
-    assert!(bench.handoff.deliveries.is_empty(), "its slots are free again");
+    assert!(bench.handoff.deliveries.is_empty(), "the slots of the refused settlement are free again");
     let story = bench.story(claim.event.id).await;
     assert_eq!((story.parts.state(), story.runs.len(), story.deliveries.len()), (EventState::Waiting, 0, 0));
     assert_eq!(bench.event_ids(EventFilter::default()).await, [claim.event.id]);
@@ -115,7 +115,7 @@ pub async fn a_failed_settlement_affects_no_other(bench: &Bench) {
         let run = ran_with("p", Effects { emitted: vec![emitted(&bad.event, "poison")], ..Effects::default() });
         let broken = Arc::new(vec![Settlement { runs: vec![run], ..settlement(&bad) }]);
         let whole = Arc::new(vec![Settlement { runs: vec![ran("q")], ..settlement(&good) }]);
-        // As concurrent as callers can be: usually they share a transaction.
+        // The callers run concurrently, so they usually share a transaction.
         let (refused, settled, accepted) =
             tokio::join!(bench.store.settle(broken), bench.store.settle(whole), bench.store.accept(vec![event("c")]));
         assert!(!refused.expect_err("the emitted event cannot be stored").passes());
@@ -149,7 +149,7 @@ pub async fn a_settlement_of_many_megabytes_takes_effect(bench: &Bench) {
 pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let slow = bench.accept(event("order.created")).await;
-    assert_eq!(bench.claim_at(after_leases()).await, 1, "its lease has expired");
+    assert_eq!(bench.claim_at(after_leases()).await, 1, "the lease of the event has expired");
     let taken_over = bench.event().await;
 
     let runs = vec![ran_with(
@@ -297,7 +297,11 @@ pub async fn a_deferred_run_settles_separately(bench: &Bench) {
     let settled = run_settlement(&run, done);
     assert_eq!(bench.settle(settled.clone()).await, Settled::Done);
     let deliveries = bench.deliveries().await;
-    assert_eq!(deliveries.iter().map(|one| one.id.k()).collect::<Vec<_>>(), [0, 1], "its delivery is numbered after the others");
+    assert_eq!(
+        deliveries.iter().map(|one| one.id.k()).collect::<Vec<_>>(),
+        [0, 1],
+        "the delivery of the deferred run is numbered after the others"
+    );
     assert_eq!(bench.settle(settled).await, Settled::LeaseLost, "once");
     let story = bench.story(claim.event.id).await;
     let run = one(story.runs, "run");
@@ -314,7 +318,7 @@ pub async fn state_reads_see_the_last_commit(bench: &Bench) {
     assert_eq!(first.0, b"1");
     assert_eq!(bench.store.read_state(&q, "k").await.unwrap(), None, "state belongs to one plugin");
     assert_eq!(bench.store.read_state(&p, "K").await.unwrap(), None);
-    assert_eq!(bench.store.read_state(&p, "o").await.unwrap().unwrap().0, b"", "empty is not absent");
+    assert_eq!(bench.store.read_state(&p, "o").await.unwrap().unwrap().0, b"", "an empty value is not a missing one");
     bench.settled_with(write(Some(b"2"))).await;
     let second = bench.after_a_crash().await.store.read_state(&p, "k").await.unwrap().unwrap();
     assert_eq!(second.0, b"2");
@@ -423,7 +427,7 @@ pub async fn a_value_deleted_and_written_again_has_a_new_version(bench: &Bench) 
     assert_eq!(bench.store.read_state(&p, "k").await.unwrap().unwrap().0, b"same");
 }
 
-pub async fn runs_of_one_plugin_in_one_settlement_see_each_other(bench: &Bench) {
+pub async fn runs_of_one_plugin_in_one_settlement_conflict_over_a_key(bench: &Bench) {
     let claim = bench.accept(event("a")).await;
     let increment = |key, value: &'static [u8]| ran_with("p", state_effects(&[(key, 0)], &[(key, Some(value))]));
     let runs = vec![increment("k", b"1"), increment("k", b"2"), increment("other", b"3")];
@@ -510,7 +514,7 @@ pub async fn a_run_over_the_state_limit_is_named(bench: &Bench) {
     let value = vec![7; 64 << 10];
     let full = limits.bytes_max / value.len() as u64;
     let mut number = 0;
-    // As much as fits, one run's worth at a time.
+    // Stores as much as fits, one run at a time.
     loop {
         let names: Vec<String> = (number..number + 64).map(|number| format!("{number:08}")).collect();
         let writes: Vec<_> = names.iter().map(|name| (name.as_str(), Some(value.as_slice()))).collect();
@@ -582,7 +586,7 @@ pub async fn a_deleted_value_conflicts_with_a_run_that_read_it(bench: &Bench) {
     let (_, version) = bench.store.read_state(&slug("p"), "a").await.unwrap().expect("it was written");
     let claim = bench.accept(event("a")).await;
     assert!(bench.store.delete_state(&slug("p"), "a").await.unwrap());
-    assert!(!bench.store.delete_state(&slug("p"), "a").await.unwrap(), "it is gone");
+    assert!(!bench.store.delete_state(&slug("p"), "a").await.unwrap(), "the value is already deleted");
     assert_eq!(bench.store.read_state(&slug("p"), "a").await.unwrap(), None);
     assert_eq!(bench.store.state_size(&slug("p")).await.unwrap(), StateSize { keys: 1, bytes: 3 });
     let read = ran_with("p", state_effects(&[("a", version)], &[("a", Some(b"2"))]));

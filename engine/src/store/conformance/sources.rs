@@ -143,7 +143,11 @@ pub async fn requests_to_a_source_add_up_until_it_is_deleted(bench: &Bench) {
     assert_eq!(after.store.source_requests().await.unwrap(), HashMap::from([(shop.id, all.clone())]));
     let changed = Source { new: NewSource { title: Some("Shop".to_owned()), ..shop.new.clone() }, ..shop };
     after.store.update_source(changed.clone()).await.unwrap();
-    assert_eq!(after.store.source_requests().await.unwrap()[&changed.id], all, "a change keeps them");
+    assert_eq!(
+        after.store.source_requests().await.unwrap()[&changed.id],
+        all,
+        "a change of the source keeps the counts of its requests"
+    );
     after.store.delete_source(changed.id).await.unwrap();
     let again = after.store.create_source(source("shop", github())).await.unwrap();
     assert!(after.store.source_requests().await.unwrap()[&again.id].is_empty());

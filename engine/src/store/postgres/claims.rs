@@ -1,8 +1,8 @@
 //! Claims due rows that no worker holds: after a restart, for retries, for rows that found no room in memory when they were
 //! stored, and for rows that another node gave back. Skips rows that another node is claiming, so no node waits.
 //!
-//! Some endpoints may be sent to by only one node at a time: those that are ordered, or have a rate limit, or a concurrency below
-//! the default. The node that first claims a delivery of such an endpoint holds the endpoint while the node lives. So one node
+//! To some endpoints only one node at a time may send: to ordered ones, and to those with a rate limit or a concurrency below the
+//! default. The node that first claims a delivery of such an endpoint holds the endpoint while the node lives. So one node
 //! enforces its order, rate and concurrency.
 
 use std::{sync::Arc, time::Duration};
@@ -104,7 +104,7 @@ async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestam
     claiming.runs().await?;
     claiming.deliveries().await?;
     claiming.ordered().await?;
-    // Last, since these events may have been submitted after the transaction began.
+    // This comes last, since the claimed events may have been submitted after the transaction began.
     announce_config_version(tx, local).await
 }
 

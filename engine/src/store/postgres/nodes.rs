@@ -100,7 +100,8 @@ pub async fn announce_config_version(tx: &Transaction<'_>, local: &Local) -> Res
     Ok(())
 }
 
-/// Registers this process in the table of nodes. An earlier process of the same name has ended, so its rows are due.
+/// Registers this process in the table of nodes. An earlier process of the same name has ended, so the rows that it held become
+/// due.
 pub async fn start(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, Error> {
     let earlier = rows(tx, "DELETE FROM node WHERE name = $1 RETURNING id", &[&about.name]).await?;
     for row in &earlier {

@@ -157,7 +157,7 @@ async fn serving_version(tx: &Transaction<'_>, plugin: &str) -> Result<Option<Di
     Ok(Some(Digest::from_bytes(get::<Vec<u8>>(&row, 0)?.try_into().map_err(corrupt)?)))
 }
 
-/// Makes no version of the plugin serve. An older engine numbers no version.
+/// Makes no version of the plugin serve. A version that an older engine made serve has no number.
 async fn end(tx: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<(), Error> {
     let sql = "UPDATE plugin_version SET kept = file, file = NULL, ended_at = $2, served = coalesce(served, 0)
                WHERE plugin = $1 AND file IS NOT NULL";

@@ -177,7 +177,7 @@ async fn advance(tx: &Transaction<'_>, walk: &mut Walk, found: Vec<tokio_postgre
     Ok(checked)
 }
 
-/// A separate statement after the one that locked the rows, so that it sees rows that were committed before the lock.
+/// Reads the states of locked events. It is a separate statement, so that it sees rows that were committed before the lock.
 async fn check(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Result<Vec<Checked>, Error> {
     let ids = found.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
     if ids.is_empty() {
@@ -240,8 +240,8 @@ async fn leave<'a>(tx: &Transaction<'_>, node: i64, events: impl Iterator<Item =
     count_bytes(tx, node, -bytes).await
 }
 
-/// Returns an upper bound for the ids of events that were accepted before `before`. It is exact only to a minute, and less exact if
-/// the nodes' clocks differ, so callers compare the instants as well.
+/// Returns an upper bound for the ids of events that were accepted before `before`. It is exact only to a minute, and less exact
+/// if the nodes' clocks differ, so callers compare the instants as well.
 async fn about(tx: &Transaction<'_>, before: Timestamp) -> Result<i64, Error> {
     let sql = "SELECT first_id FROM minute WHERE minute > $1::bigint + 1 ORDER BY minute LIMIT 1";
     let found = row(tx, sql, &[&(before.millis() / 60_000)]).await?;

@@ -516,7 +516,7 @@ impl World {
         }
     }
 
-    /// Like the sender: checks whether the claim is still valid, then sends.
+    /// Works like the sender: checks whether the claim is still valid, then sends.
     fn send(&mut self, node: usize, claim: Claim, steady: Timestamp) {
         let here = &self.nodes[node];
         if claim.lease.until < steady.plus(EXCHANGE_MAX) || !here.handoff.tenure.covers(claim.lease, steady) {

@@ -49,7 +49,7 @@ impl Sources for Postgres {
     }
 
     async fn add_source_requests(&self, requests: Vec<(SourceId, Requests)>) -> Result<(), Error> {
-        // In the order of the ids, so that two nodes never wait for each other.
+        // Updates the rows in the order of their ids, so that two nodes never wait for each other.
         let requests: BTreeMap<i64, Requests> = requests.into_iter().map(|(id, more)| (id.as_i64(), more)).collect();
         self.step(move |tx, _| Box::pin(add_requests(tx, requests))).await
     }

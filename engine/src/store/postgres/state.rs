@@ -87,7 +87,7 @@ impl PluginState for Postgres {
 }
 
 /// Returns the sizes of state before these keys are written. Keys that other nodes add at this moment are not counted, so a
-/// plugin may exceed its limit by what is committed at the same time.
+/// plugin may exceed its limit by as much as other nodes commit at the same time.
 pub async fn ledger(tx: &Transaction<'_>, written: &BTreeSet<(&str, &str)>) -> Result<Ledger, Error> {
     let mut ledger = Ledger::default();
     if written.is_empty() {

@@ -272,7 +272,7 @@ fn read_recorded(row: &Row) -> Result<RecordedRun, Error> {
 const LOOK_COLUMNS: &str = "r.id, r.plugin, e.type, e.accepted_at, octet_length(e.data)::bigint";
 
 async fn recorded_runs(tx: &Transaction<'_>, filter: &RecordedFilter, request: PageRequest) -> Result<Page<RecordedRun>, Error> {
-    // First the rows without their data, then the data of those that are selected and fit.
+    // Reads the rows without their data first, then the data of those that are selected and fit.
     let sql = format!(
         "SELECT {LOOK_COLUMNS} FROM (SELECT * FROM run WHERE id < $1 ORDER BY id DESC LIMIT $2) r
          CROSS JOIN LATERAL (SELECT * FROM event WHERE id = r.id >> 14 OFFSET 0) e ORDER BY r.id DESC"
@@ -317,7 +317,7 @@ async fn settled_runs(
         Some(since) => first_since(since).await?.map(|event| EventId::from_i64(event).children().0 - 1),
         None => None,
     };
-    // Without an event since then, no run is new.
+    // No event was accepted since then, so no run is new.
     let Some(after) = from.after.or(since) else {
         return Ok(SettledRuns { items: Vec::new(), after: None, passed: 0, more: false });
     };
@@ -356,8 +356,8 @@ async fn settled_runs(
     Ok(found)
 }
 
-/// Returns the first run after `after` that may still change: of an event that waits to be run, or a waiting run of the plugin. Events
-/// before `first` are not waited for; `None`: no event is.
+/// Returns the first run after `after` that may still change: a run of an event that waits to be run, or a waiting run of the
+/// plugin. Ignores events before `first`; `None` ignores all events.
 async fn first_unsettled(tx: &Transaction<'_>, filter: &RecordedFilter, after: i64, first: Option<i64>) -> Result<i64, Error> {
     let Some(first) = first.map(EventId::from_i64) else { return Ok(i64::MAX) };
     let event = RunId::from_i64(after).event().max(first);
@@ -369,8 +369,8 @@ async fn first_unsettled(tx: &Transaction<'_>, filter: &RecordedFilter, after: i
 }
 
 async fn runs(tx: &Transaction<'_>, local: &Local, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {
-    // Runs that are not finished are few: they are listed from their queue, newest first. OFFSET keeps the planner from starting at the
-    // other table.
+    // Runs that are not finished are few: they are listed from their queue, newest first. OFFSET keeps the planner from starting
+    // at the other table.
     let queue = "run_queue q CROSS JOIN LATERAL (SELECT * FROM run WHERE id = q.id OFFSET 0) r";
     let (from, id, which) = match filter.state {
         Some("waiting") => (queue, "q.id", "q.state = 'waiting'"),
@@ -406,7 +406,7 @@ async fn runs(tx: &Transaction<'_>, local: &Local, filter: &RunFilter, request: 
     }
     if let (Some(until), Some(minute)) = (&until, &minutes[1]) {
         also("v.accepted_at <", until, "");
-        // As in the list of events.
+        // Uses the minute after the next one, as the list of events does.
         let before = format!("{id} < coalesce((SELECT first_id << 14 FROM minute WHERE minute >");
         also(&before, minute, "::bigint + 1 ORDER BY minute LIMIT 1), 9223372036854775807)");
     }
@@ -457,7 +457,7 @@ async fn deliveries(
     let mut since_of = String::new();
     if let Some((since, minute)) = &since {
         values.extend([since as Value<'_>, minute]);
-        // Minutes bound the ids, and the event decides.
+        // The table of minutes only bounds the ids. The time of the event itself decides.
         since_of = format!(
             " AND id >= coalesce((SELECT first_id FROM minute WHERE minute < ${} ORDER BY minute DESC LIMIT 1), 0) << 14
               AND (SELECT e.accepted_at FROM event e WHERE e.id = TABLE.id >> 14) >= ${}",

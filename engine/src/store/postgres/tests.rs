@@ -204,7 +204,7 @@ async fn nodes_that_start_at_once_make_one_store() {
     assert!(nodes.iter().all(|node| node.tag() == nodes[0].tag()), "one tag");
     nodes[0].create_endpoint(endpoint("crm")).await.unwrap();
     for node in &nodes {
-        assert_eq!(node.endpoints().await.unwrap().len(), 1, "and one key for all of them");
+        assert_eq!(node.endpoints().await.unwrap().len(), 1, "all nodes have the same master key");
     }
     let known = nodes[3].nodes().await.unwrap();
     assert_eq!(
@@ -248,7 +248,7 @@ async fn a_due_row_is_claimed_by_one_node() {
     assert_eq!((events.len(), deliveries.len()), (500, 100), "everything");
     events.dedup();
     deliveries.dedup();
-    assert_eq!((events.len(), deliveries.len()), (500, 100), "by one node each");
+    assert_eq!((events.len(), deliveries.len()), (500, 100), "each row is claimed by one node");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -273,7 +273,7 @@ async fn a_silent_node_is_taken_over_and_settles_nothing_more() {
     let slow = &cluster.nodes[0];
     assert_eq!(slow.settle(Settlement { direct: vec![direct(crm)], ..settlement(&lost) }).await, Settled::LeaseLost);
     assert!(!slow.record(attempt(&sent, Next::Delivered)).await);
-    assert!(!slow.handoff.tenure.covers(sent.lease, clock::steady()), "and its tenure covers no old lease");
+    assert!(!slow.handoff.tenure.covers(sent.lease, clock::steady()), "the tenure of the slow node covers no old lease");
     assert_eq!(other.settle(settlement(&other.event().await)).await, Settled::Done);
     assert!(other.record(attempt(&other.delivery().await, Next::Delivered)).await);
     let back = slow.accept(event("b")).await;
@@ -342,7 +342,8 @@ async fn a_change_reaches_the_other_nodes_within_a_second() {
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let began = clock::steady();
     let crm = one.endpoint("crm").await;
-    let heard = tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await.expect("it is notified");
+    let heard =
+        tokio::time::timeout(Duration::from_secs(10), two.handoff.settings.changed()).await.expect("the other node is notified");
     assert!(clock::steady().since(began) < Duration::from_secs(5), "by a notification, or at the next heartbeat");
     two.handoff.settings.set_known(heard);
     two.find_endpoint(crm).await;
@@ -367,7 +368,7 @@ async fn secrets_that_a_node_seals_while_another_replaces_the_key_open_with_the_
         }
     };
     tokio::join!(sealing, replacing);
-    // It has the last key alone.
+    // This node has only the last key.
     let late = cluster.backing.node("late", FOR_EVER, Handoff::default()).await.unwrap();
     assert_eq!(late.endpoints().await.unwrap().len(), 40);
     assert_eq!(one.store.endpoints().await.unwrap().len(), 40);
@@ -395,7 +396,7 @@ async fn claims_wait_until_the_node_has_read_every_earlier_change() {
         one.store.accept(vec![event("b")]).await.unwrap();
         drop(full);
         assert_eq!(two.claim().await, 1);
-        assert_eq!(two.event().await.settings, version, "and so does a claimed event");
+        assert_eq!(two.event().await.settings, version, "a claimed event carries the version");
         two.handoff.settings.set_known(version - 1);
         assert!(!known(version).await);
         two.handoff.settings.set_known(version);
@@ -448,7 +449,7 @@ async fn rows_of_a_claim_with_unknown_result_are_claimed_again() {
         errors += usize::from(node.store.claim_due(clock::steady()).await.is_err());
     }
     breaking.await.unwrap();
-    assert!(errors > 0, "it heard nothing");
+    assert!(errors > 0, "the connection never broke");
     until("all of it is claimed again", async || {
         let _ = node.store.claim_due(clock::steady()).await;
         (node.handoff.events.len(), node.handoff.runs.len(), node.handoff.deliveries.len()) == (1, 1, 1)
@@ -495,7 +496,7 @@ async fn one_of_several_versions_published_at_once_serves() {
         for published in publishing.join_all().await {
             assert!(matches!(published, Ok(Published::Serves { .. } | Published::Unchanged)), "{published:?}");
         }
-        let [last] = serving(&cluster.nodes[0]).await[..] else { panic!("one of them") };
+        let [last] = serving(&cluster.nodes[0]).await[..] else { panic!("exactly one version serves") };
         assert!(cluster.nodes[1].store.file(last).await.unwrap().is_some());
     }
     assert_eq!(cluster.backing.raw("SELECT count(*) FROM plugin_version WHERE file IS NOT NULL"), "1");
@@ -633,8 +634,8 @@ async fn an_interrupted_move_is_resumed_until_it_is_complete() {
     let handoff = Handoff::default();
     let node = moving.backing.node("node", FOR_EVER, handoff.clone()).await.unwrap();
     assert_eq!(node.tag(), tag);
-    assert!(moving.go("there").await.unwrap().was_done, "also while nodes serve from it");
-    assert_eq!(node.endpoints().await.unwrap()[0].id, crm.id, "its secrets open");
+    assert!(moving.go("there").await.unwrap().was_done, "repeating it changes nothing while nodes use the database");
+    assert_eq!(node.endpoints().await.unwrap()[0].id, crm.id, "the secrets of the moved store open");
     assert_eq!(moving.backing.raw("SELECT string_agg(single::text, ' ' ORDER BY id) FROM endpoint"), "true false");
     assert_eq!(
         moving.backing.raw("SELECT sum(bytes) - (SELECT sum(1024 + octet_length(data)) FROM event) FROM usage"),
@@ -647,7 +648,7 @@ async fn an_interrupted_move_is_resumed_until_it_is_complete() {
     let new = node.accept(vec![event("b")]).await.unwrap()[0].id();
     assert!(accepted.iter().all(|one| one.id() < new), "new ids are larger than all issued ids");
     let hook = node.create_endpoint(endpoint("hook")).await.unwrap();
-    assert_eq!(hook.id.as_i64(), 3, "and so are those of endpoints, including a deleted one");
+    assert_eq!(hook.id.as_i64(), 3, "new endpoint ids are larger than all issued ids, including that of a deleted endpoint");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -704,7 +705,7 @@ async fn reads_for_the_api_delay_neither_plugins_state_nor_the_engine() {
     for _ in 0..CONNECTIONS {
         all.push(store.pool.get().await.unwrap());
     }
-    assert_eq!(store.read_state(&slug("p"), "k").await.unwrap(), None, "and one is always left for state");
+    assert_eq!(store.read_state(&slug("p"), "k").await.unwrap(), None, "one connection is always left for state");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -789,7 +790,8 @@ async fn the_address_decides_about_tls_and_verification() {
     let (right_pem, identity) = Identity::issued("db.example");
     let (right, wrong) = (file("right.pem", &right_pem), file("wrong.pem", &Identity::issued("other.example").0));
     let renewed = file("renewed.pem", &Identity::issued("db.example").0);
-    // The names lead nowhere, so `hostaddr` dials the server. 0.0.0.0 reaches this machine, and does not count as local.
+    // The host names do not resolve, so `hostaddr` gives the server's address. 0.0.0.0 reaches this machine, and does not count
+    // as local.
     let remote = |rest: &str| format!("hostaddr=0.0.0.0{rest}");
     let with = |mode: &str, file: &str| remote(&format!("&sslmode={mode}&sslrootcert={file}"));
 
@@ -827,7 +829,7 @@ async fn the_address_decides_about_tls_and_verification() {
         ])
         .await;
 
-    // As a package of Debian sets up its server.
+    // A certificate like that of the Debian package.
     bench.server.offer_tls(&Identity::self_signed("db.example"));
     let itself = "is self-signed and not among the trusted ones; name its file in sslrootcert of the store's address";
     bench.check(&[("127.0.0.1", String::new(), Ok(false)), ("db.example", remote(""), Err(itself))]).await;

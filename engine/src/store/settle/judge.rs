@@ -4,8 +4,8 @@
 //! A refused settlement changes nothing, not even [`Known`]. An accepted one changes [`Known`], so the next settlement of the
 //! same transaction is judged by the rows that are about to be written.
 //!
-//! The version of a state value is the token of the lease that wrote it. No two claims share a token, so a key that was deleted and created
-//! again cannot be mistaken for the old one, nor one node's write for another's.
+//! The version of a state value is the token of the lease that wrote it. No two claims share a token, so a key that was deleted
+//! and created again cannot be mistaken for the old one. Nor can the writes of two nodes be mistaken for each other.
 
 use std::collections::{HashMap, HashSet};
 
@@ -133,7 +133,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Decides about one settlement.
+/// Decides whether one settlement takes effect.
 ///
 /// # Errors
 /// The answer to its caller if the settlement is refused.
@@ -193,7 +193,8 @@ impl Known {
         let mut written: Vec<(&str, &str)> = Vec::new();
         for (place, run) in runs.iter().enumerate() {
             let plugin = &*run.identity.plugin;
-            // A plugin may run twice in one settlement (once for each of its endpoints): the second run must see the writes of the first.
+            // A plugin may run twice in one settlement (once for each of its endpoints): the second run must see the writes of
+            // the first.
             let stale = run.reads().iter().any(|read| {
                 self.versions.get(plugin, &read.key) != read.version || written.contains(&(plugin, read.key.as_str()))
             });
@@ -221,13 +222,13 @@ impl Known {
 /// The place of a new delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// In no queue: it is stored as finished ([`InitialState::ending`]).
+    /// The delivery is in no queue. It is stored as finished ([`InitialState::ending`]).
     Ended,
-    /// In the store, until its endpoint is resumed.
+    /// The delivery is in the store until its endpoint is resumed.
     Held,
-    /// In the store: due, and to be claimed.
+    /// The delivery is in the store. It is due, and a claim takes it.
     Stored,
-    /// In memory if there is room, else in the store.
+    /// The delivery is in memory if there is room, otherwise in the store.
     HandOver,
 }
 
@@ -304,8 +305,8 @@ mod tests {
         let run = RunId::from_i64(9);
         let of_run = |token| Settles::Run { id: run, round: 0, lease: lease(token) };
         for (what, events, runs, settles, expected) in [
-            ("its lease", Some(5), None, settles(0, 5), Settled::Done),
-            ("another lease", Some(6), None, settles(0, 5), Settled::LeaseLost),
+            ("the lease of its claim", Some(5), None, settles(0, 5), Settled::Done),
+            ("another lease of the event", Some(6), None, settles(0, 5), Settled::LeaseLost),
             ("no row or no lease", None, None, settles(0, 5), Settled::LeaseLost),
             ("a run's lease", None, Some(5), of_run(5), Settled::Done),
             ("another lease of the run", None, Some(6), of_run(5), Settled::LeaseLost),
@@ -328,8 +329,8 @@ mod tests {
         let writes = || ran_with("p", state_effects(&[("k", 1)], &[("k", Some(b"x"))]));
         let other = || ran_with("q", state_effects(&[("k", 0)], &[("k", Some(b"x"))]));
         for (what, runs, expected) in [
-            ("what is stored", vec![reads(1)], vec![]),
-            ("an older version", vec![reads(1), reads(0)], vec![1]),
+            ("a run that reads the stored version", vec![reads(1)], vec![]),
+            ("a run that reads an older version", vec![reads(1), reads(0)], vec![1]),
             ("a key that another run of the plugin writes", vec![writes(), reads(1)], vec![1]),
             (
                 "a key that a refused run would have written",
@@ -364,7 +365,7 @@ mod tests {
             "the version is the token of the lease that wrote it"
         );
         known.events.insert(other, 6);
-        assert_eq!(judged(&mut known, &next(&[("j", 5)])), Settled::StateConflict(vec![0]), "it was deleted");
+        assert_eq!(judged(&mut known, &next(&[("j", 5)])), Settled::StateConflict(vec![0]), "the key was deleted");
         assert_eq!(judged(&mut known, &next(&[("j", 0)])), Settled::Done);
     }
 
@@ -374,16 +375,16 @@ mod tests {
         let many = |count: u32| (0..count).map(|_| direct(CRM)).collect::<Vec<_>>();
         for (what, first, runs, direct, expected) in [
             ("the maximum number of deliveries", Children { run: 0, delivery: most - 2 }, vec![], many(2), Settled::Done),
-            ("a delivery too many", Children { run: 0, delivery: most - 2 }, vec![], many(3), Settled::TooMany),
+            ("one delivery too many", Children { run: 0, delivery: most - 2 }, vec![], many(3), Settled::TooMany),
             (
-                "a run's delivery too many",
+                "one delivery of a run too many",
                 Children { run: 0, delivery: most },
                 vec![ran_with("p", Effects { deliveries: vec![webhook(CRM, "")], ..Default::default() })],
                 vec![],
                 Settled::TooMany,
             ),
             ("the maximum number of runs", Children { run: most - 1, delivery: 0 }, vec![ran("p")], vec![], Settled::Done),
-            ("a run too many", Children { run: most, delivery: 0 }, vec![ran("p")], vec![], Settled::TooMany),
+            ("one run too many", Children { run: most, delivery: 0 }, vec![ran("p")], vec![], Settled::TooMany),
         ] {
             let mut known = Known { children: HashMap::from([(EVENT, first)]), ..known() };
             assert_eq!(judged(&mut known, &settlement(settles(1, 5), runs, direct)), expected, "{what}");
@@ -422,10 +423,10 @@ mod tests {
     #[test]
     fn an_event_without_runs_and_deliveries_is_unrouted() {
         for (what, round, runs, direct, expected) in [
-            ("nothing", 0, vec![], vec![], Routing::Unrouted(EVENT)),
-            ("nothing, again", 1, vec![], vec![], Routing::Unrouted(EVENT)),
-            ("a run", 0, vec![ran("p")], vec![], Routing::Routed(EVENT)),
-            ("a delivery", 0, vec![], vec![direct(CRM)], Routing::Routed(EVENT)),
+            ("no run and no delivery", 0, vec![], vec![], Routing::Unrouted(EVENT)),
+            ("no run and no delivery, after a replay", 1, vec![], vec![], Routing::Unrouted(EVENT)),
+            ("one run", 0, vec![ran("p")], vec![], Routing::Routed(EVENT)),
+            ("one delivery", 0, vec![], vec![direct(CRM)], Routing::Routed(EVENT)),
             ("a delivery after a replay", 1, vec![], vec![direct(CRM)], Routing::RoutedAgain(EVENT)),
         ] {
             let settlement = settlement(settles(round, 5), runs, direct);
@@ -443,12 +444,12 @@ mod tests {
             ..direct(EndpointId::from_i64(endpoint))
         };
         for (what, delivery, expected) in [
-            ("due", one(InitialState::Due, 3, None), Placement::HandOver),
-            ("ordered", one(InitialState::Due, 3, Some(1)), Placement::Stored),
-            ("another node's", one(InitialState::Due, 4, None), Placement::Stored),
-            ("held", one(InitialState::Held, 4, Some(1)), Placement::Held),
-            ("dead", one(InitialState::Dead, 4, Some(1)), Placement::Ended),
-            ("cancelled", one(InitialState::Cancelled, 4, None), Placement::Ended),
+            ("a due delivery", one(InitialState::Due, 3, None), Placement::HandOver),
+            ("an ordered delivery", one(InitialState::Due, 3, Some(1)), Placement::Stored),
+            ("a delivery to an endpoint that another node holds", one(InitialState::Due, 4, None), Placement::Stored),
+            ("a held delivery", one(InitialState::Held, 4, Some(1)), Placement::Held),
+            ("a dead delivery", one(InitialState::Dead, 4, Some(1)), Placement::Ended),
+            ("a cancelled delivery", one(InitialState::Cancelled, 4, None), Placement::Ended),
         ] {
             assert_eq!(known.placement(&delivery), expected, "{what}");
         }

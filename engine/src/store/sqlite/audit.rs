@@ -31,7 +31,7 @@ impl Audit for Sqlite {
         target: Option<String>,
         members: Option<Vec<String>>,
     ) -> Result<(), Error> {
-        // Not synced: the entry is already on disk, and so is the change if its caller received success.
+        // This write is not synced: the entry is already on disk. So is the change, if its caller received success.
         self.write_as(Keeps::Progress, move |db, _| {
             let sql = "UPDATE audit SET status = ?1, target = coalesce(target, ?2), members = ?3 WHERE id = ?4";
             let members = members.as_deref().map(members_to_column);

@@ -54,7 +54,7 @@ impl Checkpoints {
         let at_it = Arc::clone(&busy);
         thread::Builder::new().name("checkpoints".into()).spawn(move || {
             for () in woken {
-                // Done twice: during the first copy and sync, a little more is written.
+                // Copies and syncs twice: during the first time, a little more is written.
                 for _ in 0..2 {
                     checkpoint(&own);
                     // If this fails, the sync at the end of the log reports the error.

@@ -31,7 +31,7 @@ use crate::{
 impl Settle for Sqlite {
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
         let weight = settlements.iter().map(weight::settlement).sum();
-        // Not synced: after a crash, a settlement without effects is computed again.
+        // A settlement without effects is not synced, because it is computed again after a crash.
         let keeps = if settlements.iter().any(Settlement::has_effect) { Keeps::Promise } else { Keeps::Progress };
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;

@@ -340,7 +340,7 @@ fn settled_runs(db: &Connection, filter: &RecordedFilter, from: SettledFrom, mos
             .query_row([since.millis() / 60_000], |row| row.get::<_, Option<i64>>(0))
     };
     let since = filter.since.map_or(Ok(None), first_since)?.map(|event| EventId::from_i64(event).children().0 - 1);
-    // Without an event since then, no run is new.
+    // No event was accepted since then, so no run is new.
     let Some(after) = from.after.or(since) else {
         return Ok(SettledRuns { items: Vec::new(), after: None, passed: 0, more: false });
     };
@@ -375,8 +375,8 @@ fn settled_runs(db: &Connection, filter: &RecordedFilter, from: SettledFrom, mos
     Ok(found)
 }
 
-/// Returns the first run after `after` that may still change: of an event that waits to be run, or a waiting run of the plugin. Events
-/// before `first` are not waited for; `None`: no event is.
+/// Returns the first run after `after` that may still change: a run of an event that waits to be run, or a waiting run of the
+/// plugin. Ignores events before `first`; `None` ignores all events.
 fn first_unsettled(db: &Connection, filter: &RecordedFilter, after: i64, first: Option<i64>) -> Result<i64, Error> {
     let Some(first) = first.map(EventId::from_i64) else { return Ok(i64::MAX) };
     let event = RunId::from_i64(after).event().max(first);
@@ -456,7 +456,7 @@ fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) ->
     let (since, minute) = (filter.since.map(Timestamp::millis), filter.since.map(|since| since.millis() / 60_000));
     let since_of = |table: &str| match since {
         None => " AND ?5 IS NULL AND ?6 IS NULL".to_owned(),
-        // Minutes bound the ids, and the event decides.
+        // The table of minutes only bounds the ids. The time of the event itself decides.
         Some(_) => format!(
             " AND id >= coalesce((SELECT first_id FROM minute WHERE minute < ?6 ORDER BY minute DESC LIMIT 1), 0) << 14
               AND (SELECT e.accepted_at FROM event e WHERE e.id = {table}.id >> 14) >= ?5"

@@ -313,7 +313,7 @@ async fn a_check_names_each_damage() {
 async fn a_check_sees_a_damaged_file_a_wrong_key_and_another_layout() {
     let backing = Arc::new(SqliteBacking::empty());
     drop(full_store(&backing).await);
-    // No process has the file open, and all of it is in one file.
+    // No process has the file open, and after the checkpoint all data is in this one file.
     backing.raw().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let folder = tempfile::tempdir().unwrap();
 
@@ -349,7 +349,7 @@ async fn a_copy_is_whole_and_private_and_issues_other_ids() {
     assert_eq!((backup.events, backup.bytes), (6, fs::metadata(&copy).unwrap().len()));
     assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
     let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["copy.db"], "one file, and no draft");
+    assert_eq!(names, ["copy.db"], "the copy is one file, and no draft is left");
     assert_eq!(Sqlite::check(&copy, &backing.key_file()).unwrap().findings, []);
 
     let before = fs::read(&copy).unwrap();
@@ -364,7 +364,7 @@ async fn a_copy_is_whole_and_private_and_issues_other_ids() {
     let original = bench.accept(event("a")).await.event.id;
     let events = bench.event_ids(EventFilter::default()).await;
     let restored = Sqlite::open(&copy, backing.key_file(), Handoff::default(), AdmissionLimits::default()).unwrap();
-    assert_eq!(restored.tag(), bench.store.tag(), "ids issued before keep their meaning");
+    assert_eq!(restored.tag(), bench.store.tag(), "ids issued before the copy stay valid");
     let page = restored.events(EventFilter::default(), PageRequest { cursor: None, limit: 50 }).await.unwrap();
     let kept: Vec<_> = page.items.iter().map(|summary| summary.event.id).collect();
     assert_eq!(kept, events[1..], "all but the event accepted after the copy");
@@ -385,7 +385,7 @@ async fn a_copy_is_taken_of_a_store_that_was_killed() {
     assert!(file.with_extension("db-wal").metadata().unwrap().len() > 0 && killed.exists());
     let backup = Sqlite::backup(&file, &folder.path().join("copy.db")).unwrap();
     assert_eq!(backup.events, 6);
-    assert!(file.with_extension("db-wal").metadata().unwrap().len() > 0, "and leaves it as it was");
+    assert!(file.with_extension("db-wal").metadata().unwrap().len() > 0, "the copy leaves the log as it was");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -396,7 +396,7 @@ async fn a_read_for_the_api_ends_after_its_time_limit() {
         let sql = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT max(n) FROM n";
         Ok(db.query_row(sql, [], |row| row.get(0))?)
     };
-    // Once per connection, so that each is used again.
+    // Reads once more than there are connections, so that the connection that timed out is used again.
     for _ in 0..READERS + 1 {
         let broken_off = store.readers.read(Some(Duration::from_millis(1)), endless).await;
         assert_eq!(broken_off, Err(Error::TooSlow(READ_TIME_MAX)));
@@ -422,7 +422,7 @@ async fn reads_for_the_api_delay_neither_plugins_state_nor_the_engine() {
     assert_eq!(store.read_state(&plugin, "k").await.unwrap(), None);
     assert_eq!(store.next_due(clock::steady()).await.unwrap(), None);
     assert!(store.endpoints().await.unwrap().is_empty());
-    assert!(held.try_join_next().is_none(), "while all of them are still reading");
+    assert!(held.try_join_next().is_none(), "all connections for the API are still reading");
     drop(end);
     while let Some(read) = held.join_next().await {
         read.unwrap();

@@ -7,8 +7,8 @@
 //! Callers are answered before workers are woken: with few cores, the woken workers would run instead of the callers. In a
 //! measurement a single caller was a tenth faster, many callers a third.
 //!
-//! Not every commit has to reach the disk before its callers are answered ([`Keeps`]). A commit without a promise is written but
-//! not synced, so promises queued behind it do not wait for its sync (`docs/decisions/02-durability.md`).
+//! Not every commit has to reach the disk before its callers are answered ([`Keeps`]). A transaction without a promise is written
+//! but not synced, so the promises that are queued behind it need not wait for a sync (`docs/decisions/02-durability.md`).
 
 use std::{
     collections::VecDeque,
@@ -39,17 +39,17 @@ type Answer = Box<dyn FnOnce(Result<(), Error>) -> Option<Box<dyn FnOnce() + Sen
 pub enum Keeps {
     /// The change is on disk.
     Promise,
-    /// The change is in the file and outlives the process. It reaches the disk with the next promise. Only for work that is
-    /// repeated, with the same result, if the machine fails before.
+    /// The change is in the file and outlives the process. It reaches the disk with the next promise. This is only for work that
+    /// is repeated, with the same result, if the machine fails before that.
     Progress,
 }
 
 /// The part of the transaction that fails if the database refuses a statement of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Breaks {
-    /// Its whole transaction.
+    /// The whole transaction fails.
     All,
-    /// Only the job. This costs a savepoint, so it is only for jobs that are large and hold data from outside.
+    /// Only the job fails. This costs a savepoint, so it is only for jobs that are large and hold data from outside.
     Itself,
 }
 

@@ -22,8 +22,8 @@ pub const DEPTH_MAX: usize = 32;
 
 /// Reads a form. `charset` is that of its content type.
 ///
-/// Without one the fields are UTF-8 (WHATWG URL, "application/x-www-form-urlencoded parsing"). If they are not, a field of the
-/// form may name the charset: `_charset_` (HTML), or `charset` (PayPal).
+/// Without a charset, the fields are UTF-8 (WHATWG URL, "application/x-www-form-urlencoded parsing"). If they are not, a field of
+/// the form may name the charset: `_charset_` (HTML), or `charset` (PayPal).
 pub fn read(body: &[u8], charset: Option<&'static Encoding>, parts: &mut Parts) -> Result<String, Unread> {
     let charset =
         charset.or_else(|| if fields(body).all(|(name, value)| is_utf8(&name) && is_utf8(&value)) { None } else { named(body) });
@@ -76,7 +76,7 @@ impl Form {
         parts.take(1)?;
         self.fields += 1;
         if let Some(value) = insert(&mut self.members, &steps(name), value, parts)? {
-            // It contradicts an earlier one, so its name is used literally.
+            // This field contradicts an earlier one, so its name is used literally.
             add(&mut self.members, name, value);
         }
         Ok(())

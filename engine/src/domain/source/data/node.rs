@@ -1,4 +1,4 @@
-//! A tree that forms and documents become before JSON.
+//! The tree into which a form or an XML document is parsed, before it is written as JSON.
 
 use indexmap::{IndexMap, map::Entry};
 
