@@ -121,15 +121,15 @@ mod tests {
     fn the_steady_clock_continues_across_a_restart() {
         let kept = Kept { reading: at(5000), boot: Some(boot("a", 100)) };
         for (now, wall, expected, what) in [
-            (Some(boot("a", 130)), 5030, 5030, "a plain restart"),
+            (Some(boot("a", 130)), 5030, 5030, "only the process was restarted"),
             (Some(boot("a", 130)), 8630, 5030, "the wall clock was set an hour forward"),
             (Some(boot("a", 130)), 1430, 5030, "the wall clock was set an hour back"),
             (Some(boot("b", 20)), 5100, 5100, "the machine was started again and counts from zero"),
-            (Some(boot("b", 20)), 20, 5000, "and its wall clock has fallen back"),
-            (Some(boot("b", 900)), 5900, 5900, "it has been up for longer than it had been before"),
+            (Some(boot("b", 20)), 20, 5000, "the machine was started again and its wall clock has fallen back"),
+            (Some(boot("b", 900)), 5900, 5900, "the machine was started again and has been up for longer than before"),
             (Some(boot("a", 20)), 5100, 5100, "the same start with a smaller uptime: another namespace"),
-            (None, 5030, 5030, "a system that does not report it"),
-            (None, 20, 5000, "which has fallen back"),
+            (None, 5030, 5030, "a system that does not report its uptime"),
+            (None, 20, 5000, "a system that does not report its uptime, and whose wall clock has fallen back"),
         ] {
             assert_eq!(continued(Some(&kept), now.as_ref(), at(wall)), at(expected), "{what}");
         }

@@ -72,7 +72,7 @@ pub enum News {
         attempt: u32,
         attempts_max: usize,
         next: Next,
-        /// The clock of [`Next::Retry`].
+        /// Time of the attempt, by the same clock as [`Next::Retry`].
         now: Timestamp,
     },
     PluginServes {

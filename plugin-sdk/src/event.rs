@@ -19,8 +19,8 @@ pub struct Event {
     pub event_type: String,
     /// Subject of the event, if the sender gave one.
     pub subject: Option<String>,
-    /// Time of the event in RFC 3339: what the sender of the event wrote, else when the engine accepted it. An event from a source has
-    /// the time at which its request was accepted. A plugin has no clock; it uses this, or [`accepted_at`](Self::accepted_at).
+    /// Time of the event in RFC 3339: the sender's time, or the time of acceptance if the sender gave none. An event from a source
+    /// has the time at which its request was accepted. A plugin has no clock; it uses this, or [`accepted_at`](Self::accepted_at).
     pub time: String,
     /// Content type of `data`, usually `application/json`.
     pub content_type: String,

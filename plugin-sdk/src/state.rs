@@ -1,4 +1,4 @@
-//! Small values that outlive the run: counters, ids already seen, the last known status.
+//! Small values that outlive the run: counters, known ids, the last status.
 //!
 //! State belongs to the plugin's name, across its versions. Reads see the last commit and the writes of the same run. Writes
 //! commit together with the event, or not at all. If two runs conflict on a key, the later one runs again, so reading and then

@@ -21,7 +21,7 @@
 //! // Without settings and state:
 //! assert!(testing::run(&Greeter, &event)?.is_none());
 //!
-//! // With them, and a look at what the run left behind:
+//! // With a setting. The engine holds the log and the state of the run:
 //! let mut engine = testing::engine().config("endpoint", "mailer");
 //! let outcome = engine.run(&Greeter, &event)?;
 //! assert_eq!(outcome.webhooks()[0].to.as_deref(), Some("mailer"));
@@ -172,8 +172,9 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// The error of the plugin. Also what the engine ends as `bad-output`, with the engine's code and words: a header that a plugin
-    /// cannot set (`header_not_allowed`), too many webhooks, a bad event type, too large a value of state, and so on. See [`limits`].
+    /// The error of the plugin. Or the error with which the engine ends a run as `bad-output`, with the same code and text: a header
+    /// that a plugin cannot set (`header_not_allowed`), too many webhooks, a bad event type, a state value that is too large, and so
+    /// on. See [`limits`].
     ///
     /// # Panics
     ///
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_refuses_is_an_error_with_its_words() {
+    fn a_refusal_of_the_engine_is_an_error_with_the_same_text() {
         assert!(run(&Asks(|| Ok(Webhook::onward().into())), &told("go")).is_ok(), "the plugin of an endpoint");
         let cases: [(fn() -> Result<Outcome>, &str); 9] = [
             (
@@ -441,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_are_named_are_the_only_ones() {
+    fn only_the_named_endpoints_exist() {
         let asks = Asks(|| Ok(Webhook::to("slak").into()));
         assert!(engine().run(&asks, &told("go")).is_ok());
         let error = engine().endpoints(["slack", "crm"]).run(&asks, &told("go")).unwrap_err();

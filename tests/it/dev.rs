@@ -70,7 +70,7 @@ fn receiver_of(folder: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_terminal_prints_what_a_plugin_logs_and_what_goes_no_further() {
+async fn the_terminal_prints_plugin_logs_unrouted_events_and_refused_requests() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
     let dev = Dev::start(folder);

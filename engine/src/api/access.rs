@@ -28,7 +28,7 @@ pub enum Callers {
     Senders,
     /// Keys with one of these roles. Errors suggest the first one, which has the fewest other rights.
     Keys(&'static [(Role, Sight)]),
-    /// The same if the setting `metrics` is `key`; every caller if it is `open`.
+    /// Keys with one of these roles if the setting `metrics` is `key`; every caller if it is `open`.
     Figures(&'static [(Role, Sight)]),
 }
 
@@ -49,7 +49,7 @@ pub struct Row {
     pub callers: Callers,
     /// Methods and paths as in the document. `ANY` means every method.
     pub routes: &'static [&'static str],
-    /// Whether changes are recorded in the audit trail. Events are not: they are the data.
+    /// Whether changes are recorded in the audit trail. Published events are not recorded there: they are the data.
     pub is_audited: bool,
 }
 
@@ -273,7 +273,7 @@ mod tests {
         let routes: Vec<&str> = TABLE.iter().flat_map(|row| row.routes).copied().collect();
         let known: BTreeSet<String> = routes.iter().map(|route| (*route).to_owned()).collect();
         assert_eq!(known.len(), routes.len(), "a route is in two rows");
-        // For a route of any method, the document has the usual one.
+        // If a route accepts any method, the document lists only the usual one.
         let known: BTreeSet<String> = known.iter().map(|route| route.replace(ANY, "POST")).collect();
         assert_eq!(known, operations(), "left: the table in api/access.rs; right: what the router serves");
     }

@@ -1,7 +1,7 @@
-//! Answers that their callers have not taken yet: bounded in bytes over all connections.
+//! Limits the total size of large answers that callers have not read yet, over all connections.
 //!
 //! An answer with an event's data may have as many bytes as a body, and a caller may take it as slowly as `connections.rs`
-//! allows. So an answer of more than [`SMALL_BYTES_MAX`] reserves memory until the connection has its last piece. If none is
+//! allows. So an answer of more than [`SMALL_BYTES_MAX`] reserves memory until the connection has received its last piece. If no memory is
 //! left, the caller gets `503 overloaded`. Smaller answers are bounded by the number of connections.
 
 use std::{
@@ -33,8 +33,8 @@ const ROOM_BYTES: usize = 128 << 20;
 /// once the caller has read most of the last one.
 const PIECE: usize = 64 << 10;
 
-/// Writes an answer as JSON, in exactly as much memory as it has bytes. A list that grew may hold twice that until the caller has
-/// read it.
+/// Writes an answer as JSON, in a buffer of exactly its size. The buffer stays until the caller has read the answer, and a buffer
+/// that grew while it was written may be twice as large.
 pub fn json(value: &impl Serialize) -> Response {
     let text = serde_json::to_vec(value).expect("a view is JSON");
     ([(CONTENT_TYPE, JSON)], Bytes::copy_from_slice(&text)).into_response()

@@ -125,7 +125,7 @@ fn action(method: &Method, route: &str) -> String {
     };
     match rest.as_slice() {
         [] => format!("{noun}.{verb}"),
-        // A route for one verb.
+        // The route ends in a verb, such as `pause`.
         [word] if *method == Method::POST => format!("{noun}.{word}"),
         more => format!("{noun}.{}.{verb}", more.join(".")),
     }

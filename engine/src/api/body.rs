@@ -42,8 +42,8 @@ const PIECE: usize = 4 << 10;
 /// headers and a client certificate needs half of it. Parsed, such a body may take 150 times its size.
 pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 
-/// After a piece of a body of this many bytes, other connections of the thread are served. The runtime itself interferes only after
-/// 128 pieces, which may be 8 MiB.
+/// After a piece of this many bytes, the thread serves its other connections before it reads the next piece. The runtime itself forces
+/// such a switch only after 128 pieces, which may be 8 MiB.
 const YIELD_AFTER: usize = 8 << 10;
 
 /// Factor by which the buffer of a body grows, up to its announced length. Unwritten parts of it take address space only.
@@ -223,7 +223,7 @@ impl<'a> Pieces<'a> {
     /// thread are served after each large piece, and a large body waits for a permit ([`Heavy::permit`]) before each of them. It
     /// holds no permit while it waits for its sender.
     ///
-    /// The caller has dropped the piece before, so that its memory is used again.
+    /// The caller must have dropped the previous piece, so that its memory can be used again.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         self.permit = None;
         if self.last >= YIELD_AFTER {

@@ -33,7 +33,7 @@ use crate::{
     wire::{ChangeView, ComparisonView, CostView, PageView, PercentilesView, ReportView, SampleView},
 };
 
-/// Runs of a comparison that names no number.
+/// Default numbers of runs to compare.
 const LAST: u64 = 10_000;
 
 /// What to compare with the serving version.
@@ -43,7 +43,7 @@ const LAST: u64 = 10_000;
 struct Input {
     /// A stored version: its SHA-256, or the beginning of it; default: the newest candidate.
     candidate: Option<String>,
-    /// Maximum number of recorded runs, of which the newest are compared; default 10000. With `follow` of the next runs; default 1000000.
+    /// Maximum number of recorded runs, newest first; default 10000. With `follow`, maximum number of new runs; default 1000000.
     #[schema(minimum = 1, maximum = 1_000_000)]
     last: Option<u64>,
     /// Compare new runs as they end, instead of runs of the past. It ends when another version serves, such as the candidate. A busy node skips

@@ -258,7 +258,7 @@ impl Server {
         }
     }
 
-    /// Answers a caller that no place is free.
+    /// Refuses a caller because no place is free.
     fn refuse(self: Arc<Self>, stream: TcpStream) {
         let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() else { return };
         tokio::spawn(async move {

@@ -213,7 +213,7 @@ impl From<store::Error> for Problem {
             Error::Unavailable(_) | Error::Sealed(_) => {
                 match &error {
                     Error::Sealed(_) => tracing::error!(%text, "store refused a request"),
-                    // The store has already reported its failure once; this repeats for each caller.
+                    // The store has already logged its failure once. This line repeats for each caller.
                     _ => tracing::debug!(%text, "store refused a request"),
                 }
                 Self::store_unavailable("the store is unavailable and nothing was stored; see the log of the engine").after(5)

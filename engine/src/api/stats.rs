@@ -37,7 +37,7 @@ pub struct Filter {
 
 /// Read statistics: counts over time.
 ///
-/// Of the whole engine, or of one endpoint, plugin or source. All nodes count together. Counts reach the store every ten seconds.
+/// The counts are those of the whole engine, or of one endpoint, plugin or source. All nodes count together. Counts reach the store every ten seconds.
 #[utoipa::path(
     get, path = "/v1/stats", operation_id = "read_stats", tag = "engine", params(Filter),
     responses((status = 200, description = "The statistics.", body = StatsView)),

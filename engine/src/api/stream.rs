@@ -184,7 +184,7 @@ async fn pump(
             return;
         }
         tokio::select! {
-            // Checked first, so that a revoked key loses a busy feed too.
+            // The key is checked first, so that a stream with a revoked key ends even while the feed is busy.
             biased;
             () = sender.closed() => return,
             _ = pulse.tick() => {

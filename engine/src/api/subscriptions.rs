@@ -139,7 +139,7 @@ pub async fn create(
 }
 
 /// Returns the existing subscription, and whether it changed. A subscription that was disabled after failures is resumed. A
-/// subscription without a known creator becomes the caller's, with the caller's reach.
+/// subscription without a known creator becomes the caller's, and may reach what the caller's role may reach.
 async fn again(api: &Api, new: &NewEndpoint) -> Result<Option<(Arc<Endpoint>, bool)>, Problem> {
     let find = || api.catalog.endpoints().named(&new.name).filter(|known| known.new.is_same_subscription(new)).cloned();
     api.catalog.refresh_endpoints().await?;
@@ -203,7 +203,7 @@ fn find(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Endpoint>, Problem> 
 const SAMPLED_FROM: usize = 500;
 /// Samples in an answer. A tool shows one to its user.
 const SAMPLES_MAX: usize = 3;
-/// Largest data of a sample, in bytes: a tool reads its fields, and a larger event has no others.
+/// Largest data of a sample, in bytes. A tool only reads which fields a sample has, and smaller events show them as well.
 const SAMPLE_BYTES_MAX: u64 = 64 << 10;
 
 #[derive(Deserialize, IntoParams)]

@@ -154,7 +154,7 @@ pub struct Built {
     pub wasm: PathBuf,
     pub bytes: u64,
     pub took: Duration,
-    /// Says that the crate prints, although a plugin has no output.
+    /// A warning if the crate prints, because a plugin has no output.
     pub warning: Option<String>,
 }
 

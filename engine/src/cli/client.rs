@@ -24,7 +24,7 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Timeout for a complete answer. The engine gives up on a slow store sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
-/// Timeout for an answer without an end. It is opened again afterwards.
+/// Timeout for an answer without an end. The stream is opened again afterwards.
 const STREAM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Timeout for a connection to an engine on this machine, only to see whether it runs.
 const DEV_ANSWER_MAX: Duration = Duration::from_millis(300);
@@ -351,7 +351,7 @@ impl Client {
     /// Returns a client of this engine, with some key.
     #[cfg(test)]
     pub fn at(url: &str) -> Self {
-        // Fails only if another test installed it before.
+        // Fails only if another test has already installed the provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let found = |value: &str, origin: &str| Found { value: value.into(), origin: origin.into() };
         Self::new(found(url, "--url"), found("innk_x", "INNESCO_KEY"), false).expect("an address")
@@ -496,7 +496,7 @@ pub fn shown(path: &Path) -> String {
     path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
-/// Reads the file if this user's `innesco dev` wrote it, and no other.
+/// Reads the file only if this user's `innesco dev` wrote it.
 fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
     let text = files::read_own_text(path).with_context(|| format!("{} is ignored; use --url and --key instead", shown(path)))?;
     let Some(text) = text else { return Ok(None) };
@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_come_before_the_environment_and_that_before_the_file() {
+    fn flags_override_the_environment_which_overrides_the_file() {
         let local = local();
         let variables = [("INNESCO_URL", "http://env"), ("INNESCO_KEY", "innk_env")];
         let all = found(&target(Some("http://flag"), Some("innk_flag")), &variables, Some(&local)).unwrap();
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn the_local_file_is_not_read_if_both_are_given() {
+    fn the_local_file_is_not_read_if_address_and_key_are_given() {
         let was_read = Cell::new(false);
         let target = target(Some("http://flag"), Some("innk_flag"));
         let local = || {

@@ -240,7 +240,7 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
         ("since", &bulk.since),
         ("before", &bulk.until),
     ]);
-    // Waiting deliveries are sent in any case, only later.
+    // No question for waiting deliveries: they would be sent anyway, only later.
     if !bulk.waiting {
         confirm(&format!("this sends every {state} delivery{narrowed} again, under the same webhook-id"), yes)?;
     }

@@ -74,7 +74,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
             _ => anyhow::anyhow!("the receiver cannot listen on {}: {error}. Choose another with --receiver", args.receiver),
         })?;
         let receiver_address = receiver.local_addr()?;
-        // After the ports: an address in use is reported at once, not after a build.
+        // The ports are opened before the build, so that an address in use is reported at once.
         watch::build_all(&args.plugins, &wasm)?;
         std::fs::create_dir_all(&wasm).with_context(|| format!("{} cannot be created", wasm.display()))?;
         let earlier = client::earlier();

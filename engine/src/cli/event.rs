@@ -231,7 +231,7 @@ impl WholeStory {
         Ok(Self { story: serde_json::from_str(&serde_json::to_string(&members)?)?, data })
     }
 
-    /// Returns both as one JSON text.
+    /// Returns the history with the data as one JSON text.
     fn json(&self) -> String {
         let story = self.story.to_string();
         match (&self.data, story.strip_prefix('{')) {
@@ -240,7 +240,7 @@ impl WholeStory {
         }
     }
 
-    /// Returns the story without its data.
+    /// Returns the history without the event's data.
     fn read_story(&self) -> anyhow::Result<EventStoryView> {
         Ok(Answer::<EventStoryView>::read(self.story.clone())?.into_thing())
     }

@@ -36,7 +36,7 @@ pub fn read(bytes: Vec<u8>) -> anyhow::Result<Event> {
     Ok(Event { id: EventId::from_i64(1), accepted_at: clock::wall(), new })
 }
 
-/// An event as an engine shows it. What happened to it is left out.
+/// An event as an engine shows it, without its history.
 #[derive(Deserialize)]
 struct Stored<'a> {
     id: String,
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn explains_what_is_no_event() {
+    fn explains_why_a_file_is_no_event() {
         for (text, reason) in [
             ("", "it is empty"),
             ("{", "the body ends too early, at line 1, column 1"),

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_no_further() {
+    fn unrouted_events_and_refused_requests_are_printed() {
         let printer = FeedPrinter::default();
         let unrouted = |nearest: Option<&str>| {
             let (event, nearest) = (EventId::from_i64(1), nearest.map(str::to_owned));

@@ -42,7 +42,7 @@ pub struct Fixture {
     pub message: Option<String>,
     #[serde(default)]
     pub bound: bool,
-    /// Names of the endpoints that exist; without them, every endpoint does.
+    /// Names of the endpoints that exist; without this member, every name exists.
     #[serde(default)]
     pub endpoints: Option<Vec<String>>,
     #[serde(default)]
@@ -165,7 +165,7 @@ impl Fixture {
         text
     }
 
-    /// Replaces values. A request's own body, which would repeat the data, is replaced with it.
+    /// Replaces values. The body of a request repeats the data, so its values are replaced too.
     pub fn masked(&self, masks: &Masks, style: Style) -> Self {
         let mut masked = self.clone();
         let event = &mut masked.event;

@@ -70,7 +70,7 @@ pub fn sentence(error: &clap::Error) -> Option<String> {
 fn nearest(error: &clap::Error, kind: ContextKind) -> Option<String> {
     match error.get(kind)? {
         ContextValue::String(text) => Some(text.clone()),
-        // The most likely last.
+        // clap sorts the most likely name last.
         ContextValue::Strings(texts) => texts.last().cloned(),
         _ => None,
     }

@@ -123,7 +123,7 @@ impl Stage {
         let mut report = self.plugin.run(input, Box::new(GivenState(state.clone())))?;
         let refused = report.result.as_ref().ok().and_then(|requests| {
             let asked = requests.webhooks.iter().filter_map(|webhook| webhook.to.as_deref());
-            // Without the names of the endpoints that exist, every endpoint does.
+            // Without a list of existing endpoints, every name exists.
             let names: Vec<&str> =
                 endpoints.as_ref().map_or_else(|| asked.collect(), |names| names.iter().map(String::as_str).collect());
             let table = EndpointTable::new(names.into_iter().filter_map(endpoint));
@@ -151,7 +151,7 @@ fn endpoint(name: &str) -> Option<Endpoint> {
         policy: Policy::default(),
         state: EndpointState::Active,
     };
-    // Names are unique, ids are not looked at beyond that.
+    // The id only has to be unique, so it is derived from the name.
     let id = name.bytes().fold(7_i64, |id, byte| id.wrapping_mul(31).wrapping_add(byte.into()));
     Some(Endpoint { id: EndpointId::from_i64(id), created_at: Timestamp::from_millis(0), failing_since: None, new })
 }
@@ -179,7 +179,7 @@ pub struct Given {
     pub config: BTreeMap<String, String>,
     pub state: HashMap<String, Vec<u8>>,
     pub bound: bool,
-    /// Names of the endpoints that exist; `None` if every endpoint does.
+    /// Names of the endpoints that exist; `None` if every name exists.
     pub endpoints: Option<Vec<String>>,
     /// When the run begins: decides which values of state expire when.
     pub at: Timestamp,

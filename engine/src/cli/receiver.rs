@@ -33,8 +33,8 @@ pub struct TestReceiver {
 }
 
 impl TestReceiver {
-    /// Creates the endpoints of the examples, and moves those that are at its earlier address. If that is not known, the ones that it
-    /// has created are moved.
+    /// Creates the endpoints of the examples, and changes the URLs of endpoints at the receiver's earlier address. If that address is
+    /// not known, it changes the endpoints that look as if a test receiver had created them.
     pub async fn prepare(&self, earlier: Option<SocketAddr>) -> anyhow::Result<()> {
         let existing = self.store.endpoints().await?;
         for endpoint in &existing {

@@ -133,7 +133,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     for (variable, nearest) in &mistyped {
         tracing::warn!(variable, nearest, "environment variable is not a setting and is ignored");
     }
-    // Before anything is opened: an unusable key must not leave a store without an administrator.
+    // Read before anything is opened: an unusable key must not leave a store without an administrator.
     let admin_key = config::key_variable("INNESCO_ADMIN_KEY")?;
     raise_file_limit();
     runtime()?.block_on(async {
@@ -146,7 +146,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
                  innesco keys create NAME --role admin, then innesco keys revoke admin"
             );
         }
-        // Before the address is printed: a program that reads it may send a stop signal at once.
+        // Signals are handled before the address is printed: a program that reads the address may send a stop signal at once.
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
         match &config.store {

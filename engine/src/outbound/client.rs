@@ -335,7 +335,7 @@ fn prepared(request: &Request, http2: bool) -> Result<http::Request<Full<Bytes>>
 #[derive(Default)]
 struct Heard {
     stage: Stage,
-    /// Of an answer with a complete head.
+    /// Status of the answer, once its head is complete.
     status: Option<u16>,
     detail: Option<String>,
     /// A copy, because a slice would keep the connection's whole read buffer as long as the attempt.

@@ -101,7 +101,7 @@ impl Guard {
         match url.host() {
             Some(Host::Ipv4(ip)) => self.admit(ip.into(), transport)?,
             Some(Host::Ipv6(ip)) => self.admit(ip.into(), transport)?,
-            // No network is opened for programs, so this name leads to no address that may be reached without encryption.
+            // No network is opened for subscriptions of programs, so no address of this name may be reached without encryption.
             Some(Host::Domain(_)) if transport == Transport::Plain && self.reach == Reach::Public => {
                 return Err(BadUrl::Unencrypted);
             }
@@ -201,7 +201,7 @@ impl BlockedAddress {
         }
     }
 
-    /// Formats the refusal for a program. Names inside the operator's networks are not shown to it.
+    /// Formats the refusal for a program that subscribes. It must not learn addresses inside the operator's networks.
     fn write_for_public(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.why == Why::Unencrypted {
             return f.write_str("http:// is not encrypted; use https://");

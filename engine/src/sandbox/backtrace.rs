@@ -1,8 +1,8 @@
 //! Where in a plugin's source a run failed.
 //!
 //! A run that fails records only the offsets of its frames in the code. After the run has ended, its version's table of lines
-//! ([`Lines`]) turns them into text. The table is read from the cache at the first failure, and stays in memory. So does the
-//! text of each of the last places, so a flood of failures at one place costs only look-ups.
+//! ([`Lines`]) turns them into text. The table is read from the cache at the first failure, and stays in memory. The texts
+//! of the most recent places stay in memory too, so a flood of failures at one place costs only look-ups.
 
 use std::{
     collections::HashMap,

@@ -224,7 +224,7 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
     })
 }
 
-/// The program to start, not by its path: after an upgrade the path may name another file.
+/// Returns the running program by its `/proc` link, not by its path: after an upgrade the path may name another file.
 fn program() -> io::Result<PathBuf> {
     if cfg!(target_os = "linux") { Ok(PathBuf::from("/proc/self/exe")) } else { std::env::current_exe() }
 }
@@ -344,7 +344,7 @@ fn limit(resource: Resource, value: u64) -> anyhow::Result<()> {
 /// Returns the address space of the program itself, which does not count for loading.
 pub(super) fn mapped_bytes() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-    // If the system does not report it: more than any build of the program takes.
+    // If the system does not report the size, this assumes more than any build of the program takes.
     pages.map_or(1 << 30, |pages| pages * rustix::param::page_size() as u64)
 }
 

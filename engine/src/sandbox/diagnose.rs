@@ -192,7 +192,7 @@ pub fn not_compilable(error: &wasmtime::Error) -> LoadError {
 
 /// Formats an error with its causes as one line of limited length.
 pub fn chain(error: &wasmtime::Error) -> String {
-    // The backtrace of a call is shown apart.
+    // The backtrace of a call is shown separately.
     let causes =
         error.chain().map(ToString::to_string).filter(|text| !text.starts_with("error while executing at wasm backtrace"));
     printable(&causes.collect::<Vec<_>>().join(": ").replace('\n', " "), DETAIL_BYTES)

@@ -59,7 +59,7 @@ pub struct LastView {
     pub status: Option<u16>,
 }
 
-/// A delivery with its attempts: all of them, or the last 10 in an event's story.
+/// A delivery with its attempts: all of them, or the last 10 in an event's history.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = DeliveryStory)]
 pub struct DeliveryStoryView {

@@ -126,7 +126,7 @@ pub struct EventStoryView {
     /// If no plugin and no endpoint subscribes to the event: the most similar pattern of one.
     #[schema(value_type = Option<Pattern>)]
     pub nearest: Option<String>,
-    /// Send this as `cursor` for the next part of the story.
+    /// Send this as `cursor` for the next part of the history.
     pub next: Option<String>,
 }
 

@@ -136,7 +136,7 @@ struct BreakerInput {
     wait_max: Option<String>,
 }
 
-/// Both in PEM. The text that a view shows for a key keeps the stored key.
+/// Both in PEM. If the key is the mask that a view shows instead of a key, the stored key is kept.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ClientCertificateInput)]
@@ -213,7 +213,7 @@ impl Input {
         let rate = self.rate.map(|text| Rate::parse(&text)).transpose().map_err(|bad| wrong("rate", bad))?;
         let ordering = self.ordered.map_or(Ok(None), ordering)?;
         let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
-        // A program's subscription keeps its reach, regardless of who changes it.
+        // A program's subscription may reach the same networks as before, regardless of whose key changes it.
         let (reach, maker) = before.map_or((Reach::Opened, None), |before| (before.new.policy.reach, before.new.policy.maker));
         let url = api.outbound.check_url(&self.url, reach).await.map_err(|bad| bad_url("url", &bad))?;
         if let Some(before) = before.filter(|before| before.new.is_subscription()) {

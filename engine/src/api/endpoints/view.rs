@@ -101,7 +101,7 @@ fn is_unencrypted_name(url: &str) -> bool {
     url.is_some_and(|url| matches!(url.host(), Some(Host::Domain(name)) if name != "localhost"))
 }
 
-/// Replaces a header value that may be a credential. Sending it back leaves the value unchanged.
+/// Replaces a header value that may be a credential. A caller that sends the replacement back leaves the value unchanged.
 pub const HIDDEN: &str = "(not shown)";
 
 fn shown(name: &str, value: &str) -> String {

@@ -155,7 +155,7 @@ pub async fn receive(
             watches.refund(charge);
             Ok(response)
         }
-        // The sender is not the cause of what the engine cannot accept.
+        // If the engine cannot accept events at the moment, the sender is not the cause.
         Err(No(_, problem)) if problem.is_ours() => {
             watches.refund(charge);
             Err(problem)

@@ -173,7 +173,7 @@ impl Watches {
         Charge { place, paid, is_flooding: paid < 1.0 }
     }
 
-    /// Returns a charge: the request was not refused, or the refusal does not count.
+    /// Takes a charge back, because the request was not refused or its refusal does not count.
     pub fn refund(&self, charge: Charge) {
         let mut floods = lock(&self.floods);
         let bucket = &mut floods[charge.place];

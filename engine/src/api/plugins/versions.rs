@@ -179,7 +179,7 @@ pub async fn remove(
 
 /// Disable a plugin.
 ///
-/// It matches no new events. Its waiting runs wait until it is enabled, also those of events for an endpoint that names it.
+/// It matches no new events. Its runs wait until it is enabled, and so do runs of events for an endpoint that names it.
 #[utoipa::path(
     post, path = "/v1/plugins/{plugin}/disable", operation_id = "disable_plugin", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
@@ -285,7 +285,7 @@ impl PluginVersionView {
             on: stored.on.clone(),
             file: stored.file.clone(),
             bytes: stored.bytes,
-            // The version that serves has not ended, whenever it served before.
+            // The serving version has no end, even if it stopped serving earlier and serves again.
             ended_at: stored.ended_at.filter(|_| stored.state != VersionState::Serving).map(|at| at.to_string()),
         }
     }

@@ -343,10 +343,10 @@ mod tests {
             ("github", Some(8 * MIB + 1), 8 * MIB, true),
             ("github", Some(25 * MIB), 25 * MIB, false),
             ("none", Some(1), 1, false),
-            // A source's share of memory, also if the engine's limit is higher.
+            // The share of memory of one source is the limit, even if the engine's limit is higher.
             ("none", Some(body::SOURCE_BODY_BYTES_MAX), 1 << 40, false),
             ("none", Some(body::SOURCE_BODY_BYTES_MAX + 1), 1 << 40, true),
-            // The default of a preset is no mistake of an operator who lowered the engine's limit.
+            // No finding: the limit is a preset's default, and the operator lowered the engine's limit.
             ("twilio", None, MIB / 2, false),
             ("twilio", Some(2 * MIB), MIB / 2, true),
         ] {

@@ -106,11 +106,11 @@ fn a_hundred_faults_of_twenty_kinds_name_their_lines() {
         let report = run(&plugin, name);
         let outcome = report.result.as_ref().map_or_else(|failure| failure.outcome, |_| RunOutcome::Ok);
         *outcomes.entry(outcome.as_str()).or_default() += 1;
-        // A stop inside one of two tiny functions of the guest: the next line called it.
+        // If the run stopped inside one of the guest's two tiny functions, the next line of the backtrace is its caller.
         let is_tiny = |text: &&String| text.starts_with("faults::hidden") || text.starts_with("faults::trap");
         let mut lines_of_guest = report.backtrace.iter().filter(|text| !is_tiny(text));
         let found = lines_of_guest.next().cloned().unwrap_or_default();
-        // A loop is stopped at its head, which is the line above; a full stack where the next call begins.
+        // A loop is stopped at its head, which is the line above. A run with a full stack is stopped where the next call begins.
         let lines = if name.starts_with("loop") { line - 1..=line } else { line..=line };
         let expected = |text: &str| lines.clone().any(|line| text.contains(&format!("({file}:{line})")));
         let is_right = match name.starts_with("recursion") {
