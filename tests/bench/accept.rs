@@ -60,7 +60,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The maximum of any log: the next 4 KiB of a preallocated file, each synced before the next.
+/// Returns the highest rate that any log could reach: it writes a preallocated file in blocks of 4 KiB, and syncs each before the next.
 fn syncs_per_second(folder: &Path) -> anyhow::Result<f64> {
     const PAGES: u64 = 1_024;
     let file = File::create(folder.join("raw"))?;

@@ -28,9 +28,9 @@ const RATE: u32 = 200;
 const TIME: Duration = Duration::from_secs(3);
 /// The default of `limits.body_bytes_max`.
 const BODY_BYTES: usize = 8 << 20;
-/// Connections of an attacker that needs no processor time.
+/// Number of connections of an attack that needs no processor time of the attacker.
 const CONNECTIONS: usize = 64;
-/// Callers that send large bodies, each its next one after the previous answer.
+/// Number of callers that send large bodies. Each sends its next body after the previous answer.
 const CALLERS: usize = 4;
 /// Pause between two plugin files.
 const FILE_GAP: Duration = Duration::from_millis(200);
@@ -133,7 +133,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
                 break;
             }
         }
-        // The others are measured anyway.
+        // If a flood ends the engine, the other floods are still measured.
         let ratio = if engine.server.has_ended() { "THE ENGINE ENDED".to_owned() } else { beside.against(&quiet).to_string() };
         let peak = format!("{:.0}", engine.server.peak_mb());
         table.row([name.to_owned(), quiet.to_string(), beside.to_string(), ratio, "≤ 3".to_owned(), answers.to_string(), peak]);
@@ -151,8 +151,8 @@ fn note(counter: &Counter) {
 
 /// A running flood.
 ///
-/// It has a thread of low priority: an attacker brings processors, and this measures what the engine does about the flood, not
-/// what the attacker's work takes from the engine and the healthy publisher.
+/// It runs on a thread of low priority. A real attacker has its own processors, so its work must not take processor time from the
+/// engine and the healthy publisher.
 struct Flooding {
     stop: oneshot::Sender<()>,
     thread: thread::JoinHandle<()>,
@@ -170,7 +170,7 @@ impl Flooding {
             let _ = rustix::process::nice(10);
             runtime.block_on(async {
                 let _tasks = begin(&flood, address, &plugins, &answers);
-                // A flood ends when no task awaits its end any more.
+                // Leaving this block drops the tasks, which ends the flood.
                 let _ = stopped.await;
             });
         });
@@ -178,7 +178,7 @@ impl Flooding {
     }
 
     async fn end(self) -> anyhow::Result<()> {
-        // It may have panicked, which joining shows.
+        // The flood may have ended by a panic. Then sending fails, and joining shows the panic.
         let _ = self.stop.send(());
         let ended = tokio::task::spawn_blocking(|| self.thread.join()).await?;
         ended.map_err(|_| anyhow::anyhow!("a flood panicked"))
@@ -316,7 +316,7 @@ fn unsigned(mut number: usize) -> Vec<u8> {
     }
 }
 
-/// The same of a signed one that is not negative.
+/// A signed number of WebAssembly (LEB128) that is not negative.
 fn signed(number: usize) -> Vec<u8> {
     let mut bytes = unsigned(number);
     if let Some(last) = bytes.last_mut()

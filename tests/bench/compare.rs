@@ -14,10 +14,10 @@ use super::{
 
 /// Number of recorded runs.
 const RUNS: usize = 100_000;
-/// Ends the filling on a machine that is too slow.
+/// Maximum time for recording the runs, for a slow machine.
 const FILL_MAX: Duration = Duration::from_secs(300);
 const RATE: u32 = 200;
-/// Time of one measurement of the running load. A comparison beside it starts again when it has ended.
+/// Time of one measurement of the running load. A comparison that ends earlier is started again.
 const TIME: Duration = Duration::from_secs(8);
 /// Events of one measurement of throughput.
 const EVENTS: usize = 20_000;

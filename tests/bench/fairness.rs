@@ -64,7 +64,8 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without breakers, which would pause the hanging endpoints: only the slots of each endpoint protect the healthy one.
+/// Measures without breakers, which would pause the hanging endpoints. Only the limit of concurrent webhooks per endpoint protects
+/// the healthy one.
 pub async fn run_backlog(place: &Place) -> anyhow::Result<()> {
     let folder = place.fresh()?;
     let engine = Engine::start(folder.path(), &[])?;

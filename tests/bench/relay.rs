@@ -28,7 +28,7 @@ use super::order::{DispatchNote, Order};
 
 /// Maximum connections to the receiver, as many as the engine has to one endpoint.
 const SENDS_AT_ONCE: usize = 64;
-/// Maximum number of accepted, undelivered events. Beyond it callers wait; without a limit the backlog would be measured.
+/// Maximum number of accepted, undelivered events. Beyond it callers wait. Without a limit, latencies would only show the length of the backlog.
 const IN_HAND_MAX: usize = 8_192;
 /// Maximum number of events in one transaction.
 const BATCH_MAX: usize = 1_000;

@@ -1,6 +1,6 @@
 //! The part of HTTP/1.1 that the load and the sink need: whole messages with a length, one after another on a kept connection.
 //!
-//! Written by hand because it shares the processors with what is measured: every microsecond here is missing there.
+//! Written by hand because it shares the processors with the measured program: every microsecond spent here slows that program down.
 
 use std::io;
 

@@ -230,7 +230,7 @@ async fn calls_that_change_nothing_cannot_fill_the_trail() {
         let items = trail["items"].as_array().expect("items");
         items.iter().all(|entry| entry["status"].is_number()) && items.len() == 13
     };
-    let trail = engine.wait("/v1/audit", "ten refusals of one action, and everything else", is_whole).await;
+    let trail = engine.wait("/v1/audit", "the trail has ten refusals of one action, and all other entries", is_whole).await;
     let count = |action: &str, status: u16| {
         let items = trail["items"].as_array().expect("items");
         items.iter().filter(|entry| entry["action"] == action && entry["status"] == status).count()
@@ -363,9 +363,13 @@ async fn every_change_is_in_the_audit_trail() {
     assert_eq!(updates["items"][0]["status"], 422);
     let rest = engine.get(&format!("/v1/audit?action=endpoint.update&cursor={}", updates["next"].as_str().unwrap())).await;
     assert_eq!((rest["items"].as_array().unwrap().len(), &rest["items"][0]["status"]), (1, &json!(200)));
-    assert_eq!(rest["items"][0]["members"], json!(["title"]), "the names of what it sets");
+    assert_eq!(rest["items"][0]["members"], json!(["title"]), "an update lists the members that it sets");
     assert_eq!(engine.get("/v1/audit?until=2020-01-01T00:00:00Z").await["items"], json!([]));
-    assert_eq!(get_with(&engine, reader["key"].as_str().unwrap(), "/v1/audit").await.0, 403, "not for every reader");
+    assert_eq!(
+        get_with(&engine, reader["key"].as_str().unwrap(), "/v1/audit").await.0,
+        403,
+        "a key of the role read cannot read the trail"
+    );
     let (listed, said) = cli(&engine, &["audit", "--since", "1h", "--action", "endpoint.delete"]);
     assert!(listed && said.lines().count() == 1 && said.contains("\tadmin\tendpoint.delete\tcrm\t204"), "{said}");
 }
@@ -381,17 +385,22 @@ async fn every_started_change_is_in_the_trail() {
     );
     stream.write_all(request.as_bytes()).unwrap();
     let begun = |trail: &Value| trail["items"][0]["action"] == "endpoint.create" && trail["items"][0]["status"].is_null();
-    engine.wait("/v1/audit", "it is recorded before it is made", begun).await;
+    engine.wait("/v1/audit", "the change is recorded before it is made", begun).await;
     engine.kill();
     engine.launch();
-    assert!(begun(&engine.get("/v1/audit").await), "without a result: the engine ended in between");
+    assert!(
+        begun(&engine.get("/v1/audit").await),
+        "the entry has no result, because the engine was killed before the change ended"
+    );
     let (_, said) = cli(&engine, &["audit"]);
     assert!(said.contains("the engine stopped"), "{said}");
 
     // The result is recorded even if the caller disconnects.
     let mut stream = TcpStream::connect(engine.url.trim_start_matches("http://")).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
-    engine.wait("/v1/audit", "the next one is recorded", |trail| trail["items"].as_array().unwrap().len() == 2).await;
+    engine.wait("/v1/audit", "the second change is recorded", |trail| trail["items"].as_array().unwrap().len() == 2).await;
     drop(stream);
-    engine.wait("/v1/audit", "and its result", |trail| trail["items"][0]["status"] == 400).await;
+    engine
+        .wait("/v1/audit", "the second change has a result although its caller left", |trail| trail["items"][0]["status"] == 400)
+        .await;
 }

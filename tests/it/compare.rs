@@ -55,7 +55,7 @@ const VARIANTS: [(u32, &str); 40] = [
     (40, "outcome changed from ok to bad-output (unknown_endpoint)"),
 ];
 
-/// What a planted change brings along: the other half of a change, or what follows from it.
+/// Further differences that a variant causes, besides its planted change.
 const ALSO: [(u32, &str); 4] = [
     (4, "event order.big added"),
     (5, "event order.big: body /id changed"),
@@ -200,7 +200,7 @@ async fn a_comparison_follows_new_runs_until_the_candidate_serves() {
     let half = follow(json!({ "candidate": same, "follow": true, "share": 50 })).await;
     let few = follow(json!({ "candidate": same, "follow": true, "last": 5 })).await;
 
-    // Runs of before are not counted. It continues after a restart.
+    // Runs from before the comparison are not counted. The comparison continues after a restart.
     send(&engine, 10..10 + NEW / 2).await;
     engine.wait(&few, "it ends after its last run", |one| one["state"] == "done" && one["report"]["compared"] == 5).await;
     assert!(engine.stop());
@@ -217,7 +217,7 @@ async fn a_comparison_follows_new_runs_until_the_candidate_serves() {
     assert!(counted(&one) < NEW && one["report"]["changes"] == json!([]), "{one:#}");
     assert_eq!(receiver.received().len() as u64, 10 + NEW, "nothing took effect");
 
-    // The candidate serves: its comparison is done. The other candidate would be compared with a version that serves no more.
+    // The comparison of the version that now serves is done. The other comparison ends early, because its serving version was replaced.
     engine.ok("POST", "/v1/plugins/changes/promote", json!({ "version": other })).await;
     let ended = |one: &Value| one["state"] != "running";
     let one = engine.wait(&all, "it ends", ended).await;

@@ -184,9 +184,9 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     }
     engine.ok("DELETE", "/v1/endpoints/gone?force=true", Value::Null).await;
     engine.ok("POST", "/v1/deliveries/retry", json!({ "endpoint": "dead" })).await;
-    engine.wait("/v1/jobs", "the dead are tried again", |page| page["items"][0]["state"] == "done").await;
+    engine.wait("/v1/jobs", "the dead deliveries are retried", |page| page["items"][0]["state"] == "done").await;
     engine
-        .wait("/v1/deliveries?endpoint=dead", "and are dead again", |page| {
+        .wait("/v1/deliveries?endpoint=dead", "the retried deliveries are dead again", |page| {
             page["items"].as_array().unwrap().iter().all(|one| one["state"] == "dead" && one["attempt_count"] == 2)
         })
         .await;
@@ -287,7 +287,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     for one in arrived.iter().filter(|one| one.path == "/burst") {
         names.entry(number(one).unwrap()).or_default().insert(one.header("webhook-id").unwrap().to_owned());
     }
-    assert!(names.values().all(|ids| ids.len() == 1), "under one id each, before the move and after it");
+    assert!(names.values().all(|ids| ids.len() == 1), "a webhook has the same id before and after the move");
     let delivered = |story: &Value| story["deliveries"][0]["state"] == "delivered";
     for event in burst.iter().chain([&flaky]) {
         engine.wait(&format!("/v1/events/{event}"), "it is delivered", delivered).await;
@@ -317,12 +317,15 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     assert_eq!((&repeated["duplicate"], &repeated["event"]), (&json!(true), &json!(order)), "{repeated}");
     let path = source["path"].as_str().expect("the source's address");
     let taken = client().post(format!("{}{path}", engine.url)).json(&json!({ "a": 1 })).send().await.unwrap();
-    assert_eq!(taken.status(), 200, "the source's address is what it was");
+    assert_eq!(taken.status(), 200, "the source's address is unchanged");
     let new = engine.send("order.new", json!({})).await;
     assert!(before.lists["/v1/events"].iter().all(|one| one["event"].as_str().unwrap() < new.as_str()), "new ids are larger");
     let keys = all(&engine, "/v1/keys").await;
     let created = engine.ok("POST", "/v1/keys", json!({ "name": "new", "role": "read" })).await;
-    assert!(keys.iter().all(|one| one["id"] != created["id"]) && KEY != created["key"], "and so do other numbers");
+    assert!(
+        keys.iter().all(|one| one["id"] != created["id"]) && KEY != created["key"],
+        "the id of the new key differs from all earlier ones"
+    );
     println!(
         "ledger: {cuts} cuts, {} rows before the last command, {} events",
         moved["rows_before"],

@@ -78,7 +78,7 @@ async fn a_plugin_may_name_an_endpoint_that_is_being_created() {
     name_an_endpoint_in_the_making(&engine, &engine, |sql| engine.execute_in_store(sql, sql)).await;
 }
 
-/// Returns the line of the guest at which a deed is stopped.
+/// Returns the line of the guest at which a misbehaviour is stopped.
 fn line_of(deed: &str) -> Option<usize> {
     let code = match deed {
         "loop" => "black_box(());",
@@ -845,10 +845,14 @@ async fn versions_change_under_load_and_kills_and_no_event_is_lost() {
         let page = engine.get(&format!("/v1/events?type=job.created&limit=200{cursor}")).await;
         for item in page["items"].as_array().unwrap() {
             let story = engine.settled(item["event"].as_str().unwrap()).await;
-            let [run] = &story["runs"].as_array().unwrap()[..] else { panic!("one run each: {story:#}") };
+            let [run] = &story["runs"].as_array().unwrap()[..] else { panic!("not exactly one run: {story:#}") };
             assert_eq!(run["outcome"], "ok", "{run:#}");
             let delivery = story["deliveries"][0]["id"].as_str().expect("a webhook");
-            let digit = versions.iter().position(|version| run["version"] == *version.as_str()).expect("one of both").to_string();
+            let digit = versions
+                .iter()
+                .position(|version| run["version"] == *version.as_str())
+                .expect("one of the two versions")
+                .to_string();
             assert_eq!(sent[delivery], Some(digit.as_str()), "the effect is that of the version that the run names: {story:#}");
             *ran.entry(run["version"].as_str().unwrap().to_owned()).or_default() += 1;
         }
@@ -894,7 +898,7 @@ async fn a_disabled_plugin_matches_nothing_and_its_runs_wait() {
     receiver.wait_for("it runs again", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"job":2}"#)).await;
 }
 
-/// What lets a held plugin run again.
+/// How a held plugin is released.
 #[derive(Clone, Copy)]
 enum Release {
     Enable,
@@ -964,9 +968,9 @@ async fn hold_and_release(release: Release) {
     engine.all_run().await;
     let all = receiver.received();
     let ids: BTreeSet<_> = all.iter().map(|one| one.header("webhook-id").unwrap().to_owned()).collect();
-    assert_eq!(ids.len(), 2 * held + 3, "each once, with the report");
-    // The runs were executed in the order of their events, nearly: two threads ran the events at first, and a run whose state was changed
-    // meanwhile runs again. Each shows how many came before it.
+    assert_eq!(ids.len(), 2 * held + 3, "every event was sent once to each of its endpoints");
+    // The runs were executed nearly in the order of their events. Two threads ran the events at first, and a run whose state was
+    // changed meanwhile runs again. `x-place` is the number of runs before it.
     let (mut places, mut late) = (Vec::<usize>::new(), 0);
     for one in all.iter().filter(|one| one.path == "/" && one.header("x-place").is_some()) {
         let place: usize = one.header("x-place").unwrap().parse().expect("a number");
@@ -975,7 +979,7 @@ async fn hold_and_release(release: Release) {
         places.push(place);
     }
     places.sort_unstable();
-    assert_eq!(places, (0..held).collect::<Vec<_>>(), "each once");
+    assert_eq!(places, (0..held).collect::<Vec<_>>(), "each held event ran once");
     assert!(late <= held / 50, "oldest first: {late} of {held} were out of order");
 }
 

@@ -46,16 +46,18 @@ type Make = fn(usize) -> Vec<u8>;
 pub fn json_bodies(bytes: usize) -> impl Iterator<Item = Body> {
     const EVENT: &str = r#"{"type":"worst.case","#;
     let makes: [(&str, Make); 24] = [
-        ("null members", |bytes| filled(bytes, EVENT, ",", "}", |n| format!("\"m{n:06}\":null"))),
-        ("null members of one name", |bytes| filled(bytes, EVENT, ",", "}", same("\"m\":null"))),
-        ("members", |bytes| filled(bytes, EVENT, ",", "}", |n| format!("\"m{n:06}\":1"))),
-        ("members with escaped names", |bytes| filled(bytes, EVENT, ",", "}", |n| format!("\"\\u0061{n:06}\":null"))),
-        ("a long name", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"", "", "\":1}", same("x"))),
+        ("an event with very many null members", |bytes| filled(bytes, EVENT, ",", "}", |n| format!("\"m{n:06}\":null"))),
+        ("an event with one null member repeated", |bytes| filled(bytes, EVENT, ",", "}", same("\"m\":null"))),
+        ("an event with very many members", |bytes| filled(bytes, EVENT, ",", "}", |n| format!("\"m{n:06}\":1"))),
+        ("an event with members of escaped names", |bytes| filled(bytes, EVENT, ",", "}", |n| format!("\"\\u0061{n:06}\":null"))),
+        ("an event with a long member name", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"", "", "\":1}", same("x"))),
         ("data of zeros", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"data\":[", ",", "]}", same("0"))),
         ("data of whole floats", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"data\":[", ",", "]}", same("1.0"))),
         ("data of empty objects", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"data\":[", ",", "]}", same("{}"))),
         ("data of empty texts", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"data\":[", ",", "]}", same("\"\""))),
-        ("data of members", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"data\":{", ",", "}}", |n| format!("\"{n:06}\":0"))),
+        ("data with very many members", |bytes| {
+            filled(bytes, "{\"type\":\"worst.case\",\"data\":{", ",", "}}", |n| format!("\"{n:06}\":0"))
+        }),
         ("deep lists in data", |bytes| nested(bytes, "{\"type\":\"worst.case\",\"data\":", "[", "]", "}")),
         ("deep objects in data", |bytes| nested(bytes, "{\"type\":\"worst.case\",\"data\":", "{\"a\":", "}", "}")),
         ("deep lists", |bytes| nested(bytes, "", "[", "]", "")),
@@ -65,13 +67,13 @@ pub fn json_bodies(bytes: usize) -> impl Iterator<Item = Body> {
         ("a list of whole floats in a member", |bytes| filled(bytes, "{\"a\":[", ",", "]}", same("1.0"))),
         ("a batch of small events", |bytes| filled(bytes, "[", ",", "]", same("{\"type\":\"a\"}"))),
         ("a batch of empty objects", |bytes| filled(bytes, "[", ",", "]", same("{}"))),
-        ("escapes", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"subject\":\"", "", "\"}", same("\\u0041"))),
-        ("digits", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"n\":", "", "}", same("1"))),
-        ("base64", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"data_base64\":\"", "", "\"}", same("AAAA"))),
-        ("base64 that is bad at its end", |bytes| {
+        ("a subject of escapes", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"subject\":\"", "", "\"}", same("\\u0041"))),
+        ("a number of very many digits", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"n\":", "", "}", same("1"))),
+        ("data in base64", |bytes| filled(bytes, "{\"type\":\"worst.case\",\"data_base64\":\"", "", "\"}", same("AAAA"))),
+        ("data in base64 that is invalid at its end", |bytes| {
             filled(bytes, "{\"type\":\"worst.case\",\"data_base64\":\"", "", "!\"}", same("AAAA"))
         }),
-        ("spaces", |bytes| filled(bytes, "", "", "{}", same(" "))),
+        ("spaces before an empty object", |bytes| filled(bytes, "", "", "{}", same(" "))),
     ];
     makes.into_iter().map(move |(name, make)| Body { name: name.to_owned(), kind: "application/json", bytes: make(bytes) })
 }
@@ -79,14 +81,14 @@ pub fn json_bodies(bytes: usize) -> impl Iterator<Item = Body> {
 pub fn forms(bytes: usize) -> impl Iterator<Item = Body> {
     let makes: [(&str, Make); 9] = [
         ("fields without a value", |bytes| filled(bytes, "", "&", "", same("a"))),
-        ("one field", |bytes| filled(bytes, "a=", "", "", same("a"))),
-        ("fields", |bytes| filled(bytes, "", "&", "", |n| format!("{n}="))),
-        ("fields within each other", |bytes| filled(bytes, "", "&", "", |n| format!("{n:05x}{}=", "[a]".repeat(63)))),
-        ("fields within each other without an end", |bytes| filled(bytes, "a", "", "=", same("[a]"))),
-        ("lists", |bytes| filled(bytes, "", "&", "", same("a[]="))),
+        ("one field with a long value", |bytes| filled(bytes, "a=", "", "", same("a"))),
+        ("fields with different names", |bytes| filled(bytes, "", "&", "", |n| format!("{n}="))),
+        ("fields with deeply nested names", |bytes| filled(bytes, "", "&", "", |n| format!("{n:05x}{}=", "[a]".repeat(63)))),
+        ("one endlessly nested name", |bytes| filled(bytes, "a", "", "=", same("[a]"))),
+        ("one long list", |bytes| filled(bytes, "", "&", "", same("a[]="))),
         ("lists in lists", |bytes| filled(bytes, "", "&", "", |n| format!("a{n}[][][]="))),
         ("numbered members", |bytes| filled(bytes, "", "&", "", |n| format!("a[{n}]="))),
-        ("escapes", |bytes| filled(bytes, "", "&", "", |n| format!("%41{n}=%41"))),
+        ("fields of escapes", |bytes| filled(bytes, "", "&", "", |n| format!("%41{n}=%41"))),
     ];
     makes.into_iter().map(move |(name, make)| Body {
         name: format!("form, {name}"),

@@ -33,7 +33,7 @@ use crate::{
     wire::{ChangeView, ComparisonView, CostView, PageView, PercentilesView, ReportView, SampleView},
 };
 
-/// Default numbers of runs to compare.
+/// Default number of recorded runs to compare.
 const LAST: u64 = 10_000;
 
 /// What to compare with the serving version.

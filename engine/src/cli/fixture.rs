@@ -165,7 +165,7 @@ impl Fixture {
         text
     }
 
-    /// Replaces values. The body of a request repeats the data, so its values are replaced too.
+    /// Replaces values. The body of a source's request repeats the data, so the whole body is masked if the data changes.
     pub fn masked(&self, masks: &Masks, style: Style) -> Self {
         let mut masked = self.clone();
         let event = &mut masked.event;

@@ -23,14 +23,14 @@ const KEEPER: &str = r#"folder="$1"; shift; "$@" & pid=$!; trap '' INT TERM; cat
 pub struct PostgresServer {
     folder: PathBuf,
     programs: PathBuf,
-    /// The start of every command of the server, which refuses to run as root.
+    /// The words before every command: they run it as another user, because the server refuses to run as root.
     as_owner: Vec<String>,
-    /// One per start. Each waits for the end of this process, and then removes the folder.
+    /// One shell per start of the server. It waits for the end of this process, and then removes the folder.
     keepers: Vec<Child>,
     databases: AtomicU32,
     /// Certificates offered so far.
     identities: AtomicU32,
-    /// Of its socket's name, and of this machine's address if it listens there.
+    /// The port in the name of its socket; also its TCP port if it listens on 127.0.0.1.
     port: u16,
 }
 

@@ -155,7 +155,7 @@ pub async fn receive(
             watches.refund(charge);
             Ok(response)
         }
-        // If the engine cannot accept events at the moment, the sender is not the cause.
+        // The engine caused this refusal, so it does not count against the sender.
         Err(No(_, problem)) if problem.is_ours() => {
             watches.refund(charge);
             Err(problem)
