@@ -18,7 +18,7 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
     let ledger = Ledger::new(EVENTS_MAX);
     let mut engine = Engine::start(folder.path(), &[("bench-plugin", &plugin)])?;
     engine.endpoint("receiver", &sink(&ledger).await?, &[]).await?;
-    // Only webhooks of the plugin to `receiver` are counted; the others are only served.
+    // Only webhooks of the plugin to `receiver` are counted. The other endpoints only add load.
     let uncounted = Ledger::new(0);
     engine.endpoint("second", &sink(&uncounted).await?, &["order.*"]).await?;
     engine.endpoint("dead", &refused().await?, &["order.*"]).await?;

@@ -263,7 +263,7 @@ async fn a_key_expires_and_shows_when_it_was_used() {
         if status != 200 {
             break (status, answer);
         }
-        assert!(std::time::Instant::now() < until, "it does not expire");
+        assert!(std::time::Instant::now() < until, "the key does not expire");
     };
     assert_eq!((refused.0, &refused.1["code"]), (401, &json!("key_expired")), "{}", refused.1);
     assert!(refused.1["detail"].as_str().unwrap().starts_with("the key \"short\" expired at 2"), "{}", refused.1);
@@ -310,7 +310,7 @@ async fn an_expired_admin_key_does_not_count_as_the_last_one() {
     let only = keys["items"][0]["id"].as_str().unwrap().to_owned();
     let fading = json!({ "name": "fading", "role": "admin", "expires": "1ms" });
     engine.ok("POST", "/v1/keys", fading).await;
-    engine.wait("/v1/keys", "it has expired", |keys| keys["items"][1]["expired"] == true).await;
+    engine.wait("/v1/keys", "the admin key has expired", |keys| keys["items"][1]["expired"] == true).await;
     let (status, answer) = engine.call("DELETE", &format!("/v1/keys/{only}"), Value::Null).await;
     assert_eq!((status, &answer["code"]), (409, &json!("conflict")), "{answer}");
     assert!(engine.stop());

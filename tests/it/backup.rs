@@ -101,7 +101,7 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
     // It sends like the original: the secret is decrypted with the separately stored master key.
     let last = ids.last().unwrap().clone();
     let story = restored
-        .wait(&format!("/v1/events/{last}"), "it is delivered", |story| story["deliveries"][0]["state"] == "delivered")
+        .wait(&format!("/v1/events/{last}"), "the webhook is delivered", |story| story["deliveries"][0]["state"] == "delivered")
         .await;
     let delivery = story["deliveries"][0]["id"].as_str().unwrap();
     let sent = receiver.received().into_iter().find(|one| one.header("webhook-id") == Some(delivery)).expect("it arrived");
@@ -143,7 +143,11 @@ async fn a_check_needs_a_stopped_engine_and_names_damage() {
     // A backup is one file, in which damage must be visible.
     let copy = engine.data_folder().parent().unwrap().join("copy.db");
     let copied = engine.command().args(["backup", "copy.db", "--data", "data"]).output().unwrap();
-    assert!(copied.status.success() && text(&copied).contains("50 events"), "also while no engine runs: {}", text(&copied));
+    assert!(
+        copied.status.success() && text(&copied).contains("50 events"),
+        "the backup also works while no engine runs: {}",
+        text(&copied)
+    );
     let key = engine.data_folder().parent().unwrap().join("key");
     fs::rename(engine.data_folder().join("master.key"), &key).unwrap();
     restore(&engine, &copy, &key);

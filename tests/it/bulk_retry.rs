@@ -81,7 +81,7 @@ async fn a_job_continues_after_a_kill_and_retries_each_delivery_once() {
     for one in receiver.received().iter().skip(failed) {
         *times.entry(one.header("webhook-id").unwrap().to_owned()).or_default() += 1;
     }
-    assert_eq!(times.len(), MANY, "each arrives under its own id");
+    assert_eq!(times.len(), MANY, "each webhook arrives under its own id");
     // Only webhooks in flight when the engine was killed, or received but not yet recorded, may arrive twice.
     let doubled = times.values().filter(|times| **times > 1).count();
     assert!(doubled <= 512 && times.values().all(|times| *times <= 2), "{doubled} arrived more than once");
@@ -100,7 +100,7 @@ async fn retries_nothing_for_a_disabled_endpoint() {
     endpoint(&engine, "crm", &receiver).await;
     engine.send("crm.x", json!({})).await;
     let dead = engine.wait("/v1/deliveries?state=dead", "the delivery is dead", |page| page["items"] != json!([])).await;
-    engine.wait("/v1/endpoints/crm", "it is disabled", |crm| crm["state"] == "disabled").await;
+    engine.wait("/v1/endpoints/crm", "the endpoint is disabled", |crm| crm["state"] == "disabled").await;
     let delivery = dead["items"][0]["id"].as_str().unwrap();
     for (path, body) in [
         (format!("/v1/deliveries/{delivery}/retry"), Value::Null),
@@ -120,7 +120,7 @@ async fn retries_nothing_for_a_disabled_endpoint() {
     engine.ok("POST", "/v1/endpoints/crm/resume", Value::Null).await;
     let (code, said) = retry(&["--dead", "--endpoint", "crm", "--reason", "gone", "--type", "crm.*", "--since", "1h", "--yes"]);
     assert!(code == Some(0) && said.contains("done  1 webhook due again"), "{said}");
-    engine.wait("/v1/deliveries?state=delivered", "it arrives", |page| page["items"][0]["id"] == delivery).await;
+    engine.wait("/v1/deliveries?state=delivered", "the retried webhook arrives", |page| page["items"][0]["id"] == delivery).await;
     assert_eq!(receiver.received().len(), 2);
 }
 

@@ -216,7 +216,7 @@ async fn a_caller_beyond_the_limit_of_busy_connections_gets_an_answer() {
     // A body that ends is accepted; the others are dropped, and every caller can connect again.
     let body = r#"{"type":"a.b","data":"0123456789012345678901234"}"#;
     let body = format!("{body:<50}");
-    all[0].write_all(body.as_bytes()).await.expect("it is still open");
+    all[0].write_all(body.as_bytes()).await.expect("the connection is still open");
     let mut answer = [0; 12];
     all[0].read_exact(&mut answer).await.expect("an answer");
     assert_eq!(&answer, b"HTTP/1.1 202");
@@ -260,7 +260,7 @@ async fn endless_bodies_time_out_and_free_their_memory() {
                 String::from_utf8_lossy(&all[..length]).into_owned()
             };
             tokio::select! {
-                answer = tokio::time::timeout(DEADLINE, answer) => answer.expect("given up in time"),
+                answer = tokio::time::timeout(DEADLINE, answer) => answer.expect("the engine gives up a slow body in time"),
                 () = drip => unreachable!("it drips until it is answered"),
             }
         });
@@ -269,7 +269,7 @@ async fn endless_bodies_time_out_and_free_their_memory() {
     let grown = engine.memory_kib().saturating_sub(memory);
     assert!(grown < 64 << 10, "slow bodies took {grown} KiB");
     while let Some(answer) = slow.join_next().await {
-        let answer = answer.expect("it was answered");
+        let answer = answer.expect("a caller with a slow body gets an answer");
         assert_eq!(status(&answer), 408, "{answer}");
     }
 
@@ -335,7 +335,7 @@ async fn the_engine_recovers_when_files_run_out() {
     }
     let until = Instant::now() + DEADLINE;
     while !engine.log().contains("connection could not be accepted") {
-        assert!(Instant::now() < until, "it never ran out of files: {} are open", engine.open_files());
+        assert!(Instant::now() < until, "the engine never ran out of files: {} are open", engine.open_files());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Silent connections make room for those with requests.
@@ -343,7 +343,7 @@ async fn the_engine_recovers_when_files_run_out() {
     wait_until_left(&engine, files).await;
     engine.send("good.one", json!({})).await;
     let said = engine.log().matches("connection could not be accepted").count();
-    assert!(said <= 200, "it waits between two tries instead of spinning: {said} lines");
+    assert!(said <= 200, "the engine waits between two tries to accept a connection: {said} lines");
 }
 
 /// Malformed or oversized requests. None causes an internal error, and none becomes an event.
@@ -532,7 +532,7 @@ async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
         stalled.push(takes_nothing(to).await);
     }
     // The drain limit would be an hour.
-    assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it got the stop signal"), "it exits with 0");
+    assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it got the stop signal"), "the engine exits with 0");
 }
 
 /// Requests an event over a connection with small buffers, and reads only the status of the answer.
@@ -559,9 +559,9 @@ async fn large_answers_that_are_not_taken_hold_bounded_memory() {
     }
     let answered = |with: &str| callers.iter().filter(|(_, status)| status.ends_with(with)).count();
     assert_eq!((answered("200"), answered("503")), (16, CALLERS - 16), "128 MiB are sixteen such answers");
-    assert_eq!(engine.get("/v1/events").await["items"][0]["event"], json!(event), "small answers need no room");
+    assert_eq!(engine.get("/v1/events").await["items"][0]["event"], json!(event), "small answers need no reserved memory");
     drop(callers);
-    engine.wait(&format!("/v1/events/{event}"), "there is room again", |story| story["type"] == "a.b").await;
+    engine.wait(&format!("/v1/events/{event}"), "a large answer fits into memory again", |story| story["type"] == "a.b").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,7 +112,7 @@ async fn retrying_endpoint(engine: &Engine, receiver: &Receiver) {
 async fn each_is_tried_when_due_and_once(receiver: &Receiver, deliveries: usize) {
     let twice = |all: &[Received]| by_id(all).values().filter(|tries| tries.len() >= 2).count() == deliveries;
     let all = receiver.wait_for("every delivery is tried again", DEADLINE, twice).await;
-    assert_eq!(all.len(), 2 * deliveries, "none is sent once more");
+    assert_eq!(all.len(), 2 * deliveries, "no delivery is sent a third time");
     for tries in by_id(&all).values() {
         let waited = tries[1].arrived - tries[0].arrived;
         assert!(waited >= RETRY_LEAST, "a retry due after {RETRY:?} came after {waited:?}");
@@ -145,11 +145,11 @@ async fn a_clock_step_while_the_engine_runs_changes_no_retry() {
         each_is_tried_when_due_and_once(&retrying, sent).await;
         slow.wait_for_count(sent, DEADLINE).await;
         let none = |page: &Value| page["items"] == json!([]);
-        engine.wait("/v1/deliveries?state=pending", "nothing waits", none).await;
-        engine.wait("/v1/deliveries?state=retrying", "nothing waits", none).await;
+        engine.wait("/v1/deliveries?state=pending", "no delivery waits", none).await;
+        engine.wait("/v1/deliveries?state=retrying", "no delivery waits", none).await;
     }
     let taken = slow.received();
-    assert_eq!((taken.len(), by_id(&taken).len()), (sent, sent), "each was sent once");
+    assert_eq!((taken.len(), by_id(&taken).len()), (sent, sent), "each webhook was sent once");
     for one in &taken {
         let headers: HeaderMap =
             one.headers.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect();
@@ -171,7 +171,7 @@ async fn a_clock_step_across_a_restart_changes_no_retry() {
         }
         sent += WAITING;
         engine
-            .wait("/v1/deliveries?state=retrying", "all wait for their retry", |page| {
+            .wait("/v1/deliveries?state=retrying", "all deliveries wait for their retry", |page| {
                 page["items"].as_array().unwrap().len() == WAITING
             })
             .await;
@@ -180,7 +180,7 @@ async fn a_clock_step_across_a_restart_changes_no_retry() {
         engine.launch();
         assert!(reads(&engine, step).await, "the clock is set by {step} s");
         each_is_tried_when_due_and_once(&retrying, sent).await;
-        engine.wait("/v1/deliveries?state=retrying", "nothing waits", |page| page["items"] == json!([])).await;
+        engine.wait("/v1/deliveries?state=retrying", "no delivery waits", |page| page["items"] == json!([])).await;
     }
 }
 
@@ -199,7 +199,7 @@ async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
         engine.send("job.created", json!({ "job": job })).await;
     }
     engine
-        .wait("/v1/deliveries?state=retrying", "all wait for their retry", |page| {
+        .wait("/v1/deliveries?state=retrying", "all deliveries wait for their retry", |page| {
             page["items"].as_array().unwrap().len() == WAITING
         })
         .await;
@@ -211,7 +211,7 @@ async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
     assert!(reads(&engine, years).await, "the clock has fallen back");
     let twice = |all: &[Received]| by_id(all).values().filter(|tries| tries.len() >= 2).count() == WAITING;
     let all = retrying.wait_for("every delivery is tried again", DEADLINE, twice).await;
-    assert_eq!(all.len(), 2 * WAITING, "none is sent once more");
+    assert_eq!(all.len(), 2 * WAITING, "no delivery is sent a third time");
 
     // The API shows the wall clock, not the steady clock.
     let refusing = Receiver::answering(|_| Answer::status(503)).await;
@@ -219,7 +219,9 @@ async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
     engine.ok("POST", "/v1/endpoints", endpoint).await;
     engine.send("last.one", json!({})).await;
     let page = engine
-        .wait("/v1/deliveries?state=retrying", "one waits for its retry", |page| page["items"].as_array().unwrap().len() == 1)
+        .wait("/v1/deliveries?state=retrying", "one delivery waits for its retry", |page| {
+            page["items"].as_array().unwrap().len() == 1
+        })
         .await;
     let due: jiff::Timestamp = page["items"][0]["due"].as_str().expect("a time").parse().expect("RFC 3339");
     let ahead = due.as_second() - jiff::Timestamp::now().as_second() - years;

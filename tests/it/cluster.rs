@@ -208,7 +208,7 @@ async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
         .await;
     let node = &cluster.nodes[0];
     for state in ["pending", "retrying"] {
-        node.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
+        node.wait(&format!("/v1/deliveries?state={state}"), "no delivery waits", |page| page["items"] == json!([])).await;
     }
     node.wait("/v1/events?state=waiting", "every event is run", |page| page["items"] == json!([])).await;
     assert_eq!(node.get("/v1/deliveries?state=dead").await["items"], json!([]), "no delivery is dead");
@@ -266,12 +266,12 @@ async fn order_and_rate_hold_across_nodes() {
         good.map(|one| body(one)["data"]["number"].as_u64().unwrap()).collect()
     };
     let all = receiver
-        .wait_for("all of them arrive on both ways", LONG, |all| {
+        .wait_for("every event arrives at both endpoints", LONG, |all| {
             ["/ordered", "/slow"].iter().all(|path| delivered(path, all).into_iter().collect::<BTreeSet<_>>().len() == EVENTS)
         })
         .await;
     let order = delivered("/ordered", &all);
-    assert!(order.is_sorted(), "in the order of their acceptance: {order:?}");
+    assert!(order.is_sorted(), "webhooks arrive in the order in which their events were accepted: {order:?}");
     let times: Vec<Instant> = all.iter().filter(|one| one.path == "/slow").map(|one| one.arrived).collect();
     let took = times[times.len() - 1].duration_since(times[0]);
     // A tenth of a second's webhooks may arrive at once.
@@ -290,17 +290,19 @@ async fn api_nodes_and_work_nodes_cooperate() {
     }
     receiver.wait_for_count(20, DEADLINE).await;
     let (status, _) = work.call("POST", "/v1/events", json!({ "type": "a", "data": {} })).await;
-    assert_eq!(status, 404, "a node that works takes no calls");
-    assert_eq!(work.call("GET", "/readyz", Value::Null).await.0, 200, "but it reports its state");
+    assert_eq!(status, 404, "a work node answers no calls of the API");
+    assert_eq!(work.call("GET", "/readyz", Value::Null).await.0, 200, "a work node answers /readyz");
     let nodes = api.get("/v1/nodes").await;
     let roles: BTreeSet<&str> = nodes["items"].as_array().unwrap().iter().map(|node| node["role"].as_str().unwrap()).collect();
     assert_eq!(roles, ["api", "work"].into());
     let listed = api.command().args(["node", "list"]).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert!(listed.contains("work") && listed.contains("api"), "{listed}");
-    assert!(cluster.nodes[1].stop(), "it exits with 0");
+    assert!(cluster.nodes[1].stop(), "the engine exits with 0");
     cluster.nodes[0]
-        .wait("/v1/nodes", "it is no longer listed", |page| page["items"].as_array().is_some_and(|all| all.len() == 1))
+        .wait("/v1/nodes", "the stopped node is no longer listed", |page| {
+            page["items"].as_array().is_some_and(|all| all.len() == 1)
+        })
         .await;
 }
 
@@ -323,7 +325,7 @@ async fn an_event_on_one_node_sees_earlier_changes_on_another() {
     }
     two.all_run().await;
     let pending = two.get("/v1/deliveries?state=pending&limit=100").await;
-    assert_eq!(pending["items"].as_array().map(Vec::len), Some(ROUNDS), "each waits for its endpoint: {pending}");
+    assert_eq!(pending["items"].as_array().map(Vec::len), Some(ROUNDS), "each delivery waits for its endpoint: {pending}");
     assert_eq!(receiver.received().len(), ROUNDS);
 
     let execute_in_store = |sql: &str| drop(cluster.server.ask(&cluster.database, sql).expect("the database does it"));

@@ -202,7 +202,9 @@ async fn a_comparison_follows_new_runs_until_the_candidate_serves() {
 
     // Runs from before the comparison are not counted. The comparison continues after a restart.
     send(&engine, 10..10 + NEW / 2).await;
-    engine.wait(&few, "it ends after its last run", |one| one["state"] == "done" && one["report"]["compared"] == 5).await;
+    engine
+        .wait(&few, "the comparison ends after its last run", |one| one["state"] == "done" && one["report"]["compared"] == 5)
+        .await;
     assert!(engine.stop());
     engine.launch();
     send(&engine, 10 + NEW / 2..10 + NEW).await;
@@ -220,9 +222,9 @@ async fn a_comparison_follows_new_runs_until_the_candidate_serves() {
     // The comparison of the version that now serves is done. The other comparison ends early, because its serving version was replaced.
     engine.ok("POST", "/v1/plugins/changes/promote", json!({ "version": other })).await;
     let ended = |one: &Value| one["state"] != "running";
-    let one = engine.wait(&all, "it ends", ended).await;
+    let one = engine.wait(&all, "the comparison ends", ended).await;
     assert_eq!((&one["state"], &one["problem"]), (&json!("done"), &Value::Null), "{one:#}");
-    let one = engine.wait(&half, "it ends", ended).await;
+    let one = engine.wait(&half, "the comparison ends", ended).await;
     assert!(one["problem"].as_str().is_some_and(|text| text.contains("another version serves now")), "{one:#}");
 }
 
@@ -242,13 +244,13 @@ async fn a_following_comparison_is_watched_listed_and_cancelled() {
         let runtime = tokio::runtime::Handle::current();
         tokio::task::block_in_place(|| {
             runtime.block_on(async {
-                engine.wait("/v1/comparisons", "it is listed", |page| page["items"][0]["state"] == "running").await;
+                engine.wait("/v1/comparisons", "the comparison is listed", |page| page["items"][0]["state"] == "running").await;
                 for id in 0..3 {
                     engine.send("order.created", json!({ "id": id, "total": 1, "country": "IT" })).await;
                 }
             });
         });
-        watched.join().expect("it ends")
+        watched.join().expect("the command ends")
     });
     assert_eq!(watched.0, Some(0), "{}", watched.1);
     assert!(watched.1.contains("3 runs: 3 same, 0 differ") && watched.1.contains("follows new runs"), "{}", watched.1);
@@ -277,7 +279,7 @@ async fn a_following_comparison_is_watched_listed_and_cancelled() {
 async fn the_command_prints_the_report_and_a_gate_fails() {
     let (engine, _receiver) = engine_with_recorded_runs().await;
     let file = engine.plugin_folder().parent().expect("a folder").join("candidate.wasm");
-    std::fs::write(&file, variant(26)).expect("it is written");
+    std::fs::write(&file, variant(26)).expect("the file of the candidate is written");
     let run = |arguments: &[&str]| {
         let all = [&["plugin", "compare", "changes", "--candidate", file.to_str().expect("text")], arguments].concat();
         let output = engine.command().args(all).output().expect("the program runs");

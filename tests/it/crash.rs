@@ -80,7 +80,7 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
 
     // Wait for the last records, then read the store.
     for state in ["pending", "retrying"] {
-        engine.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
+        engine.wait(&format!("/v1/deliveries?state={state}"), "no delivery waits", |page| page["items"] == json!([])).await;
     }
     engine.wait("/v1/events?state=waiting", "every event is run", |page| page["items"] == json!([])).await;
     let dead = engine.get("/v1/deliveries?state=dead").await;

@@ -135,7 +135,7 @@ async fn pages_work_without_script() {
     let (receiver, works) = breakable().await;
     engine.endpoint("crm", &receiver.url("/"), &["order.*"]).await;
     let event = engine.send("order.created", json!({ "total": 7 })).await;
-    engine.wait(&format!("/v1/events/{event}"), "it failed once", |story| story["state"] == "retrying").await;
+    engine.wait(&format!("/v1/events/{event}"), "the webhook failed once", |story| story["state"] == "retrying").await;
     let browser = Browser::start_without_script().await;
     sign_in(&browser, &engine).await;
     open(&browser, &engine, "/events").await;
@@ -145,7 +145,7 @@ async fn pages_work_without_script() {
     works.store(true, Ordering::Relaxed);
     browser.click("#story form[action$='/retry'] button").await;
     browser.wait_for("#story", "sent again").await;
-    engine.wait(&format!("/v1/events/{event}"), "it is delivered", |story| story["state"] == "delivered").await;
+    engine.wait(&format!("/v1/events/{event}"), "the webhook is delivered", |story| story["state"] == "delivered").await;
     browser.close().await;
 }
 

@@ -75,7 +75,7 @@ async fn a_full_disk_refuses_loses_nothing_and_recovers() {
     assert_eq!(status, 503, "{ready}");
 
     std::fs::remove_file(&ballast).unwrap();
-    engine.wait("/readyz", "it recovers automatically", |ready| ready["ready"] == true).await;
+    engine.wait("/readyz", "the engine recovers automatically", |ready| ready["ready"] == true).await;
     engine.send("a.b", json!({})).await;
     receiver.wait_for_count(accepted + 1, DEADLINE).await;
 }
@@ -142,14 +142,14 @@ async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
     engine.get("/v1/endpoints/crm").await;
 
     broken.end();
-    engine.wait("/readyz", "it recovers automatically", |ready| ready["ready"] == true).await;
+    engine.wait("/readyz", "the engine recovers automatically", |ready| ready["ready"] == true).await;
     engine.send("a.b", json!({})).await;
     accepted += 1;
     let ids =
         |all: &[Received]| all.iter().filter_map(|one| one.header("webhook-id").map(str::to_owned)).collect::<BTreeSet<_>>();
     receiver.wait_for("every accepted event is delivered", DEADLINE, |all| ids(all).len() >= accepted).await;
     for state in ["pending", "retrying"] {
-        engine.wait(&format!("/v1/deliveries?state={state}"), "nothing waits", |page| page["items"] == json!([])).await;
+        engine.wait(&format!("/v1/deliveries?state={state}"), "no delivery waits", |page| page["items"] == json!([])).await;
     }
     let mut events = 0;
     let mut cursor = String::new();

@@ -92,7 +92,7 @@ async fn a_failing_receiver_is_tried_again_under_the_same_id() {
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
 
     let story = engine
-        .wait(&format!("/v1/events/{event}"), "it is delivered", |story| story["deliveries"][0]["state"] == "delivered")
+        .wait(&format!("/v1/events/{event}"), "the webhook is delivered", |story| story["deliveries"][0]["state"] == "delivered")
         .await;
     let attempts = story["deliveries"][0]["attempts"].as_array().unwrap();
     let statuses: Vec<_> = attempts.iter().map(|attempt| attempt["status"].as_u64().unwrap()).collect();
@@ -112,7 +112,7 @@ async fn a_receiver_that_answers_410_is_disabled_and_can_be_resumed() {
     let receiver = Receiver::sequence(vec![Answer::status(410), Answer::status(200)]).await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
     engine.send("a.b", json!({})).await;
-    engine.wait("/v1/endpoints/crm", "it is disabled", |endpoint| endpoint["disabled_reason"] == "gone").await;
+    engine.wait("/v1/endpoints/crm", "the endpoint is disabled", |endpoint| endpoint["disabled_reason"] == "gone").await;
 
     let event = engine.send("a.c", json!({})).await;
     let story = engine.settled(&event).await;
@@ -196,7 +196,7 @@ async fn a_stop_finishes_work_in_flight() {
         engine.send("a.b", json!({ "job": job })).await;
     }
     receiver.wait_for("some are under way", DEADLINE, |received| !received.is_empty()).await;
-    assert!(engine.stop(), "it exits with 0: {}", engine.log());
+    assert!(engine.stop(), "the engine exits with 0: {}", engine.log());
     engine.launch();
     engine
         .wait("/v1/deliveries?state=delivered&limit=100", "all are delivered", |page| {
@@ -207,5 +207,5 @@ async fn a_stop_finishes_work_in_flight() {
     ids.sort();
     let sent = ids.len();
     ids.dedup();
-    assert_eq!((ids.len(), sent), (50, 50), "each was sent once");
+    assert_eq!((ids.len(), sent), (50, 50), "each webhook was sent once");
 }

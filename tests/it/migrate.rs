@@ -200,7 +200,9 @@ async fn a_store_moves_to_postgres_and_continues_there() {
 
     // Unfinished items: a waiting run, a delivery that is being retried, and a burst in between.
     let flaky = engine.send("flaky.x", json!({})).await;
-    engine.wait(&format!("/v1/events/{flaky}"), "it fails", |story| story["deliveries"][0]["state"] == "retrying").await;
+    engine
+        .wait(&format!("/v1/events/{flaky}"), "the delivery fails", |story| story["deliveries"][0]["state"] == "retrying")
+        .await;
     let running = migrate(&engine, "postgres://missing@127.0.0.1:1/none").output().unwrap();
     let said = text(&running);
     assert!(
@@ -277,7 +279,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     works.store(true, Ordering::SeqCst);
     let number = |one: &Received| serde_json::from_slice::<Value>(&one.body).expect("JSON")["data"]["number"].as_u64();
     let arrived = receiver
-        .wait_for("all of the burst arrives", DEADLINE, |all| {
+        .wait_for("every event of the burst arrives", DEADLINE, |all| {
             let numbers: std::collections::BTreeSet<_> =
                 all.iter().filter(|one| one.path == "/burst").filter_map(number).collect();
             numbers.len() == BURST
@@ -290,7 +292,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     assert!(names.values().all(|ids| ids.len() == 1), "a webhook has the same id before and after the move");
     let delivered = |story: &Value| story["deliveries"][0]["state"] == "delivered";
     for event in burst.iter().chain([&flaky]) {
-        engine.wait(&format!("/v1/events/{event}"), "it is delivered", delivered).await;
+        engine.wait(&format!("/v1/events/{event}"), "the webhook is delivered", delivered).await;
     }
     engine.wait(&format!("/v1/events/{waits}"), "the waiting run has continued", delivered).await;
     engine.send("job.audit", json!({})).await;
@@ -302,7 +304,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     endpoint(&engine, "reciever", json!([]), json!(["0s"])).await;
     engine.wait(&format!("/v1/events/{typo}"), "the parked run has found its endpoint", delivered).await;
     engine
-        .wait(&format!("/v1/events/{order}"), "all but the dead one is delivered", |story| {
+        .wait(&format!("/v1/events/{order}"), "every delivery except the dead one is delivered", |story| {
             let all = story["deliveries"].as_array().unwrap();
             all.len() == 5
                 && all.iter().all(|one| (one["state"] == "dead") == (one["endpoint_name"] == "dead") && one["due"].is_null())

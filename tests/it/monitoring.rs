@@ -294,7 +294,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
 
     let story = engine.get(&format!("/v1/events/{event}")).await;
     assert_eq!(story["attributes"]["traceparent"], format!("00-{TRACE}-{CALLER}-01"), "{story:#}");
-    assert!(engine.stop(), "it exits with 0, with the last spans sent");
+    assert!(engine.stop(), "the engine exits with 0 and has sent its last spans");
     let all = spans(&collector);
     let mine: Vec<_> = all.iter().filter(|span| hex(&span.trace_id) == TRACE).collect();
     let named = |name: &str| -> Vec<&&Span> { mine.iter().filter(|span| span.name == name).collect() };
@@ -366,8 +366,8 @@ async fn the_log_has_each_failure_once_and_no_secret() {
     let bad = engine.send("bad.one", json!({ "card": "body-s3cret" })).await;
     let unreachable = engine.send("gone.one", json!({ "card": "body-s3cret" })).await;
     let dead = |story: &Value| story["deliveries"][0]["state"] == "dead";
-    engine.wait(&format!("/v1/events/{bad}"), "it is given up", dead).await;
-    engine.wait(&format!("/v1/events/{unreachable}"), "it is given up", dead).await;
+    engine.wait(&format!("/v1/events/{bad}"), "the delivery is dead", dead).await;
+    engine.wait(&format!("/v1/events/{unreachable}"), "the delivery is dead", dead).await;
     for deed in ["fail", "panic", "typo"] {
         let event = engine.send(&format!("mischief.{deed}"), json!({ "card": "body-s3cret" })).await;
         engine.settled(&event).await;

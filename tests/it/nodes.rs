@@ -46,9 +46,9 @@ async fn have_it_look(node: &Engine) {
         items.iter().any(|node| node["answers"] == true && said_of(node, "noise.wasm").is_some())
     };
     node.write_plugin("noise.wasm", b"noise");
-    node.wait("/v1/nodes", "it has scanned its folder", reported).await;
+    node.wait("/v1/nodes", "the node has scanned its folder", reported).await;
     std::fs::remove_file(node.plugin_folder().join("noise.wasm")).unwrap();
-    node.wait("/v1/nodes", "it has scanned its folder again", |page| !reported(page)).await;
+    node.wait("/v1/nodes", "the node has scanned its folder again", |page| !reported(page)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +136,11 @@ async fn nodes_with_different_files_agree_on_one_version() {
     let swaps = |node: &Engine| node.log().matches("plugin serves").count();
     // The first node served its own file, then that of the second node, then this one again after its restart. The second node
     // served that of the first, then this one again after its restart, then its own.
-    assert_eq!((swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])), (3, 3), "one replacement for each change");
+    assert_eq!(
+        (swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])),
+        (3, 3),
+        "the serving version was replaced once for each change"
+    );
 
     // Writing the old file again brings it back.
     cluster.nodes[0].write_plugin("ledger.wasm", &first);
@@ -169,7 +173,7 @@ async fn nodes_report_plugins_that_are_not_ready() {
     cluster.join(&[], &[("INNESCO_NODE_ROLE", "work"), ("INNESCO_LIMITS_PLUGIN_BYTES_MAX", "1KiB")]).await;
     let [api, work] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let page = api
-        .wait("/v1/nodes", "one node cannot load it, and reports that", |page| {
+        .wait("/v1/nodes", "one node cannot load the plugin, and reports that", |page| {
             let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
             items.iter().any(|node| said_of(node, "ledger").is_some_and(|said| !said["error"].is_null()))
         })

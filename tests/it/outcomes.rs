@@ -30,7 +30,7 @@ async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
     }
     for number in 0..PLUGINS {
         let path = format!("/v1/plugins/large-{number}");
-        engine.wait(&path, "it serves", |plugin| plugin["state"] == "serving").await;
+        engine.wait(&path, "the plugin serves", |plugin| plugin["state"] == "serving").await;
     }
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;

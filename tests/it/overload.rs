@@ -76,7 +76,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
     slow.end();
     let until = Instant::now() + DEADLINE;
     while post(&engine, &json!({ "type": "a.b" })).await.0 != 202 {
-        assert!(Instant::now() < until, "it recovers automatically");
+        assert!(Instant::now() < until, "the engine recovers automatically");
     }
     receiver.wait_for_count(taken + 1, DEADLINE).await;
 }
@@ -85,7 +85,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
 async fn a_full_backlog_refuses_new_events_until_it_shrinks() {
     let engine = Engine::start_set(&[("INNESCO_LIMITS_BACKLOG_MAX", "300")]);
     engine.write_plugin("busy.wasm", &guests::build("busy", "busy", &["a.*"]));
-    engine.wait("/v1/plugins/busy", "it serves", |plugin| plugin["state"] == "serving").await;
+    engine.wait("/v1/plugins/busy", "the plugin serves", |plugin| plugin["state"] == "serving").await;
     let receiver = Receiver::answering(|_| Answer::status(200)).await;
     engine.endpoint("crm", &receiver.url("/"), &["a.*"]).await;
     let list = json!(vec![json!({ "type": "a.b" }); 1_000]);
@@ -94,7 +94,7 @@ async fn a_full_backlog_refuses_new_events_until_it_shrinks() {
     assert!(detail.contains("more than 300 events wait to be run (limits.backlog_max)"), "{detail}");
     let until = Instant::now() + DEADLINE;
     while post(&engine, &json!({ "type": "a.c" })).await.0 != 202 {
-        assert!(Instant::now() < until, "it recovers automatically");
+        assert!(Instant::now() < until, "the engine recovers automatically");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     receiver.wait_for_count(lists * 1_000 + 1, DEADLINE).await;

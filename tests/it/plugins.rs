@@ -161,7 +161,7 @@ async fn files_that_are_not_plugins_are_explained_and_harmless() {
 
     // The rest of the half-copied file arrives.
     std::fs::write(engine.plugin_folder().join("half.wasm"), &good).unwrap();
-    engine.wait("/v1/plugins/mischief", "it serves", |plugin| plugin["state"] == "serving").await;
+    engine.wait("/v1/plugins/mischief", "the plugin serves", |plugin| plugin["state"] == "serving").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,7 +270,7 @@ async fn an_emptied_folder_removes_nothing_and_a_removed_plugin_stays_removed() 
     assert_eq!(engine.get("/v1/plugins").await["items"], json!([]), "a known file that is found at start changes nothing");
     assert!(engine.log().contains("plugin file is not used"), "{}", engine.log());
     engine.drop_in("ledger");
-    engine.wait("/v1/plugins/ledger", "it is back", |plugin| plugin["state"] == "serving").await;
+    engine.wait("/v1/plugins/ledger", "the removed plugin serves again", |plugin| plugin["state"] == "serving").await;
     let trail = engine.get("/v1/audit?action=plugin.version").await;
     let version = innesco::domain::plugin::Digest::of(&crates::wasm("ledger")).to_string();
     let members: Vec<_> = trail["items"].as_array().unwrap().iter().map(|entry| entry["members"][0].clone()).collect();
@@ -301,7 +301,9 @@ async fn a_version_is_pushed_promoted_and_rolled_back() {
     assert_eq!(engine.get("/v1/plugins").await["items"][0]["state"], "candidate");
     assert_eq!(engine.get("/v1/plugins/router").await["state"], "candidate");
     let event = engine.send("job.created", json!({})).await;
-    engine.wait(&format!("/v1/events/{event}"), "it matches no event", |story| story["state"] == "unrouted").await;
+    engine
+        .wait(&format!("/v1/events/{event}"), "the disabled plugin matches no event", |story| story["state"] == "unrouted")
+        .await;
     let serving = engine.ok("POST", "/v1/plugins/router/promote", Value::Null).await;
     assert_eq!((&serving["version"], &serving["state"]), (&json!(one), &json!("serving")));
     assert_eq!(push(&engine, "router", second.clone()).await.1["state"], "serving");
@@ -502,7 +504,7 @@ async fn broken_files_cost_no_event() {
     };
     let all = receiver.wait_for("every job arrives", DEADLINE, |all| jobs(all).len() >= sent).await;
     assert_eq!(jobs(&all), (0..sent as u64).map(|number| Some(number * 7)).collect(), "no event is lost or invented");
-    assert_eq!(engine.pid(), pid, "it is the same process");
+    assert_eq!(engine.pid(), pid, "the engine was not restarted");
     let peak = engine.memory_peak_kib() >> 10;
     eprintln!("{files} files, {sent} events in {:?}; all {} arrived; most memory {peak} MiB", began.elapsed(), jobs(&all).len());
 }
@@ -546,7 +548,7 @@ async fn a_file_that_is_too_complex_is_refused_and_tried_again_only_on_request()
     // When touched, it is tried again and recorded again.
     let file = std::fs::File::options().write(true).open(engine.plugin_folder().join("heavy.wasm")).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-    engine.until("it is tried again", || record().is_some_and(|again| Some(again) != first)).await;
+    engine.until("the touched file is tried again", || record().is_some_and(|again| Some(again) != first)).await;
 }
 
 /// Waits until a plugin is served from this file.
@@ -627,7 +629,9 @@ async fn a_file_of_the_same_length_and_time_is_another_version() {
         std::fs::File::options().write(true).open(&draft).unwrap().set_modified(time).unwrap();
         std::fs::rename(&draft, engine.plugin_folder().join("one.wasm")).unwrap();
         let version = innesco::domain::plugin::Digest::of(bytes).to_string();
-        engine.wait("/v1/plugins/one", "it serves", |plugin| plugin["version"] == version && plugin["state"] == "serving").await;
+        engine
+            .wait("/v1/plugins/one", "the plugin serves", |plugin| plugin["version"] == version && plugin["state"] == "serving")
+            .await;
     }
 }
 
@@ -661,7 +665,9 @@ async fn follows_links_only_inside_the_folder_and_a_pipe_blocks_nothing() {
         }
         let version = innesco::domain::plugin::Digest::of(&bytes).to_string();
         engine
-            .wait("/v1/plugins/mounted", "it serves", |plugin| plugin["version"] == version && plugin["state"] == "serving")
+            .wait("/v1/plugins/mounted", "the plugin serves", |plugin| {
+                plugin["version"] == version && plugin["state"] == "serving"
+            })
             .await;
     }
 }
@@ -674,7 +680,7 @@ async fn a_file_that_could_not_be_read_is_tried_again() {
     let inner = folder.join("inner");
     std::fs::create_dir(&inner).unwrap();
     std::os::unix::fs::symlink("inner/one.wasm", folder.join("one.wasm")).unwrap();
-    engine.wait("/v1/plugins", "it cannot be read", |list| refused(list).contains_key("one")).await;
+    engine.wait("/v1/plugins", "the file cannot be read", |list| refused(list).contains_key("one")).await;
     // The watched folder itself shows no change.
     std::fs::write(inner.join("one.wasm"), named("one")).unwrap();
     serves_from(&engine, "one", "one.wasm").await;
@@ -693,7 +699,7 @@ async fn settings_are_checked_numbered_and_wait_for_their_plugin() {
     // Before the plugin exists, its settings are unknown.
     engine.ok("PUT", CONFIG, json!({ "threshold": 500, "treshold": "1" })).await;
     engine.drop_in("order-router");
-    engine.wait("/v1/plugins/order-router", "it serves", |plugin| plugin["state"] == "serving").await;
+    engine.wait("/v1/plugins/order-router", "the plugin serves", |plugin| plugin["state"] == "serving").await;
     let view = engine.get(CONFIG).await;
     assert_eq!((&view["revision"], &view["config"]["threshold"]), (&json!(1), &json!("500")));
     assert_eq!(view["problems"][0]["pointer"], "/treshold");
@@ -895,7 +901,7 @@ async fn a_disabled_plugin_matches_nothing_and_its_runs_wait() {
     engine.ok("POST", "/v1/plugins/ledger/enable", Value::Null).await;
     engine.wait(&format!("/v1/events/{event}"), "its run continues", |story| !story["runs"][0]["outcome"].is_null()).await;
     engine.send("job.created", json!({ "job": 2 })).await;
-    receiver.wait_for("it runs again", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"job":2}"#)).await;
+    receiver.wait_for("the enabled plugin runs again", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"job":2}"#)).await;
 }
 
 /// How a held plugin is released.
@@ -927,7 +933,7 @@ async fn hold_and_release(release: Release) {
         let event = engine.send("mischief.panic", json!({})).await;
         engine.settled(&event).await;
     }
-    engine.wait("/v1/plugins/mischief", "it is held", |plugin| plugin["state"] == "held").await;
+    engine.wait("/v1/plugins/mischief", "the plugin is held", |plugin| plugin["state"] == "held").await;
     let notices = receiver.wait_for("the report", DEADLINE, |all| all.iter().any(|one| one.path == "/ops")).await;
     let data = |one: &Received| serde_json::from_slice::<Value>(&one.body).expect("JSON")["data"].clone();
     let notice = data(notices.iter().find(|one| one.path == "/ops").unwrap());

@@ -17,7 +17,7 @@ async fn endpoint(engine: &Engine, name: &str, url: &str, timeout: &str) {
 
 async fn first_attempt(engine: &Engine, event: &str) -> Value {
     let story = engine
-        .wait(&format!("/v1/events/{event}"), "there is an attempt", |story| {
+        .wait(&format!("/v1/events/{event}"), "an attempt is recorded", |story| {
             story["deliveries"][0]["attempts"].as_array().is_some_and(|attempts| !attempts.is_empty())
         })
         .await;

@@ -51,7 +51,9 @@ async fn an_update_of_a_wrong_url_costs_no_webhook() {
     wrong_url(&engine, &receiver).await;
     engine.ok("POST", "/v1/events", json!(vec![json!({ "type": "order.created", "data": {} }); MANY])).await;
     let path = format!("/v1/deliveries?state=retrying&limit={MANY}");
-    engine.wait(&path, "all wait for their next try", |page| page["items"].as_array().map(Vec::len) == Some(MANY)).await;
+    engine
+        .wait(&path, "all deliveries wait for their next attempt", |page| page["items"].as_array().map(Vec::len) == Some(MANY))
+        .await;
     let first = ids(&engine, "retrying").await;
 
     let said = done(&engine, &["endpoint", "update", "crm", &receiver.url("/right"), "--title", "The CRM"]);
@@ -68,7 +70,7 @@ async fn an_update_of_a_wrong_url_costs_no_webhook() {
         .filter(|request| request.path == "/right")
         .map(|request| request.header("webhook-id").unwrap().to_owned())
         .collect();
-    assert_eq!(right.len(), MANY, "each arrives once");
+    assert_eq!(right.len(), MANY, "each webhook arrives once");
     assert_eq!(right.into_iter().collect::<BTreeSet<_>>(), first, "under its first id");
     let one = first.iter().next().unwrap();
     let (code, said) = run(&engine, &["delivery", "retry", one]);
@@ -82,11 +84,11 @@ async fn a_resume_sends_waiting_deliveries_at_once() {
     let receiver = receiver().await;
     wrong_url(&engine, &receiver).await;
     engine.send("order.created", json!({})).await;
-    engine.wait("/v1/deliveries?state=retrying", "it waits", |page| page["items"] != json!([])).await;
+    engine.wait("/v1/deliveries?state=retrying", "the webhook waits", |page| page["items"] != json!([])).await;
     done(&engine, &["endpoint", "pause", "crm"]);
     done(&engine, &["endpoint", "update", "crm", &receiver.url("/right")]);
     done(&engine, &["endpoint", "resume", "crm"]);
-    engine.wait("/v1/deliveries?state=delivered", "it is delivered", |page| page["items"] != json!([])).await;
+    engine.wait("/v1/deliveries?state=delivered", "the webhook is delivered", |page| page["items"] != json!([])).await;
     assert_eq!(receiver.received().len(), 2);
 }
 
@@ -206,13 +208,13 @@ async fn the_requests_of_a_delivery_are_shown() {
     });
     engine.ok("POST", "/v1/endpoints", endpoint).await;
     let event = engine.send("order.created", json!({ "id": 7, "note": "é".repeat(40_000) })).await;
-    let page = engine.wait("/v1/deliveries?state=retrying", "it waits", |page| page["items"] != json!([])).await;
+    let page = engine.wait("/v1/deliveries?state=retrying", "the webhook waits", |page| page["items"] != json!([])).await;
     let delivery = page["items"][0]["id"].as_str().unwrap().to_owned();
     let right = receiver.url("/right");
     done(&engine, &["endpoint", "update", "crm", &right, "--envelope", "standard"]);
     done(&engine, &["delivery", "retry", &delivery]);
     let path = format!("/v1/deliveries/{delivery}");
-    let story = engine.wait(&path, "it is delivered", |story| story["state"] == "delivered").await;
+    let story = engine.wait(&path, "the webhook is delivered", |story| story["state"] == "delivered").await;
 
     let received = receiver.received();
     let attempts = story["attempts"].as_array().unwrap();

@@ -28,7 +28,9 @@ async fn serve(engine: &Engine, guest: &str) -> String {
     let bytes = guests::build(guest, "router", &["mischief.*"]);
     let version = innesco::domain::plugin::Digest::of(&bytes).to_string();
     engine.write_plugin("router.wasm", &bytes);
-    engine.wait("/v1/plugins/router", "it serves", |plugin| plugin["state"] == "serving" && plugin["version"] == version).await;
+    engine
+        .wait("/v1/plugins/router", "the plugin serves", |plugin| plugin["state"] == "serving" && plugin["version"] == version)
+        .await;
     version
 }
 
@@ -76,7 +78,7 @@ async fn a_failed_run_is_retried_with_the_repaired_plugin_and_nothing_else_is_re
     let (good, repaired) = by_plugin(&received);
     assert_eq!((good.len(), repaired.len()), (1, 1));
     assert_ne!(good[0].header("webhook-id"), repaired[0].header("webhook-id"));
-    let run = engine.wait(&format!("/v1/runs/{run}"), "it is done", |run| run["state"] == "done").await;
+    let run = engine.wait(&format!("/v1/runs/{run}"), "the run is done", |run| run["state"] == "done").await;
     assert_eq!((&run["outcome"], &run["tries"], &run["version"]), (&json!("ok"), &json!(2), &json!(version)));
     let story = engine.get(&path).await;
     assert_eq!(run_of(&story, "mischief")["tries"], 1);
@@ -183,7 +185,7 @@ async fn unrouted_events_are_replayed_once_an_endpoint_subscribes() {
     assert!(done && said.contains("done  3 events due again"), "{said}");
     receiver.wait_for_count(3, DEADLINE).await;
     for event in &wanted {
-        engine.wait(&format!("/v1/events/{event}"), "it is routed", |story| story["state"] != "unrouted").await;
+        engine.wait(&format!("/v1/events/{event}"), "the replayed event is routed", |story| story["state"] != "unrouted").await;
     }
     assert_eq!(engine.get(&format!("/v1/events/{other}")).await["state"], "unrouted");
     assert!(cli(&engine, &["event", "replay", &other, "--yes"]).0);

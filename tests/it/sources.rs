@@ -432,7 +432,7 @@ async fn a_flood_of_bad_requests_is_limited_and_blocks_no_other_caller() {
     assert!(statuses.len() >= 30 && statuses[..statuses.len() - 1].iter().all(|status| *status == 401), "{statuses:?}");
     assert_eq!(sent("192.0.2.1", "a-secret-of-theirs").await.status, 200, "another caller");
     assert_eq!(sent("203.0.113.1", "a-secret-of-theirs").await.status, 200, "a right proof is accepted from there as well");
-    assert_eq!(sent("203.0.113.1", "guess").await.status, 429, "and wrong requests are still limited");
+    assert_eq!(sent("203.0.113.1", "guess").await.status, 429, "wrong requests from the flooding address are still limited");
     let github = source(&engine, "github", "github", json!({ "secret": "a-secret-of-theirs" })).await;
     let signed = async |key: &str| {
         let signature = format!("sha256={}", hex(&mac(key, b"{}")));

@@ -21,7 +21,7 @@ async fn an_event_with_a_retried_delivery_is_retrying_and_shows_the_count() {
     engine.ok("POST", "/v1/endpoints", endpoint).await;
     let event = engine.send("order.created", json!({ "id": 7 })).await;
     let path = format!("/v1/events/{event}");
-    let story = engine.wait(&path, "one arrives, one is retried", |story| {
+    let story = engine.wait(&path, "one webhook arrives, one is retried", |story| {
         story["state"] == "retrying" && story["parts"]["deliveries"]["delivered"] == 1
     });
     let deliveries = &story.await["parts"]["deliveries"];
@@ -60,12 +60,14 @@ async fn an_event_is_waiting_while_its_run_waits_for_its_next_try() {
     let listed = engine.get("/v1/events?state=waiting&type=job.created").await;
     assert_eq!(listed["items"][0]["event"], json!(event));
     let repair = engine.send("job.repaired", json!({})).await;
-    let done = engine.wait(&format!("/v1/events/{repair}"), "it has run", |story| story["state"] == "nothing-sent").await;
+    let done = engine
+        .wait(&format!("/v1/events/{repair}"), "the repairing event has run", |story| story["state"] == "nothing-sent")
+        .await;
     assert_eq!(done["parts"]["deliveries"]["total"], 0);
     // Its next try may have been sooner; then there is nothing to retry.
     let run = story["runs"][0]["id"].as_str().expect("an id");
     let (status, answer) = engine.call("POST", &format!("/v1/runs/{run}/retry"), Value::Null).await;
     assert!([202, 409].contains(&status), "{answer}");
     receiver.wait_for_count(1, DEADLINE).await;
-    engine.wait(&path, "it is delivered", |story| story["state"] == "delivered").await;
+    engine.wait(&path, "the webhook is delivered", |story| story["state"] == "delivered").await;
 }

@@ -89,7 +89,7 @@ async fn an_open_stream_ends_with_its_key_and_delays_no_stop() {
     let mut stays = Stream::open(&engine, "").await;
     engine.ok("DELETE", &format!("/v1/keys/{}", key["id"].as_str().expect("an id")), Value::Null).await;
     let ending = async { while revoked.more().await {} };
-    tokio::time::timeout(DEADLINE, ending).await.expect("it ends");
+    tokio::time::timeout(DEADLINE, ending).await.expect("the stream ends");
     assert!(stays.more().await, "a pulse");
     assert!(engine.stop(), "{}", engine.log());
     while stays.more().await {}

@@ -209,7 +209,11 @@ async fn a_disabled_subscription_resumes_when_requested_again() {
     let (status, again) = tool.subscribe(&receiver.url("/"), "order.*").await;
     assert_eq!((status, id(&again), &again["state"]), (200, id(&made), &json!("active")));
     engine.send("order.created", json!("afterwards")).await;
-    receiver.wait_for("it is sent to again", DEADLINE, |all| all.iter().any(|one| one.text().contains("afterwards"))).await;
+    receiver
+        .wait_for("the resumed subscription receives events", DEADLINE, |all| {
+            all.iter().any(|one| one.text().contains("afterwards"))
+        })
+        .await;
 
     // A subscription that a person paused stays paused.
     engine.ok("POST", &format!("/v1/endpoints/{name}/disable"), Value::Null).await;
@@ -271,7 +275,11 @@ async fn a_key_sees_and_deletes_only_its_own_subscriptions() {
         let never =
             other.call(method, "/v1/subscriptions/ep_0000000", Value::Null).await.1["detail"].as_str().unwrap().to_owned();
         assert_eq!((status, &problem["code"]), (404, &json!("not_found")), "{method}: {problem}");
-        assert_eq!(problem["detail"], json!(never.replace("ep_0000000", id(&made))), "as of one that never existed");
+        assert_eq!(
+            problem["detail"],
+            json!(never.replace("ep_0000000", id(&made))),
+            "another key gets the same answer as for a subscription that never existed"
+        );
     }
     let listed = async |program: &Program<'_>| {
         let (status, list) = program.call("GET", "/v1/subscriptions", Value::Null).await;
@@ -346,7 +354,11 @@ async fn a_tool_that_subscribes_endlessly_is_limited_and_leaves_no_more_rows() {
             "{problem}"
         );
     }
-    assert_eq!(tool.call("GET", "/v1/subscriptions", Value::Null).await.0, 200, "it may still read");
+    assert_eq!(
+        tool.call("GET", "/v1/subscriptions", Value::Null).await.0,
+        200,
+        "a limited tool may still read its subscriptions"
+    );
     assert_eq!(other.subscribe(url, "order.*").await.0, 201, "another key has a separate limit");
     let trail = engine.get("/v1/audit?key=one").await;
     assert_eq!(trail["items"].as_array().unwrap().len(), 3, "{trail:#}");
@@ -369,12 +381,12 @@ async fn a_tool_gets_samples_in_the_shape_of_its_webhooks() {
     let samples = samples.as_array().expect("a list").clone();
     assert_eq!((status, samples.len()), (200, 3));
     for (sample, id) in samples.iter().zip([4, 3, 2]) {
-        assert_eq!(sample["data"]["id"], id, "newest first, without the huge one");
+        assert_eq!(sample["data"]["id"], id, "samples are the newest events first, without the huge one");
         assert!(
             received.iter().any(|one| serde_json::from_slice::<Value>(&one.body).unwrap() == *sample),
-            "as it was sent: {sample}"
+            "a sample equals the webhook as it was sent: {sample}"
         );
     }
     assert_eq!(zapier.call("GET", "/v1/subscriptions/samples?event=order%20x", Value::Null).await.0, 400);
-    assert_eq!(zapier.call("GET", "/v1/events", Value::Null).await.0, 403, "it reads no events");
+    assert_eq!(zapier.call("GET", "/v1/events", Value::Null).await.0, 403, "a key of the role subscribe reads no events");
 }

@@ -77,7 +77,7 @@ async fn arrives_in_order(ordered: &str, events: u64, kills: usize) {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
-    assert_eq!(order.len(), all, "none is lost");
+    assert_eq!(order.len(), all, "no event is lost");
     let mut last = BTreeMap::new();
     for (subject, n) in order {
         let key = if ordered == "subject" { subject } else { 0 };
@@ -168,6 +168,6 @@ async fn a_breaker_opens_probes_and_closes() {
     timeline(&receiver.received(), &news.received());
     let dead = engine.get("/v1/deliveries?state=dead&limit=1").await;
     assert_eq!(dead["items"].as_array().map(Vec::len), Some(0), "no delivery is dead");
-    engine.wait("/v1/deliveries?state=retrying&limit=1", "all is delivered", |page| page["items"] == json!([])).await;
-    engine.wait("/v1/deliveries?state=pending&limit=1", "all is delivered", |page| page["items"] == json!([])).await;
+    engine.wait("/v1/deliveries?state=retrying&limit=1", "every delivery is delivered", |page| page["items"] == json!([])).await;
+    engine.wait("/v1/deliveries?state=pending&limit=1", "every delivery is delivered", |page| page["items"] == json!([])).await;
 }

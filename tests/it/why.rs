@@ -26,7 +26,7 @@ fn cli(engine: &Engine, arguments: &[&str]) -> (bool, String) {
 async fn why_names_the_link_that_decided() {
     let engine = Engine::start(&[]);
     engine.write_plugin("router.wasm", &guests::build("trap", "router", &["mischief.*"]));
-    engine.wait("/v1/plugins/router", "it serves", |plugin| plugin["state"] == "serving").await;
+    engine.wait("/v1/plugins/router", "the plugin serves", |plugin| plugin["state"] == "serving").await;
     let receiver = Receiver::answering(|request| Answer::status(if request.path == "/fails" { 500 } else { 200 })).await;
     engine.endpoint("works", &receiver.url("/works"), &["order.*"]).await;
     let narrow =
@@ -41,7 +41,7 @@ async fn why_names_the_link_that_decided() {
 
     let event = engine.send("order.created", json!({ "country": "FR" })).await;
     engine
-        .wait(&format!("/v1/events/{event}"), "one is delivered, two are retried", |story| {
+        .wait(&format!("/v1/events/{event}"), "one webhook is delivered, two are retried", |story| {
             let deliveries = &story["parts"]["deliveries"];
             deliveries["delivered"] == 1 && deliveries["retrying"] == 2
         })
@@ -56,7 +56,7 @@ async fn why_names_the_link_that_decided() {
     // The command that it names changes it.
     engine.ok("POST", "/v1/endpoints/later/resume", Value::Null).await;
     let path = format!("/v1/events/{event}/why?endpoint=later");
-    engine.wait(&path, "it is delivered", |why| why["verdict"] == "delivered").await;
+    engine.wait(&path, "the webhook is delivered", |why| why["verdict"] == "delivered").await;
 
     let broken = engine.send("mischief.nothing", json!({})).await;
     engine.wait(&format!("/v1/events/{broken}"), "the run is parked", |story| story["state"] == "failed").await;
@@ -86,14 +86,15 @@ async fn an_ordered_webhook_waits_behind_the_one_that_why_names() {
     engine.ok("POST", "/v1/endpoints", ordered).await;
     let first = engine.send("entry.made", json!({})).await;
     receiver.wait_for_count(1, DEADLINE).await;
-    let story = engine.wait(&format!("/v1/events/{first}"), "it is retried", |story| story["state"] == "retrying").await;
+    let story =
+        engine.wait(&format!("/v1/events/{first}"), "the first webhook is retried", |story| story["state"] == "retrying").await;
     let before = story["deliveries"][0]["id"].as_str().expect("an id").to_owned();
     let second = engine.send("entry.made", json!({})).await;
     engine.settled(&second).await;
     let path = format!("/v1/events/{second}/why?endpoint=ledger");
-    let why = engine.wait(&path, "it is held back", |why| why["link"] == "order").await;
+    let why = engine.wait(&path, "the second webhook is held back", |why| why["link"] == "order").await;
     assert!(why["reason"].as_str().unwrap().contains(&before), "{why:#}");
     assert_eq!(why["commands"][1], json!(format!("innesco delivery cancel {before}")), "{why:#}");
     engine.ok("POST", &format!("/v1/deliveries/{before}/cancel"), Value::Null).await;
-    engine.wait(&path, "it continues", |why| why["link"] == "schedule").await;
+    engine.wait(&path, "the second webhook continues", |why| why["link"] == "schedule").await;
 }

@@ -482,7 +482,7 @@ mod tests {
         assert!(arrives_now(&mut pieces).await);
         assert_eq!(heavy.free_permits(), all - 1, "the second piece has a permit");
         assert!(!arrives_now(&mut pieces).await, "the sender pauses");
-        assert_eq!(heavy.free_permits(), all, "it waits without a permit");
+        assert_eq!(heavy.free_permits(), all, "a body that waits for its sender holds no permit");
     }
 
     /// A stream of ready pieces; then it continues as `after`.

@@ -558,7 +558,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_at_a_minimum_rate_or_lost() {
-        assert_eq!(end(blocked()), Some(31), "nothing is taken");
+        assert_eq!(end(blocked()), Some(31), "a caller that reads nothing is closed");
         let mut slow = blocked();
         let mut now = 1;
         while end(slow).is_some_and(|end| now < end) {
@@ -584,7 +584,7 @@ mod tests {
         let mut activity = blocked();
         activity.answering = 0;
         assert_eq!(end(activity), Some(31));
-        assert_eq!(activity.spared(secs(1)), None, "a caller has a moment");
+        assert_eq!(activity.spared(secs(1)), None, "a caller that stalls briefly is not evicted");
         assert_eq!(activity.spared(secs(2)), Some((Spared::TakesNoAnswer, secs(1))));
         activity.read(secs(2));
         activity.flushed(secs(30));

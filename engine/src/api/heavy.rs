@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(heavy.run(INLINE_BYTES_MAX, || 7).await.ok(), Some(7), "small bodies need no permit");
         drop(taken);
         assert!(waits.await.unwrap());
-        assert_eq!(heavy.room.available_permits(), WAITING_BYTES_MAX / PIECE, "all room is free afterwards");
+        assert_eq!(heavy.room.available_permits(), WAITING_BYTES_MAX / PIECE, "all memory is free afterwards");
     }
 
     #[tokio::test]

@@ -458,7 +458,7 @@ mod tests {
             line_of(&printer, &news),
             "webhook  → crm  200  12 ms  signature verified\n          {\"text\": \"Order 7 over 1000\"}"
         );
-        assert!(printer.heard.take(&id).is_none(), "it is printed once");
+        assert!(printer.heard.take(&id).is_none(), "a body is printed once");
     }
 
     #[test]
@@ -471,7 +471,7 @@ mod tests {
         assert_eq!((0..ROUTINE_MAX + 5).filter(|_| room.has_for(&good)).count(), ROUTINE_MAX);
         assert!(!room.has_for(&accepted));
         assert!(room.has_for(&bad));
-        assert!(!room.has_for(&StreamView::Missed { count: 7 }), "it is only counted");
+        assert!(!room.has_for(&StreamView::Missed { count: 7 }), "a fact above the limit is only counted");
         assert_eq!(room.counted().unwrap(), "and 1 event, 5 runs, 7 other facts more");
         assert_eq!(Room::default().counted(), None);
     }

@@ -476,8 +476,10 @@ pub(super) mod tests {
         let _checks = ask(&resolver, (0..100).map(|n| format!("c{n}.slow.example")), Purpose::Checking);
         let share = LIMITS.sending.domain_threads + LIMITS.checking.domain_threads;
         server.swallowed(share).await;
-        until("all to wait", || server.waiting() == (500 - LIMITS.sending.domain_threads, 100 - LIMITS.checking.domain_threads))
-            .await;
+        until("all names to wait for a thread", || {
+            server.waiting() == (500 - LIMITS.sending.domain_threads, 100 - LIMITS.checking.domain_threads)
+        })
+        .await;
         for purpose in [Purpose::Sending, Purpose::Checking] {
             assert_eq!(resolver.resolve("crm.example", purpose).await, Ok(vec![LOOPBACK]));
         }
@@ -490,7 +492,7 @@ pub(super) mod tests {
         let _checks = ask(&resolver, (0..100).map(|n| format!("slow{n}.example")), Purpose::Checking);
         server.swallowed(LIMITS.checking.threads).await;
         let mut check = ask(&resolver, ["crm.example".to_owned()], Purpose::Checking);
-        until("it to wait", || server.shared.table().lookups.contains_key("crm.example")).await;
+        until("the check of crm.example to wait", || server.shared.table().lookups.contains_key("crm.example")).await;
         assert_eq!(resolver.resolve("crm.example", Purpose::Sending).await, Ok(vec![LOOPBACK]));
         assert_eq!(check.join_next().await.unwrap().unwrap(), Ok(vec![LOOPBACK]));
         assert_eq!(server.asked.borrow().iter().filter(|name| *name == "crm.example").count(), 1);
@@ -546,7 +548,7 @@ pub(super) mod tests {
         let (server, resolver) = Swallowing::start();
         let mut asking = ask(&resolver, (0..50).map(|_| "slow.example".to_owned()), Purpose::Sending);
         server.swallowed(1).await;
-        until("all to ask", || server.shared.table().lookups["slow.example"].askers == 50).await;
+        until("50 callers to wait for the same name", || server.shared.table().lookups["slow.example"].askers == 50).await;
         server.answer();
         while let Some(found) = asking.join_next().await {
             assert!(found.unwrap().is_err());

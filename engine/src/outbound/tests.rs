@@ -292,7 +292,7 @@ async fn a_request_that_may_have_arrived_is_not_sent_again() {
             let attempt = send(&outbound, &url).await;
             assert_eq!(attempt.outcome, AttemptOutcome::Reset, "{attempt:?}");
         }
-        assert_eq!(receiver.tally().requests, 10, "one for each attempt");
+        assert_eq!(receiver.tally().requests, 10, "each attempt sends one request");
     }
 }
 
@@ -437,7 +437,7 @@ async fn an_answer_that_comes_before_the_body_was_read_counts_and_nothing_is_sen
                 assert_eq!(attempt.excerpt, "big");
             }
             let requests = if reads == Reads::Head { ROUNDS } else { 2 * ROUNDS };
-            assert_eq!(receiver.tally().requests, requests, "one for each attempt");
+            assert_eq!(receiver.tally().requests, requests, "each attempt sends one request");
         }
     }
 }
@@ -764,7 +764,7 @@ async fn a_hanging_receiver_delays_no_other() {
         let (outbound, url) = (Arc::clone(&outbound), hanging.url("/"));
         waiting.spawn(async move { outbound.send(request(&url, Duration::from_secs(2))).await.outcome });
     }
-    hanging.wait_for("all to hang", GRACE, |tally| tally.requests == 100).await;
+    hanging.wait_for("all 100 requests to hang", GRACE, |tally| tally.requests == 100).await;
     for _ in 0..20 {
         assert!(send(&outbound, &quick.url("/")).await.latency < Duration::from_secs(1));
     }

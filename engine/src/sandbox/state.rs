@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(reads, [("known", 7), ("absent", 0)]);
         assert_eq!(used.writes, [StateWrite { key: "known".into(), value: None, expires_at: None }]);
         let committed = [("known".to_owned(), Some(b"old".to_vec())), ("absent".to_owned(), None)];
-        assert_eq!(recorded.read(), committed, "not the run's own writes");
+        assert_eq!(recorded.read(), committed, "writes of the run are not recorded as reads");
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         let mut state = state(&Limits::default());
         state.get("a").unwrap();
         assert!(!state.take_waited().is_zero());
-        assert!(state.take_waited().is_zero(), "it was already returned");
+        assert!(state.take_waited().is_zero(), "the waited time is returned only once");
         state.waited = Limits::STATE_WAIT + Duration::from_secs(1);
         assert_eq!(state.get("a").unwrap(), None, "a known key needs no source");
         let refused = state.get("b").unwrap_err();

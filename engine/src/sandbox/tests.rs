@@ -173,8 +173,8 @@ fn an_endless_run_is_stopped_in_time_and_others_continue() {
         }
         let (report, took) = slow.join().unwrap();
         assert_eq!(report.result.unwrap_err().outcome, RunOutcome::Deadline);
-        assert!(took >= DEADLINE, "not before its deadline: {took:?}");
-        assert!(took < Duration::from_secs(5), "nor long after it: {took:?}");
+        assert!(took >= DEADLINE, "the run ended before its deadline: {took:?}");
+        assert!(took < Duration::from_secs(5), "the run ended long after its deadline: {took:?}");
     });
 }
 

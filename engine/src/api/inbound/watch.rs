@@ -273,7 +273,7 @@ mod tests {
         if watches.place(source, bad) != watches.place(other, bad) {
             assert!(!floods(other, bad, at(0)));
         }
-        assert!(!floods(source, bad, at(1)), "one more per second");
+        assert!(!floods(source, bad, at(1)), "a limited caller has one more refusal per second");
         let watch = watches.of(source);
         let new = lock(&watch.new).clone();
         assert_eq!((new.refusals.len(), new.refusals[0].detail.as_str(), new.refused), (REFUSALS_MAX, "29", 30));
@@ -289,9 +289,9 @@ mod tests {
         let one_more = watches.charge(source, caller, at(0));
         assert!(one_more.is_flooding);
         watches.refund(one_more);
-        assert!(watches.charge(source, caller, at(0)).is_flooding, "nothing is returned beyond the charges");
+        assert!(watches.charge(source, caller, at(0)).is_flooding, "no more is taken back than was charged");
         under_way.drain(..).for_each(|charge| watches.refund(charge));
-        assert!((0..30).all(|_| !watches.charge(source, caller, at(0)).is_flooding), "all of it is returned");
+        assert!((0..30).all(|_| !watches.charge(source, caller, at(0)).is_flooding), "every charge is taken back");
         assert!(watches.charge(source, caller, at(0)).is_flooding);
     }
 

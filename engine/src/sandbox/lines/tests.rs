@@ -230,7 +230,7 @@ fn endless_debug_information_ends_with_its_budget() {
     let (_, took) = table_of(&endless);
     assert!(took < TOO_LONG, "{took:?}");
     let plugin = Sandbox::in_process().load(&endless, &NoCache).unwrap();
-    assert!(run(&plugin, "unwrap_plain").result.is_err(), "it loads and runs");
+    assert!(run(&plugin, "unwrap_plain").result.is_err(), "a plugin with endless debug information loads and runs");
 }
 
 #[test]
