@@ -1,4 +1,4 @@
-;; Carries three mebibytes of data, as a component does that brings an interpreter along. Good.
+;; Has three mebibytes of data, like a component that contains an interpreter. Well-behaved.
 (module
   (memory (export "memory") 80)
   ;;@bulk

@@ -1,4 +1,4 @@
-;; Takes a fraction of a millisecond of the processor: far from slow enough to be set apart.
+;; Uses a fraction of a millisecond of processor time: far too little for its runs to be deferred.
 (module
   ;;@memory
   ;;@plugin
@@ -7,5 +7,5 @@
     (loop $on
       (local.set $round (i32.add (local.get $round) (i32.const 1)))
       (br_if $on (i32.lt_u (local.get $round) (i32.const 500000))))
-    ;; Nothing is asked for: all of the outcome at 65536 is zero.
+    ;; Returns an empty outcome: all of its bytes at 65536 are zero.
     (i32.const 65536)))

@@ -1,4 +1,4 @@
-;; Sends what the setting "greeting" is; fails without one. Good.
+;; Sends the value of the setting "greeting"; fails if it is not set. Well-behaved.
 (module
   (import "innesco:plugin/config@1.0.0" "get" (func $config (param i32 i32 i32)))
   ;;@memory

@@ -1,4 +1,4 @@
-;; Sends the event's data to the endpoint "receiver". Good.
+;; Sends the event's data to the endpoint "receiver". Well-behaved.
 (module
   ;;@memory
   ;;@plugin

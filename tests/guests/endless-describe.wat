@@ -1,4 +1,4 @@
-;; Never says what it is.
+;; Its `describe` never returns.
 (module
   ;;@memory
   ;;@realloc

@@ -1,4 +1,4 @@
-;; Never ends.
+;; Its `handle` never returns.
 (module
   ;;@memory
   ;;@plugin

@@ -1,4 +1,4 @@
-;; Says that it cannot handle the event, and that a later try may.
+;; Returns a retryable failure.
 (module
   ;;@memory
   ;;@plugin

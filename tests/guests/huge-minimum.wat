@@ -1,4 +1,4 @@
-;; Declares that it starts with four gibibytes.
+;; Declares an initial memory of four gibibytes.
 (module
   (memory (export "memory") 65536)
   ;;@plugin

@@ -1,4 +1,4 @@
-;; Returns one webhook of 250,000 bytes. Good, and as fast as a plugin can be.
+;; Returns one webhook of 250,000 bytes. Well-behaved, and as fast as a plugin can be.
 (module
   (memory (export "memory") 8)
   ;;@plugin

@@ -1,4 +1,4 @@
-;; Takes all the memory that it can get, a mebibyte at a time.
+;; Grows its memory by a mebibyte at a time, until it gets no more.
 (module
   ;;@memory
   ;;@plugin

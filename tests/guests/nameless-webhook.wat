@@ -1,4 +1,4 @@
-;; Asks for a webhook that names no endpoint, as a plugin does that belongs to one.
+;; Returns a webhook that names no endpoint, like a plugin that belongs to an endpoint.
 (module
   ;;@memory
   ;;@plugin

@@ -1,5 +1,5 @@
 ;; world: no-handler
-;; Built with the SDK, without a call of export!.
+;; Built with the SDK, but never calls `export!`.
 (module
   ;;@memory
   ;;@realloc

@@ -1,4 +1,4 @@
-;; Asks for nothing. Good.
+;; Returns an empty outcome. Well-behaved.
 (module
   ;;@memory
   ;;@plugin

@@ -1,5 +1,5 @@
 ;; world: none
-;; A plain module.
+;; A core module that was built without the SDK.
 (module
   ;;@memory
   (func (export "handle") (result i32) (i32.const 0)))

@@ -1,4 +1,4 @@
-;; Asks for one small webhook. Good.
+;; Returns one small webhook. Well-behaved.
 (module
   ;;@memory
   ;;@plugin

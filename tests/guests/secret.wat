@@ -1,5 +1,5 @@
-;; Looks for what an earlier instance left behind: in its statics, in memory that it grows, in a global. Fails with the code
-;; "leak" if there is anything; else plants a secret in all of these places and ends well.
+;; Looks for a secret of an earlier instance: in its statics, in memory that it grows, in a global. Fails with the code "leak"
+;; if it finds one. Otherwise it writes a secret to all of these places and succeeds.
 (module
   ;;@memory
   (global $planted (mut i32) (i32.const 0))

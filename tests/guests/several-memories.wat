@@ -1,4 +1,4 @@
-;; Takes memory in two memories by turns; neither alone ever passes the limit.
+;; Grows two memories in turn. Neither of them alone exceeds the limit.
 (module
   ;;@memory
   (memory $other 1)

@@ -1,4 +1,4 @@
-;; Asks for its state while it says what it is.
+;; Reads its state in `describe`.
 (module
   (import "innesco:plugin/state@1.0.0" "get" (func $get (param i32 i32 i32)))
   ;;@memory

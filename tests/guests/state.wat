@@ -1,4 +1,4 @@
-;; Reads the key "n", sets it to "new", reads it again and sends what it read. Good.
+;; Reads the key "n", sets it to "new", reads it again and sends what it read. Well-behaved.
 (module
   (import "innesco:plugin/state@1.0.0" "get" (func $get (param i32 i32 i32)))
   (import "innesco:plugin/state@1.0.0" "set" (func $set (param i32 i32 i32 i32)))

@@ -1,4 +1,4 @@
-;; Asks for ten thousand small webhooks.
+;; Returns ten thousand small webhooks.
 (module
   (memory (export "memory") 32)
   ;;@plugin

@@ -1,4 +1,4 @@
-;; Gives up without a word.
+;; Traps without a message.
 (module
   ;;@memory
   ;;@plugin

@@ -1,4 +1,4 @@
-;; Imports what no plugin is given, as C code does.
+;; Imports a function that the engine does not provide, like C code.
 (module
   (import "env" "launch_missiles" (func $launch))
   ;;@memory

@@ -1,5 +1,5 @@
 ;; world: network
-;; Imports an interface that no plugin is given.
+;; Imports an interface that the engine does not provide.
 (module
   (import "acme:net/http@1.0.0" "get" (func $fetch (param i32 i32 i32)))
   ;;@memory

@@ -1,5 +1,5 @@
 ;; world: wasi
-;; Takes things of the host for ever, and lets go of none.
+;; Creates host resources endlessly, and drops none.
 (module
   (import "wasi:clocks/monotonic-clock@0.2.6" "subscribe-duration" (func $subscribe (param i64) (result i32)))
   ;;@memory

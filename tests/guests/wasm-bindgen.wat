@@ -1,4 +1,4 @@
-;; Brings wasm-bindgen along, as chrono with default features does.
+;; Contains wasm-bindgen, like a plugin that uses chrono with default features.
 (module
   (import "__wbindgen_externref_xform__" "__wbindgen_externref_table_grow" (func (param i32) (result i32)))
   ;;@memory

@@ -1,4 +1,4 @@
-;; Says that what it returns lies where it has no memory.
+;; Returns a pointer beyond its memory.
 (module
   ;;@memory
   ;;@plugin

@@ -57,7 +57,7 @@ impl Plugin for Changes {
 
         let mut body = json!({
             "id": order.id, "total": order.total, "country": order.country, "tags": ["new", "web"], "customer": { "name": "Ann" },
-            // Everything else that a run depends on.
+            // The other inputs of a run.
             "seen": [event.id, event.source, event.subject, event.time, event.attributes, event.content_type, threshold, known],
         });
         let members = body.as_object_mut().expect("an object");
