@@ -1,9 +1,9 @@
-"""What OpenAPI has no words for, told to schemathesis."""
+"""Tells schemathesis the rules that an OpenAPI document cannot express."""
 
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
-# A schema can say what a value looks like, and not what else has to be true of it.
+# Refusals that no schema can express, by the beginning of their text. A schema describes the form of a value, not other conditions.
 BEYOND_A_SCHEMA = (
     "cursor is ",  # it has to come from the store that is asked
     "secret: ",  # it has to be one of the endpoint's signature, and a key of its kind
@@ -44,7 +44,7 @@ BEYOND_A_SCHEMA = (
 
 
 def is_wrong(case, location):
-    """Whether schemathesis has put something wrong there, on purpose."""
+    """Returns whether schemathesis made this part wrong on purpose."""
     component = case.meta and case.meta.components.get(location)
     return bool(component and component.mode.is_negative)
 
@@ -53,13 +53,13 @@ def is_wrong(case, location):
 def map_case(context, case):
     """The headers of CloudEvents' binary mode belong to one content type: a schema cannot tie a header to a body."""
     if case.query and not is_wrong(case, ParameterLocation.QUERY):
-        # Only a page that was read has the next one's.
+        # Only an earlier page has a valid cursor.
         case.query.pop("cursor", None)
     is_accept = case.operation.definition.raw.get("operationId") == "accept_events"
     if not is_accept or case.headers is None:
         return case
     if is_wrong(case, ParameterLocation.HEADER):
-        # Without a type they would be nobody's, and not read.
+        # Without a type the engine would not read the other headers of binary mode.
         if any(name.lower().startswith("ce-") for name in case.headers):
             case.headers.setdefault("ce-type", "a.b")
         return case
@@ -76,7 +76,7 @@ def map_case(context, case):
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    """Drops failures that are no mistake: a refusal for which a schema has no words, and the acceptance of a header that is not read."""
+    """Drops reports that are no failure: a refusal that no schema can express, and an invalid header that the engine does not read."""
     if type(failure).__name__ == "AcceptedNegativeData":
         if "in header - object with unexpected properties" in failure.message:
             return False

@@ -66,7 +66,7 @@ def verify_svix(key, headers, body, url):
 
 
 def verify_ed25519(key, headers, body, url):
-    """PyNaCl checks a signature and knows no header: this builds the signed content as Standard Webhooks 1.0 says."""
+    """Verifies with PyNaCl, which knows no headers: this builds the signed content as Standard Webhooks 1.0 defines it."""
     verify_key = VerifyKey(base64.b64decode(key.removeprefix("whpk_")))
     content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     for entry in headers["webhook-signature"].split(" "):
@@ -106,7 +106,7 @@ def verify_gitlab(key, headers, body, url):
 
 
 class Request:
-    """As much of a request as Buildbot's handler reads."""
+    """The part of a request that Buildbot's handler reads."""
 
     def __init__(self, headers, body):
         self.headers, self.content, self.args = headers, BytesIO(body), {}

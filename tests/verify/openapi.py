@@ -50,7 +50,7 @@ def main(binary: str, plugin: str) -> int:
 
 
 def prepare(url: str) -> None:
-    """Something to read: an endpoint where nobody listens, an event that goes there, settings of the plugin."""
+    """Creates things to read: an endpoint without a receiver, an event for it, settings of the plugin."""
     call(url, "POST", "/v1/endpoints", {"name": "crm", "url": "https://crm.example.invalid/hook", "events": ["order.*"]})
     call(url, "POST", "/v1/events", [{"type": "order.created", "data": {}}, {"type": "github.push", "data": {}}])
 

@@ -1,6 +1,6 @@
 // The senders that sources.mjs plays. For each: the library, the source that receives the request, the body, how the library signs it
 // (`sign`) and how the library checks it (`verify`). Where a library only checks, `sign` follows the sender's documentation, and the
-// library decides whether that is right. PyPI libraries are asked in python.py; `signs` and `verifies` name what they can do.
+// library decides whether that is right. libraries.py asks the PyPI libraries; `signs` and `verifies` name what they can do.
 import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
 import { hmacValidator as AdyenValidator } from "@adyen/api-library";
@@ -45,7 +45,7 @@ const mailgun = (key) => {
   return { timestamp, token, signature: hmac(key, timestamp + token) };
 };
 const mailgunEvent = (key) => JSON.stringify({ signature: mailgun(key), "event-data": { event: "opened", id: "7" } });
-// A mail that a route forwards.
+// A mail that a route of Mailgun posts.
 const mailgunMail = (key) => String(new URLSearchParams({ sender: "zoe@example.com", subject: "Zoë", ...mailgun(key), "body-plain": "ciao" }));
 
 /** What Zoom's library answers a request with; it needs no socket. */
@@ -123,7 +123,7 @@ export const senders = [
     sign: async (key, { body }) => shopify("shopify-", await signShopify(key, body), "Order"), verify: verifyShopify,
   },
   {
-    // Both families, as no request of Shopify has them: the newer one decides.
+    // No request of Shopify has both families of headers. If both are present, the newer one decides.
     library: "npm @shopify/shopify-api", source: { preset: "shopify", secret: "a-client-secret-of-shopify" }, body: json,
     sign: async (key, { body }) => ({ ...shopify("x-shopify-", "AAAA", "other"), ...shopify("shopify-", await signShopify(key, body), "Order") }),
     verify: verifyShopify, unsigned: ["x-shopify-hmac-sha256"],
@@ -194,7 +194,7 @@ export const senders = [
     verify: async (key, headers, body) => new LinearWebhookClient(key).verify(Buffer.from(body), headers["linear-signature"]),
   },
   {
-    // The signature stands in the body, and covers the time and the token alone.
+    // The signature is in the body, and covers only the time and the token.
     library: "PyPI mailgun", source: { preset: "mailgun", secret: "a-signing-key-of-mailgun" }, body: mailgunEvent("a-signing-key-of-mailgun"),
     signed: ["timestamp", "token", "signature"], sign: async () => ({}), verifies: true,
   },
@@ -208,7 +208,7 @@ export const senders = [
       preset: "hmac", header: "paddle-signature", list_key: "h1", timestamp: "list:ts", template: "{timestamp}:{body}",
       secret: "pdl_ntfset_a-secret-of-paddle",
     },
-    // This library allows five seconds.
+    // This library accepts only times within five seconds.
     sign: async (key, { body, now }) => ({ "paddle-signature": `ts=${now};h1=${hmac(key, `${now}:${body}`)}` }),
     verify: async (key, headers, body) =>
       new Paddle("none", { environment: Environment.sandbox }).webhooks.isSignatureValid(body, key, headers["paddle-signature"]),

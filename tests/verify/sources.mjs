@@ -1,7 +1,7 @@
 // Sends webhooks to sources, each signed as its sender's own library signs it (senders.mjs). The engine must accept what the library
 // signs or accepts, and must refuse it after one byte of the body, of the signature or of the time was changed. A library that can check
 // is asked about each of these requests and must decide as the engine does. Questions of hubs must be answered as their libraries answer.
-// At last every example payload of GitHub's own collection goes in as `github.*` and must leave byte for byte.
+// Finally every example payload of GitHub's collection is sent to the source, and must be delivered byte for byte as `github.*`.
 // Usage: node sources.mjs INNESCO_BINARY
 import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -45,7 +45,7 @@ const start = () => {
     {
       env: {
         ...process.env, INNESCO_ADMIN_KEY: adminKey, INNESCO_EXTERNAL_URL: "https://hooks.example.com",
-        // Each refused request names another caller: the engine turns a caller away after 30 refusals.
+        // Each refused request has another caller's address, because the engine limits a caller after 30 refusals.
         INNESCO_TRUSTED_PROXIES: "127.0.0.1",
       },
       stdio: ["ignore", "pipe", "inherit"],
@@ -68,7 +68,7 @@ const holds = async (asked) => { try { return (await asked()) !== false; } catch
 
 // Changes one byte of a text to a digit, so that it is still a header.
 const changed = (text, place) => text.slice(0, place) + (text[place] === "0" ? "1" : "0") + text.slice(place + 1);
-// The ends of a text, and some places between.
+// Returns the first and the last place in a text, and some places between.
 const places = (text) => [...new Set([0, 1, text.length >> 2, text.length >> 1, text.length - 1])];
 
 let [engine, python] = [];
@@ -130,7 +130,7 @@ try {
       check(status === 401 && told.code === "not_verified", `${library}, ${what}: ${status} ${JSON.stringify(told)}`);
       refused += 1;
     };
-    // Of a form, a byte within a value; where only some members of the body are signed, a byte of each of their values.
+    // In a form, a byte of a value is changed. If only some members of the body are signed, a byte of each of their values is.
     const before = (name) => (kind === "form" ? `${name}=` : `"${name}":"`);
     const values = sender.signed?.map(before).map((start) => body.indexOf(start) + start.length);
     const inForm = ["ciao", "4158", "invoice"].map((word) => body.indexOf(word)).filter((place) => place >= 0);
@@ -149,7 +149,7 @@ try {
   const libraries = new Set(senders.map(({ library }) => library)).size;
   console.log(`${accepted} requests of ${libraries} libraries accepted, ${changes} changes refused, ${judged} of them by the library too`);
 
-  // Questions: the answer has to be that of the sender's library.
+  // Questions of senders: the engine must answer as the sender's library does.
   const secret = "a-secret-token-of-zoom";
   const zoom = await call("POST", "/v1/sources", { name: "zoom", preset: "zoom", secret });
   const question = JSON.stringify({ event: "endpoint.url_validation", event_ts: at * 1000, payload: { plainToken: "qgg8vlvZRS6UYooatFL8Aw" } });

@@ -1,6 +1,6 @@
 // Sends every example payload of GitHub's own collection through the engine, also through slack-notify, to an endpoint of each signature
-// that a library can verify; then once more while the secrets are being rotated. The libraries know nothing of the engine. They must accept
-// each webhook under the keys that are valid, and refuse it under another key and after one byte of what is signed was changed.
+// that a library can verify; then once more while the secrets are being rotated. The libraries are independent of the engine. They must
+// accept each webhook under the valid keys, and refuse it under another key and after a change of one signed byte.
 // Usage: node verify.mjs INNESCO_BINARY PLUGIN_WASM
 import { spawn } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -26,7 +26,7 @@ const home = mkdtempSync(join(tmpdir(), "innesco-verify-"));
 mkdirSync(join(home, "plugins"));
 copyFileSync(plugin, join(home, "plugins", "slack-notify.wasm"));
 
-// The endpoints: the libraries that verify their webhooks, whether two keys can sign at once, and the headers that are signed or sign.
+// The endpoints: the libraries that verify their webhooks, whether two keys can sign at once, and the headers that are signed or hold a signature.
 const endpoints = [
   {
     name: "v1", body: { signature: "v1" }, several: true, proof: ["webhook-id", "webhook-timestamp", "webhook-signature"],
@@ -49,7 +49,7 @@ const endpoints = [
     libraries: ["npm @shopify/shopify-api"],
   },
   {
-    // WooCommerce publishes no library. Its signature is Shopify's under another header, so the HMAC of Shopify's library is asked.
+    // WooCommerce publishes no library. Its signature is Shopify's under another header, so Shopify's library verifies it.
     name: "woocommerce", body: { signature: "woocommerce", envelope: "data" }, several: false, proof: ["x-wc-webhook-signature"],
     libraries: ["npm @shopify/shopify-api/runtime"],
   },
@@ -126,9 +126,9 @@ const accepts = async ({ library, key, one }) => {
   try { return (await (inProcess[library] ?? inPython(library))(key, one)) !== false; } catch { return false; }
 };
 
-// Changes one byte to a digit, so that a header stays one.
+// Changes one byte to a digit, so that a header stays a valid header.
 const changed = (text, place) => text.slice(0, place) + (text[place] === "0" ? "1" : "0") + text.slice(place + 1);
-// A webhook with one byte changed: of the body, or at either end of a header that is signed or signs.
+// Returns copies of a webhook with one changed byte: in the body, or at either end of a header that is signed or holds a signature.
 const tampered = (one, proof) => {
   const body = Buffer.from(one.body);
   body[1] ^= 1; // the quote before the first name
