@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 /// Read and write for the owner.
 const FILE_MODE: u32 = 0o600;
-/// The same for a folder, which needs `x` to be entered.
+/// Read, write and enter a folder for the owner. A folder can be entered only with `x`.
 const FOLDER_MODE: u32 = 0o700;
 /// Read, write and execute for the group and for all others.
 const OTHERS: u32 = 0o077;

@@ -143,7 +143,7 @@ impl Report {
     ///
     /// # Panics
     ///
-    /// If it ended otherwise, with its message, its backtrace and its log.
+    /// If the run did not end `ok`. The panic shows the run's message, backtrace and log.
     #[track_caller]
     pub fn expect_ok(self) -> Outcome {
         assert!(self.outcome == "ok", "the run ended {self}");

@@ -28,7 +28,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-/// As in the engine, whose CPU is compared with that of the relays.
+/// The allocator of the engine, so that the processor time of the relays can be compared with the engine's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -584,7 +584,7 @@ async fn http2_is_refused_and_its_callers_hold_no_connection() {
         assert_eq!(settings, b"\0\0\0\x04\0\0\0\0\0", "the preface of a server is its SETTINGS");
         assert_eq!((goaway[3], &goaway[13..17]), (GOAWAY, HTTP_1_1_REQUIRED));
     }
-    // An HTTP/1.1 connection cannot change to it either.
+    // An HTTP/1.1 connection cannot change to HTTP/2.
     let upgrade = "GET /healthz HTTP/1.1\r\nhost: innesco\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\n\
                    http2-settings: AAQAAAAA\r\n\r\n";
     let answer = rest(&mut dial(to, upgrade.as_bytes()).await).await;

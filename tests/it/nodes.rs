@@ -134,8 +134,8 @@ async fn nodes_with_different_files_agree_on_one_version() {
         }
     }
     let swaps = |node: &Engine| node.log().matches("plugin serves").count();
-    // The first node served its own file, then that of the second node, then this one again after its restart. The second node
-    // served that of the first, then this one again after its restart, then its own.
+    // The first node served its own file, then the second node's file, and after a restart the second node's file again. The second
+    // node served the first node's file, after a restart the first node's file again, and then its own file.
     assert_eq!(
         (swaps(&cluster.nodes[0]), swaps(&cluster.nodes[1])),
         (3, 3),

@@ -85,7 +85,7 @@ async fn addresses_are_checked_again_at_every_connection() {
     let receiver = Receiver::start().await;
     endpoint(&engine, "inside", &receiver.url("/"), "5s").await;
     engine.stop();
-    // The same data folder with an engine that allows nothing.
+    // Starts the engine again on the same data folder, without an allowed network.
     engine.set_arguments(&[]);
     engine.launch();
     let event = engine.send("inside.x", json!({})).await;

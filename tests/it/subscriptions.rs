@@ -132,7 +132,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled() {
     let engine = Engine::start(&[]);
-    // The first is retried in an hour, and waits meanwhile.
+    // The first delivery is retried in an hour, and waits meanwhile.
     let receiver = Receiver::sequence(vec![Answer::status(503), Answer::status(410), Answer::status(200)]).await;
     let news = Receiver::start().await;
     engine.endpoint("news", &news.url("/"), &["innesco.endpoint.*"]).await;
@@ -141,7 +141,7 @@ async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled
     let (_, made) = tool.subscribe(&receiver.url("/"), "order.*").await;
     let name = made["endpoint"].as_str().expect("a name");
     engine.ok("PATCH", &format!("/v1/endpoints/{name}"), json!({ "schedule": ["0s", "1h"] })).await;
-    // A change by a person keeps it a subscription.
+    // After a change by a person it is still a subscription.
     assert_eq!(tool.call("GET", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 200);
 
     let of = async |event: &str| {
@@ -266,7 +266,7 @@ async fn a_key_sees_and_deletes_only_its_own_subscriptions() {
     let url = "https://hooks.innesco-test.invalid/token";
     let (status, made) = one.subscribe(url, "order.*").await;
     assert_eq!((status, one.subscribe(url, "order.*").await.0), (201, 200), "{made}");
-    // The same with another key is another subscription, and reveals nothing of the first.
+    // The same URL and event with another key are another subscription, and its answer reveals nothing of the first one.
     let (status, others) = other.subscribe(url, "order.*").await;
     assert_eq!((status, id(&others) == id(&made)), (201, false), "{others}");
     let path = format!("/v1/subscriptions/{}", id(&made));

@@ -72,7 +72,7 @@ impl Refusals {
     /// Returns whether one more entry may be kept.
     fn has_room(&self, key: KeyId, action: &str, now: Timestamp) -> bool {
         let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // At most the keys active within one span, times their actions.
+        // Expired spans are removed, so the table has at most one entry per action of each recently active key.
         spans.retain(|_, span| now.since(span.since) < REFUSALS_SPAN);
         let span = spans.entry((key, action.to_owned())).or_insert(Span { since: now, kept: 0 });
         span.kept += 1;

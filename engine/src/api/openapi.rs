@@ -128,7 +128,7 @@ fn security(callers: Callers) -> Value {
     open.into_iter().chain(callers.roles().iter().map(|(role, _)| json!({ KEY: [role.as_str()] }))).collect()
 }
 
-/// Returns the shapes that `utoipa` does not find: those of parameters only, and those of [`refusal`].
+/// Returns the shapes that `utoipa` does not find: shapes that only parameters use, and the shapes of [`refusal`].
 fn unreached() -> [(String, Value); 6] {
     [
         values::named::<error::Body<'_>>(),

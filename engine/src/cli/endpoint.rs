@@ -123,7 +123,7 @@ pub struct UpdateArgs {
     /// Endpoint name, or id ep_…
     endpoint: String,
     /// New URL
-    // Not an option: --url names the engine, everywhere.
+    // An argument and not an option, because --url selects the engine in every command.
     #[arg(value_name = "URL")]
     target: Option<String>,
     #[command(flatten)]

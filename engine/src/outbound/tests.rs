@@ -774,7 +774,7 @@ async fn a_hanging_receiver_delays_no_other() {
     hanging.wait_until_left().await;
 }
 
-/// A receiver that accepts only client certificates of `wanted`, and such a certificate.
+/// Starts a receiver that accepts only client certificates issued by `wanted`. Also returns its port.
 async fn mutual_tls(server: &Identity, wanted: &Identity) -> (Receiver, u16) {
     let receiver = Receiver::with_mutual_tls(server, wanted, |_| Answer::status(200).body("known")).await;
     let port = receiver.address().port();

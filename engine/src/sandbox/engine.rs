@@ -127,7 +127,7 @@ pub(super) struct Pool {
     pub counts: Counts,
     /// Links what the contract offers, and nothing else.
     pub linker: Linker<Host>,
-    /// The same with the restricted WASI, for components that import it.
+    /// Links the contract and the restricted WASI, for components that import WASI.
     pub wasi_linker: Linker<Host>,
     permits: Permits,
 }

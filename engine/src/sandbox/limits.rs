@@ -43,7 +43,7 @@ pub struct Limits {
     pub timed: Timed,
     /// Maximum size of all linear memories and tables together, in bytes. Generous for Rust, which starts at about one MiB.
     pub memory_bytes: usize,
-    /// The same for big components (see [`Limits::BIG_CODE_BYTES`]), which contain a JavaScript or Python engine.
+    /// `memory_bytes` of big components (see [`Limits::BIG_CODE_BYTES`]), which contain a JavaScript or Python engine.
     pub big_memory_bytes: usize,
     /// Maximum number of bytes that the guest passes in one call: mainly its result. Each webhook is stored before it is sent.
     /// More than twice the default of `limits.body_bytes_max`: an accepted event must fit through a plugin that changes nothing,

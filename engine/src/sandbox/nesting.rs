@@ -207,7 +207,7 @@ struct Level {
     left: u32,
     /// For each type: the number of names that lead to it, or to a type in it.
     types: Vec<u32>,
-    /// The same for each instance.
+    /// For each instance: the number of names that lead to it, or to a type in it.
     instances: Vec<u32>,
     longest: u32,
 }

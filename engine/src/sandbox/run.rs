@@ -50,7 +50,7 @@ pub struct RunInput<'a> {
     pub config: &'a Arc<BTreeMap<String, String>>,
     pub revision: i64,
     pub limits: &'a Limits,
-    /// Whether the plugin belongs to an endpoint: then its webhooks leave `to` out, otherwise each has one.
+    /// Whether the plugin belongs to an endpoint. Then its webhooks leave `to` out; otherwise each webhook has `to`.
     pub bound: bool,
     /// The wall clock, by which values of state expire. The plugin cannot read it.
     pub now: Timestamp,
