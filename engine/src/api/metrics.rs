@@ -89,7 +89,7 @@ impl LastLoad {
 
 /// Read the metrics, as Prometheus text.
 ///
-/// Open like `/healthz`, unless the setting `metrics` is `key`: then it needs a key. The role `metrics` opens only this.
+/// Open like `/healthz`, unless the setting `metrics` is `key`: then it needs a key. A key of the role `metrics` can read only this route.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "read_metrics", tag = "engine",
     responses((

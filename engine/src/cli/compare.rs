@@ -39,7 +39,7 @@ pub struct Compare {
     /// Maximum number of recorded runs; the newest are compared [default: 10000]; with --follow the next ones [default: 1000000]
     #[arg(long, value_name = "COUNT")]
     last: Option<u64>,
-    /// Compare new runs as they end, until the candidate serves; interrupting this command does not end it
+    /// Compare new runs as they end, until the candidate serves; interrupting this command does not end the comparison
     #[arg(long)]
     follow: bool,
     /// With --follow: compare only this share of the runs, such as 10%

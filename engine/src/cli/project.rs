@@ -260,7 +260,7 @@ mod tests {
         assert!(is_member(&workspace, Path::new("plugins/new")) && !is_member(&workspace, Path::new("plugins/old")));
     }
 
-    /// The place of a new crate by the files that exist, and the files that are added.
+    /// Cases: the existing files, the place of a new crate among them, and the files that are added.
     #[test]
     fn a_new_crate_finds_its_place_among_other_rust_code() {
         type Case<'a> = (&'a [(&'a str, &'a str)], Place, &'a [&'a str]);

@@ -107,7 +107,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Returns the settings that an engine of this folder would have.
+    /// Returns the settings with which an engine would use this folder.
     pub fn config(&self) -> anyhow::Result<Config> {
         let flags = ServeArgs { data: self.data.clone(), config: self.config.clone(), ..ServeArgs::default() };
         Ok(Config::check(&flags.raw()?)?)

@@ -457,7 +457,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn checks_without_an_answer_use_no_threads_of_sending() {
         let (server, resolver) = Swallowing::start();
-        // Each a separate domain, so that no share limits them.
+        // Each name is in a separate domain, so that no share limits them.
         let checks = ask(&resolver, (0..500).map(|n| format!("slow{n}.example")), Purpose::Checking);
         server.swallowed(LIMITS.checking.threads).await;
         assert_eq!(resolver.resolve("crm.example", Purpose::Sending).await, Ok(vec![LOOPBACK]));

@@ -733,7 +733,7 @@ fn debug_output_of_a_request_holds_no_credential() {
 
 #[tokio::test]
 async fn proxies_of_the_environment_are_ignored() {
-    // The environment belongs to the whole process, so the part that needs it set runs in a separate process.
+    // The environment belongs to the whole process, so the part of the test that sets variables runs in a separate process.
     const CHILD: &str = "INNESCO_TEST_PROXY_CHILD";
     if std::env::var_os(CHILD).is_some() {
         let receiver = Receiver::start().await;

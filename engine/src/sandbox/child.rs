@@ -236,7 +236,7 @@ fn threads() -> usize {
 fn last_words(mut words: impl io::Read) -> String {
     let mut text = Vec::new();
     let _ = (&mut words).take(WORDS_BYTES).read_to_end(&mut text);
-    // Set so that it never waits for a reader.
+    // Discards the rest, so that the child never waits for a reader of its output.
     let _ = io::copy(&mut words, &mut io::sink());
     String::from_utf8_lossy(&text).into_owned()
 }
@@ -369,7 +369,7 @@ fn reply(result: &Result<Compiled, LoadError>) -> [Vec<u8>; 2] {
             let content = [&(code.len() as u64).to_le_bytes()[..], code, lines].concat();
             (if *kind == Kind::Small { b's' } else { b'b' }, content)
         }
-        // Sent too, so that the engine records it.
+        // This refusal is sent too, so that the engine records it.
         Err(LoadError::TooComplex { reason }) => (b't', reason.clone().into_bytes()),
         Err(error) => (if error.may_be_incomplete() { b'i' } else { b'r' }, error.to_string().into_bytes()),
     };

@@ -54,7 +54,8 @@ impl Sandbox {
             .or_else(|_| Self::with_places(&settings, Places::OnDemand, in_child(Places::OnDemand)))
     }
 
-    /// Creates a sandbox that compiles in this process: the child process is this program, which a test is not.
+    /// Creates a sandbox that compiles in this process. A child process would start the running program, which in a test is not the
+    /// engine.
     #[cfg(test)]
     pub fn in_process() -> Self {
         Self::with_places(&Settings { threads: 2, ..Settings::default() }, Places::OnDemand, Compiler::Here)

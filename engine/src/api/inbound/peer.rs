@@ -9,8 +9,8 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// The header in which trusted proxies report their caller. Only one header is trusted: a proxy that writes one of them passes the
-/// other one on unchanged, so a stranger could choose its content.
+/// The header in which trusted proxies report their caller. Only one of the two headers is trusted: a proxy that writes one of them
+/// passes the other one on unchanged, so a stranger could choose what that one says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`

@@ -127,7 +127,7 @@ pub fn read(module: &CoreModule<'_>, texts: &mut Texts, budget: &mut Budget) -> 
     Ok(reader.facts)
 }
 
-/// A function as one entry describes it: its name, or the entry that has it.
+/// A function as one entry describes it: its name, or a reference to the entry that has the name.
 #[derive(Clone, Copy)]
 struct Named {
     function: u32,
@@ -258,7 +258,7 @@ impl<'a> Reader<'a, '_> {
         Ok(Named { function: 0, is_whole: false, origin })
     }
 
-    /// Names each scope by its own entry, or by the one that this refers to.
+    /// Names each scope by its own entry, or by the entry that its own refers to.
     fn name_scopes(&mut self) -> Result<(), Unreadable> {
         for OpenScope { mut scope, entry } in std::mem::take(&mut self.open) {
             self.budget.step(1)?;

@@ -22,7 +22,7 @@ const TABLE_BYTES_MAX: usize = 8 << 20;
 const LEVELS_MAX: usize = 64;
 /// Longer names of functions are cut, in bytes.
 const FUNCTION_BYTES: usize = 160;
-/// Flags of a line: the next one called it; it is part of Rust or of the SDK.
+/// Flags of a line: the next line is its caller; the line is part of Rust or of the SDK.
 const HAS_MORE: u32 = 1;
 const IS_GLUE: u32 = 2;
 
