@@ -279,17 +279,17 @@ mod tests {
             ),
             (&[(".gitignore", "/dist")], Place::Member, &["Cargo.toml", ".cargo/config.toml"]),
         ];
-        for (number, (files, place, added)) in cases.into_iter().enumerate() {
+        for (files, place, added) in cases {
             let folder = folder_with(files);
             let project = Project::around(folder.path());
-            assert_eq!(project.place(&folder.path().join("plugins/a")).unwrap(), place, "case {number}");
+            assert_eq!(project.place(&folder.path().join("plugins/a")).unwrap(), place, "the place beside {files:?}");
             for file in added {
-                assert!(folder.path().join(file).exists(), "case {number}: {file}");
+                assert!(folder.path().join(file).exists(), "beside {files:?}, {file} is missing");
             }
             for (file, text) in files {
                 let now = fs::read_to_string(folder.path().join(file)).unwrap();
-                assert!(now.starts_with(text), "case {number}: {file} is kept");
-                assert_eq!(now != *text, *file == ".gitignore", "case {number}: {file}");
+                assert!(now.starts_with(text), "beside {files:?}, {file} has lost its text");
+                assert_eq!(now != *text, *file == ".gitignore", "beside {files:?}, only .gitignore gets more lines: {file}");
             }
         }
     }
