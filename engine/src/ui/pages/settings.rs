@@ -105,7 +105,7 @@ fn keys_table(ui: &Ui, visit: &Visit, keys: &PageView<KeyView>, ask: Option<&str
     let own = visit.key.id.text(ui.api.store.tag());
     html! {
         table.rows role="table" aria-label=(t.keys) {
-            (columns(&[(t.name, ""), (t.role, "w96"), (texts.common.state, "w144"), (t.ends, "w120"), (t.last_used, "w120"), ("", "w112")]))
+            (columns(&[(t.name, ""), (t.role, "w80"), (texts.common.state, "w144"), (t.ends, "w96"), (t.last_used, "w112"), ("", "w96")]))
             tbody role="rowgroup" {
                 @for key in &keys.items {
                     tr #(key.id) role="row" data-row {
