@@ -30,19 +30,18 @@ screenshots: setup tools
 	SCREENSHOTS=$(abspath $(or $(SCREENSHOTS),target/screenshots)) cargo test --quiet --package innesco --test it -- --ignored dashboard::screenshots
 
 # Verification with other libraries: webhooks that their senders' libraries sign go into sources, and real GitHub payloads go
-# through the engine and are verified by the receivers' libraries. The plugins in JavaScript and Python are built and run. Then
-# schemathesis sends requests that the OpenAPI document allows and forbids (`make verify-openapi SEED=… MAX_EXAMPLES=…` for that
-# alone). Needs node, npm and python3. Builds the engine with the targets of `make test`: other targets select other features of
-# the dependencies, and compile all of them again.
+# through the engine and are verified by the receivers' libraries. Then schemathesis sends requests that the OpenAPI document
+# allows and forbids (`make verify-openapi SEED=… MAX_EXAMPLES=…` for that alone). Needs node, npm and python3. Builds the
+# engine with the targets of `make test`: other targets select other features of the dependencies, and compile all of them
+# again.
 verify: verify-engine
 	cd tests/verify && npm ci --silent --no-audit --no-fund
 	cd tests/verify && python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/sources.mjs "$$target/debug/innesco"
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/verify.mjs "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
-	$(MAKE) verify-plugins
 	$(MAKE) verify-openapi
 
-# The plugins in JavaScript and Python, built from source, in the engine.
+# The plugins in JavaScript and Python, built from source, in the engine. Takes minutes with a debug build on a busy machine, so it is no part of `make verify`.
 verify-plugins: verify-engine
 	cd plugins/js-orders && npm ci --silent --no-audit --no-fund
 	cd tests/verify && python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check --requirement ../../plugins/py-orders/requirements.txt
