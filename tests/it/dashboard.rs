@@ -51,7 +51,7 @@ pub async fn nothing_foreign(browser: &Browser, engine: &Engine) {
 }
 
 /// Starts a receiver that answers 500 until the flag is set.
-async fn breakable() -> (Receiver, Arc<AtomicBool>) {
+pub async fn breakable() -> (Receiver, Arc<AtomicBool>) {
     let works = Arc::new(AtomicBool::new(false));
     let answers = Arc::clone(&works);
     let receiver = Receiver::answering(move |_| Answer::status(if answers.load(Ordering::Relaxed) { 200 } else { 500 })).await;
@@ -302,11 +302,18 @@ async fn live_updates_move_nothing_and_keep_the_focus() {
 }
 
 /// Pages for `make screenshots`: name, path.
-const PICTURES: [(&str, &str); 9] = [
+const PICTURES: [(&str, &str); 16] = [
     ("now", "/"),
     ("events", "/events"),
     ("events-filter-hides-all", "/events?state=failed&source=stripe"),
     ("search", "/search?q=nothing-here"),
+    ("deliveries", "/deliveries"),
+    ("endpoints", "/endpoints"),
+    ("endpoint", "/endpoints/crm-contacts"),
+    ("endpoint-failing", "/endpoints/sales-slack?open=week"),
+    ("endpoint-new", "/endpoints/new"),
+    ("endpoint-delete", "/endpoints/sales-slack/delete"),
+    ("retry-many", "/deliveries/retry?endpoint=sales-slack&state=retrying"),
     ("plugins", "/plugins"),
     ("plugin", "/plugins/order-router"),
     ("settings-keys", "/settings/keys"),

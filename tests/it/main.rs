@@ -15,6 +15,7 @@ mod cluster;
 mod compare;
 mod crash;
 mod dashboard;
+mod dashboard_endpoints;
 mod dashboard_plugins;
 mod dashboard_settings;
 mod deploy;

@@ -86,6 +86,7 @@ pub const TABLE: &[Row] = &[
             "GET /v1/runs",
             "GET /v1/runs/{run}",
             "GET /v1/deliveries",
+            "GET /v1/deliveries/retry",
             "GET /v1/jobs",
             "GET /v1/jobs/{job}",
             "GET /v1/plugins",

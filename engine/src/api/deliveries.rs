@@ -222,10 +222,7 @@ impl DeliveryView {
             attempt_count: summary.attempts,
             due: due.map(clock::as_wall).map(text),
             at: at.map(text),
-            last: summary
-                .last
-                .as_ref()
-                .map(|last| LastView { outcome: last.attempt.outcome.as_str().into(), status: last.attempt.outcome.status() }),
+            last: summary.last.as_ref().map(|last| LastView::new(&last.attempt)),
         }
     }
 }
@@ -236,6 +233,18 @@ impl DeliveryStoryView {
             delivery: DeliveryView::new(&story.summary, tag),
             attempts: story.attempts.iter().map(|attempt| AttemptView::new(attempt, tag)).collect(),
             request: None,
+        }
+    }
+}
+
+impl LastView {
+    fn new(attempt: &Attempt) -> Self {
+        Self {
+            outcome: attempt.outcome.as_str().into(),
+            status: attempt.outcome.status(),
+            at: attempt.at.to_string(),
+            latency_ms: millis(attempt.latency),
+            detail: attempt.detail.clone(),
         }
     }
 }

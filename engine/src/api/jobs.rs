@@ -33,7 +33,7 @@ use crate::{
         run::{RunOutcome, RunState},
         time::Timestamp,
     },
-    wire::{JobView, PageView, RetryFilterView, values::schema},
+    wire::{CountView, JobView, PageView, RetryFilterView, values::schema},
 };
 
 /// Selects the deliveries of a bulk retry. Without members: all dead deliveries. With `retrying`, deliveries that wait for their next attempt become due now.
@@ -58,6 +58,36 @@ struct Input {
     /// Only deliveries that died or were cancelled before this time.
     #[schema(value_type = Option<Timestamp>)]
     until: Option<String>,
+}
+
+/// Selects the deliveries of a bulk retry, as its body does. Without parameters: all dead deliveries.
+#[derive(Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Retried {
+    /// Only to this endpoint: id or name.
+    pub endpoint: Option<String>,
+    /// State of the deliveries; default `dead`.
+    #[param(value_type = Option<Ended>)]
+    pub state: Option<String>,
+    /// Only dead deliveries with this reason.
+    #[param(value_type = Option<DeadReason>)]
+    pub reason: Option<String>,
+    /// Only events of matching types.
+    #[param(value_type = Option<Pattern>)]
+    pub event_type: Option<String>,
+    /// Only deliveries that died or were cancelled at this time or later.
+    #[param(value_type = Option<Timestamp>)]
+    pub since: Option<String>,
+    /// Only deliveries that died or were cancelled before this time.
+    #[param(value_type = Option<Timestamp>)]
+    pub until: Option<String>,
+}
+
+impl From<Retried> for Input {
+    fn from(Retried { endpoint, state, reason, event_type, since, until }: Retried) -> Self {
+        Self { endpoint, state, reason, event_type, since, until }
+    }
 }
 
 fn reason_schema() -> RefOr<Schema> {
@@ -240,6 +270,19 @@ async fn start(api: &Api, task: Task) -> Result<Created, Problem> {
 pub async fn retry_deliveries(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Result<Created, Problem> {
     let input: Input = body::optional_json(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
     start(&api, Task::RetryDeliveries(input.check(&api)?)).await
+}
+
+/// Count the deliveries that a bulk retry would retry now.
+///
+/// It checks at most 100,000 deliveries.
+#[utoipa::path(
+    get, path = "/v1/deliveries/retry", operation_id = "count_retries", tag = "jobs", params(Retried),
+    responses((status = 200, description = "Their number.", body = CountView)),
+    extensions(("x-problems" = json!(["bad_value", "not_found"]))),
+)]
+pub async fn count_retries(State(api): State<Arc<Api>>, Query(retried): Query<Retried>) -> Result<Json<CountView>, Problem> {
+    let filter = Input::from(retried).check(&api)?;
+    Ok(Json(CountView { count: api.store.count_items(Task::RetryDeliveries(filter)).await? }))
 }
 
 /// Start a bulk retry of parked runs, with the versions of the plugins that serve.

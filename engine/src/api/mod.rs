@@ -128,7 +128,7 @@ fn all() -> Addresses {
         .routes(routes!(subscriptions::samples))
         .routes(routes!(subscriptions::show, subscriptions::remove))
         .routes(routes!(deliveries::list))
-        .routes(routes!(jobs::retry_deliveries))
+        .routes(routes!(jobs::count_retries, jobs::retry_deliveries))
         .routes(routes!(deliveries::show))
         .routes(routes!(deliveries::body))
         .routes(routes!(deliveries::retry))

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock,
     domain::job::Ended,
-    wire::{DeliveryStoryView, DeliveryView, SentRequestView},
+    wire::{CountView, DeliveryStoryView, DeliveryView, SentRequestView},
 };
 
 #[derive(clap::Subcommand)]
@@ -242,7 +242,18 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
     ]);
     // No question for waiting deliveries: they would be sent anyway, only later.
     if !bulk.waiting {
-        confirm(&format!("this sends every {state} delivery{narrowed} again, under the same webhook-id"), yes)?;
+        let query = [
+            ("state", Some(state)),
+            ("endpoint", bulk.endpoint.as_deref()),
+            ("reason", bulk.reason.as_deref()),
+            ("event_type", bulk.event_type.as_deref()),
+            ("since", since.as_deref()),
+            ("until", until.as_deref()),
+        ];
+        let query: Vec<(&str, &str)> = query.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let found: Answer<CountView> = client.get_with(&["v1", "deliveries", "retry"], &query)?;
+        let number = found.count.map(|number| format!(" ({number})")).unwrap_or_default();
+        confirm(&format!("this sends every {state} delivery{narrowed} again{number}, under the same webhook-id"), yes)?;
     }
     let job = job::watch(client.post(&["v1", "deliveries", "retry"], Some(&filter))?, client)?;
     Ok(out.answer(&job, job::summary)?)

@@ -23,6 +23,12 @@ pub trait Jobs {
     /// if the filter names an endpoint that is disabled or deleted.
     async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error>;
 
+    /// Counts the matching items that exist now; `None` if more items than [`counted_max`] had to be checked.
+    ///
+    /// # Errors
+    /// [`Error::TooSlow`] after [`READ_TIME_MAX`](super::READ_TIME_MAX).
+    async fn count_items(&self, task: Task) -> Result<Option<u64>, Error>;
+
     /// Works on one batch of a running job. Each item of the batch is processed exactly once, even if the process ends at any
     /// moment. A job that is not running is not changed. `now` is the steady clock, `at` the wall clock.
     ///

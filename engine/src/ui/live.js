@@ -20,7 +20,10 @@ function merge(old, fresh) {
     return;
   }
   const isTyped = old === document.activeElement && /^(INPUT|TEXTAREA|SELECT)$/.test(old.tagName);
-  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name } of [...old.attributes]) {
+    const isOpened = name === "open" && old.tagName === "DETAILS";
+    if (!fresh.hasAttribute(name) && !isOpened) old.removeAttribute(name);
+  }
   for (const { name, value } of fresh.attributes) {
     if (!(isTyped && name === "value") && old.getAttribute(name) !== value) old.setAttribute(name, value);
   }
@@ -216,6 +219,23 @@ document.addEventListener("submit", (event) => {
   answer(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, event.submitter)) });
 });
 
+// The name of a new endpoint follows its title until somebody types it.
+const title = document.getElementById("f-title");
+const nameField = document.getElementById("f-name");
+if (title && nameField && !nameField.value) {
+  const follow = () => {
+    const words = title.value.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
+    nameField.value = words.replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 64);
+  };
+  title.addEventListener("input", follow);
+  nameField.addEventListener("input", () => title.removeEventListener("input", follow));
+}
+
+// A page with a secret is not shown again from the browser's memory.
+addEventListener("pageshow", (event) => {
+  if (event.persisted && main?.querySelector("[data-once]")) location.reload();
+});
+
 // ---- Keys ----
 
 const PAGES = { n: "/", e: "/events", d: "/deliveries", t: "/endpoints", p: "/plugins", s: "/sources" };
@@ -264,7 +284,7 @@ document.addEventListener("keydown", (event) => {
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
 if (zone && zone !== body.dataset.zone) {
   document.cookie = `innesco_zone=${zone}; path=/; max-age=31536000; samesite=lax`;
-  if (main && document.getElementById("rail")) load(location.href).then(({ page, isPage }) => isPage && mergeChildren(main, page.getElementById("main")));
+  if (main && document.getElementById("rail") && !main.querySelector("[data-once]")) load(location.href).then(({ page, isPage }) => isPage && mergeChildren(main, page.getElementById("main")));
 }
 const again = document.getElementById("again");
 if (again) setTimeout(() => location.reload(), again.dataset.again * 1000);

@@ -85,8 +85,13 @@ fn uses_external_host(api: &Api, headers: &HeaderMap) -> bool {
     host.split(':').next().is_some_and(|host| host.eq_ignore_ascii_case(ours))
 }
 
+/// Returns the attribute of a cookie that only goes through TLS, if the request came that way.
+pub fn secure(api: &Api, headers: &HeaderMap) -> &'static str {
+    if is_behind_tls(api) && uses_external_host(api, headers) { "; Secure" } else { "" }
+}
+
 fn set_cookie(api: &Api, headers: &HeaderMap, value: &str, seconds: u64) -> HeaderValue {
-    let secure = if is_behind_tls(api) && uses_external_host(api, headers) { "; Secure" } else { "" };
+    let secure = secure(api, headers);
     let text = format!("{}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}", cookie_name(api));
     HeaderValue::from_str(&text).expect("base64 is ASCII")
 }

@@ -57,6 +57,14 @@ pub struct LastView {
     pub outcome: Word,
     /// Status of the answer.
     pub status: Option<u16>,
+    #[serde(default)]
+    #[schema(value_type = Timestamp)]
+    pub at: String,
+    #[serde(default)]
+    pub latency_ms: f64,
+    /// Details of the outcome, such as a name that does not resolve.
+    #[serde(default)]
+    pub detail: Option<String>,
 }
 
 /// A delivery with its attempts: all of them, or the last 10 in an event's history.

@@ -37,6 +37,14 @@ pub struct JobView {
     pub finished_at: Option<String>,
 }
 
+/// A number of things.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Count)]
+pub struct CountView {
+    /// `null` if they are too many to count.
+    pub count: Option<u64>,
+}
+
 /// Filter of a job. A member that the job does not use is `null`.
 #[derive(Default, Deserialize, Serialize, ToSchema)]
 #[schema(as = RetryFilter)]

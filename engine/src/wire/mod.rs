@@ -43,7 +43,7 @@ pub use self::{
         AcceptedAll, AcceptedView, ChainView, DataView, DeliveryPartsView, EventStoryView, EventView, PartsView, Replayed,
         RequestView, RunPartsView,
     },
-    job::{JobView, RetryFilterView},
+    job::{CountView, JobView, RetryFilterView},
     key::KeyView,
     node::{NodePluginView, NodeView},
     plugin::{

@@ -51,8 +51,9 @@ async fn taken(bench: &Bench, filter: RetryFilter, all: &[DeliveryId]) -> Vec<De
     for id in all {
         before.insert(*id, bench.state_and_attempts(*id).await.0);
     }
+    let counted = bench.store.count_items(Task::RetryDeliveries(filter.clone())).await.unwrap();
     let job = create(bench, filter).await;
-    assert_eq!(job.state, JobState::Running);
+    assert_eq!((job.state, job.total), (JobState::Running, counted));
     let job = finish(bench, job.id).await;
     assert_eq!((job.state, job.failed), (JobState::Done, 0));
     assert!(job.finished_at.is_some());

@@ -44,6 +44,13 @@ impl Jobs for Postgres {
         Ok(job)
     }
 
+    async fn count_items(&self, task: Task) -> Result<Option<u64>, Error> {
+        self.read_for_people(move |tx, _| {
+            Box::pin(async move { Ok(count(&task, &read_items(tx, &task, 0, i64::MAX, counted_max(&task)).await?)) })
+        })
+        .await
+    }
+
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
         let job = self.step(move |tx, local| Box::pin(advance(tx, local, id, now, at))).await?;
         self.local.due(now);

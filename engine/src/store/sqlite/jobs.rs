@@ -40,6 +40,10 @@ impl Jobs for Sqlite {
         .await
     }
 
+    async fn count_items(&self, task: Task) -> Result<Option<u64>, Error> {
+        self.read_for_people(move |db| Ok(count(&task, &read_items(db, &task, 0, i64::MAX, counted_max(&task))?))).await
+    }
+
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
         // If the machine fails, a batch is lost as a whole and repeated.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| advance(db, id, now, at, after)).await

@@ -1,9 +1,12 @@
 //! The pages, one file each. A handler reads, then writes its body and calls [`layout::page`](super::layout::page).
 
+pub mod deliveries;
+pub mod endpoints;
 pub mod event;
 pub mod events;
 pub mod now;
 pub mod plugins;
+pub mod retry_many;
 pub mod search;
 pub mod settings;
 pub mod sign_in;

@@ -3,6 +3,7 @@
 pub mod charts;
 pub mod json;
 pub mod state;
+pub mod strip;
 
 use maud::{Markup, html};
 

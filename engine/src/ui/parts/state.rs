@@ -5,7 +5,10 @@ use maud::{Markup, html};
 use super::shape;
 use crate::{
     domain::event::EventState,
-    ui::texts::{Formats, Texts},
+    ui::{
+        Ui,
+        texts::{Formats, Texts},
+    },
     wire::{DeliveryView, EventView, LastView, RunView},
 };
 
@@ -231,4 +234,23 @@ pub fn outcome(outcome: &str, status: Option<u16>, texts: &Texts) -> String {
 /// Returns whether a delivery needs a person: it is dead or waits for another try.
 pub fn is_trouble(delivery: &DeliveryView) -> bool {
     matches!(delivery.state.as_ref(), "dead" | "retrying")
+}
+
+/// Tries of a delivery as dots: done, next, to come.
+pub fn dots(done: u32, planned: u32) -> Markup {
+    const DOTS_MAX: u32 = 12;
+    html! {
+        span.dots aria-hidden="true" {
+            @for place in 0..planned.min(DOTS_MAX) {
+                @if place < done { i.done {} } @else if place == done { i.next {} } @else { i {} }
+            }
+        }
+    }
+}
+
+/// Returns the number of attempts that an endpoint's schedule allows.
+pub fn planned(ui: &Ui, endpoint: &str) -> u32 {
+    let endpoints = ui.api.catalog.endpoints();
+    let schedule = endpoints.named(endpoint).and_then(|endpoint| endpoint.new.policy.schedule.clone()).unwrap_or_default();
+    u32::try_from(schedule.waits().len()).unwrap_or(u32::MAX)
 }

@@ -165,6 +165,58 @@ texts! {
     keys: Keys {
         title, why, on, off, search, pages, rows, open, back, retry, replay, copy, clock, this,
     }
+
+    /// The list of endpoints.
+    endpoints: Endpoints {
+        day, first_try,
+        title, filter, new, all, endpoint, url, gets, by_key(key), from_plugins, before, more, none_yet, none_yet_why,
+        none_match, none_match_why,
+    }
+
+    /// The page of one endpoint.
+    endpoint: Endpoint {
+        first_try_in_day(share), week, week_total(delivered, failed), week_table, per_bucket, delivered, failed_tries,
+        bar_says(time, all, failed),
+        for_so_long(span), in_hand(number), paused_at(time), disabled_at(time), changed_at(time), resumed_at(time), pause,
+        resume, enable, edit, more, rotate, disable, delete, disabled_by_hand, disabled_effect, paused_effect,
+        breaker_open(failures, time), breaker_probing(failures), breaker_closed, last_answer, probe, none_yet, none_yet_why,
+        test, test_says, send_test, policy, plugin, body, signature, public_key, timeout, tries, tries_in(number, span), rate,
+        no_rate, at_once, at_once_now(number), order, order_subject, order_endpoint, order_none, breaker, breaker_never,
+        breaker_after(number, wait, most), headers, certificate, no_signature, test_took(took, time), keep, rotate_says,
+        rotate_says_one, grace, grace_hint, grace_week, grace_none, delete_other_name, delete_says, delete_in_use, delete_force,
+        delete_type,
+    }
+
+    /// The form of an endpoint.
+    webhook: Webhook {
+        envelope_data, envelope_cloudevents, envelope_standard, new_title, edit_title, what_it_is, not_saved, title, title_hint,
+        name, name_hint, name_fixed, url, url_hint, events, events_hint, seen, list, list_hint, all_lists, triggered_by,
+        by_contact, by_admin, by_api, by_system, triggered_hint, format, format_form, more, save, create, create_and_test,
+        envelope, signature, signature_hint, token_header, token_header_hint, headers, headers_hint, conditions,
+        conditions_hint, plugin, plugin_hint, timeout, timeout_hint, schedule, schedule_hint, concurrency, rate, rate_hint,
+        order, order_none, order_endpoint, order_subject, failures, failures_hint, wait, wait_max,
+    }
+
+    /// A secret that is shown once.
+    once: Once {
+        already, already_title, already_why, is_ready(title), is_rotated(title), created, rotated, open_endpoint, its_secret,
+        copy_now, kept_encrypted, verify, verify_other(signature), verify_says, see_it_work, not_tested, step_signed,
+        step_signed_how, step_sent, step_nowhere, step_nowhere_why, by_hand,
+    }
+
+    /// The list of deliveries.
+    deliveries: Deliveries {
+        title, retry_dead, new_deliveries(number), any_endpoint, endpoint, event, caption, all, last_try, answer, tries,
+        first_try, tries_of(number), is_paused, none_yet, none_yet_why, none_dead, none_match, none_match_why,
+    }
+
+    /// Retrying many deliveries.
+    retry_many: RetryMany {
+        many, title_to(number, state, name), title(number, state), none, none_why, says, which, pace, but, continues,
+        button(number), enable_first, pace_rate(rate, span), pace_free(number), but_disabled, but_paused, but_failing(span),
+        running, cancelled, done, again, done_of(done, total), done_so_far(done), sent_again, show_retrying, not_sent,
+        not_sent_why, show, may_close, stop,
+    }
 }
 
 #[cfg(test)]

@@ -251,7 +251,7 @@ impl Teller<'_> {
         let (request_id, answer_id) = (format!("request-{}", delivery.id), format!("answer-{}", delivery.id));
         let last = told.attempts.last();
         let is_simple = delivery.state == "delivered" && told.attempts.len() <= 1;
-        let planned = self.planned(&delivery.endpoint_name);
+        let planned = state::planned(self.ui, &delivery.endpoint_name);
         let line = html! {
             b { (foreign::name(&delivery.endpoint_name)) }
             span.w data-s=(state.tone.as_str()) {
@@ -259,7 +259,7 @@ impl Teller<'_> {
             }
             @if let (true, Some(last)) = (is_simple, last) { span.muted { (formats.millis(last.result.latency_ms)) } }
             @if delivery.state == "retrying" {
-                (dots(delivery.attempt_count, planned))
+                (state::dots(delivery.attempt_count, planned))
                 @if let Some(due) = &delivery.due {
                     span.muted {
                         ((t.try_of)(&formats.number(u64::from(delivery.attempt_count) + 1), &formats.number(u64::from(planned)))) " "
@@ -304,13 +304,6 @@ impl Teller<'_> {
         };
         let at = told.attempts.first().map(|first| first.result.at.clone());
         Ok(self.step(&Step { id: &delivery.id, at, state, line, end, below }))
-    }
-
-    /// Returns the number of attempts that the endpoint's schedule allows.
-    fn planned(&self, endpoint: &str) -> u32 {
-        let endpoints = self.ui.api.catalog.endpoints();
-        let schedule = endpoints.named(endpoint).and_then(|endpoint| endpoint.new.policy.schedule.clone()).unwrap_or_default();
-        u32::try_from(schedule.waits().len()).unwrap_or(u32::MAX)
     }
 
     async fn request(&self, id: &str) -> Result<Option<SentRequestView>, Problem> {
@@ -369,18 +362,6 @@ impl Teller<'_> {
 /// Returns the time until something is due; zero if it is due already.
 fn until(due: &str) -> Duration {
     Timestamp::parse_rfc3339(due).map_or(Duration::ZERO, |due| due.since(clock::wall()))
-}
-
-/// Tries of a delivery as dots: done, next, to come.
-fn dots(done: u32, planned: u32) -> Markup {
-    const DOTS_MAX: u32 = 12;
-    html! {
-        span.dots aria-hidden="true" {
-            @for place in 0..planned.min(DOTS_MAX) {
-                @if place < done { i.done {} } @else if place == done { i.next {} } @else { i {} }
-            }
-        }
-    }
 }
 
 /// The attempts of a delivery as a table. The last one opens.

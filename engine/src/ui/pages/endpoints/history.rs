@@ -1,0 +1,60 @@
+//! What happened to endpoints over time, from the statistics.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::{
+    api::Problem,
+    clock,
+    domain::{
+        id::EndpointId,
+        stats::{About, Counts, Last, first_bucket, fold},
+        time::Timestamp,
+    },
+    ui::{Ui, parts::strip::Bar},
+};
+
+/// Counts of one endpoint: every bucket in its order, and the start of each.
+pub struct History {
+    pub buckets: Vec<(Timestamp, Counts)>,
+}
+
+impl History {
+    pub fn total(&self) -> Counts {
+        let mut total = Counts::default();
+        self.buckets.iter().for_each(|(_, counts)| total.add(counts));
+        total
+    }
+
+    /// Returns the share of the delivered webhooks that arrived at the first try; `None` if none arrived.
+    pub fn first_try(&self) -> Option<f64> {
+        let total = self.total();
+        (total.delivered > 0).then(|| total.first_try as f64 / total.delivered as f64)
+    }
+
+    pub fn bars(&self) -> Vec<Bar> {
+        self.buckets.iter().map(|(_, counts)| Bar { good: counts.delivered, bad: counts.attempts_failed }).collect()
+    }
+}
+
+/// Reads the statistics of endpoints.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn read(ui: &Ui, endpoints: &[EndpointId], last: Last) -> Result<HashMap<EndpointId, History>, Problem> {
+    let about: Vec<About> = endpoints.iter().map(|id| About::Endpoint(*id)).collect();
+    let Some((cell, length, count)) = about.first().and_then(|about| last.buckets(about)) else { return Ok(HashMap::new()) };
+    let first = first_bucket(clock::wall(), length, count);
+    let mut cells: HashMap<EndpointId, Vec<(Timestamp, Counts)>> = HashMap::new();
+    for (about, at, counts) in ui.api.store.counts(about, cell, first).await? {
+        if let About::Endpoint(id) = about {
+            cells.entry(id).or_default().push((at, counts));
+        }
+    }
+    let mut history = |id: &EndpointId| {
+        let known: BTreeMap<Timestamp, Counts> = fold(cells.remove(id).unwrap_or_default(), first, length);
+        let starts = (0..count).map(|place| Timestamp::from_millis(first.millis() + place * length));
+        let buckets = starts.map(|at| (at, known.get(&at).cloned().unwrap_or_default())).collect();
+        (*id, History { buckets })
+    };
+    Ok(endpoints.iter().map(&mut history).collect())
+}

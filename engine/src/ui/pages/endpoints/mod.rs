@@ -1,0 +1,191 @@
+//! Endpoints: the list, the page of one, the form that creates and changes them, and the secret that is shown once.
+
+pub mod actions;
+pub mod form;
+pub mod history;
+pub mod one;
+pub mod secret;
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{Extension, extract::State, http::Uri, response::Response};
+use maud::{Markup, html};
+
+use self::history::History;
+use crate::{
+    api::{Problem, endpoints},
+    domain::{id::EndpointId, stats::Last},
+    ui::{
+        Ui, foreign,
+        form::Fields,
+        layout::{self, Head, Page, Place},
+        parts::{self, Look, columns, icon, seg, state::State as Shown, strip, with_query},
+        visit::Visit,
+    },
+    wire::EndpointView,
+};
+
+/// Endpoints on one page.
+const PAGE: usize = 100;
+
+/// Returns the title of an endpoint, else its name.
+pub fn title_of(endpoint: &EndpointView) -> &str {
+    endpoint.title.as_deref().filter(|title| !title.trim().is_empty()).unwrap_or(&endpoint.name)
+}
+
+/// Returns the word by which the list is filtered.
+fn condition(endpoint: &EndpointView) -> &'static str {
+    match endpoint.state.as_ref() {
+        "paused" => "paused",
+        "disabled" => "disabled",
+        _ if endpoint.failing_since.is_some() => "failing",
+        _ => "active",
+    }
+}
+
+/// Returns the place of an endpoint in the list: trouble first.
+fn rank(endpoint: &EndpointView) -> u8 {
+    match condition(endpoint) {
+        "failing" => 0,
+        "disabled" => 1,
+        "paused" => 2,
+        _ => 3,
+    }
+}
+
+pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
+    let caller = visit.caller("GET /v1/endpoints")?;
+    let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
+    let all = endpoints::list(State(Arc::clone(&ui.api)), Extension(caller)).await?.0.items;
+    let word = fields.get("q").unwrap_or_default().to_lowercase();
+    let has_word = |one: &&EndpointView| {
+        let texts = [&one.name, &one.url, one.title.as_ref().unwrap_or(&one.name)];
+        texts.into_iter().any(|text| text.to_lowercase().contains(&word))
+    };
+    let found: Vec<&EndpointView> = all.iter().filter(has_word).collect();
+    let chosen = fields.get("state");
+    let mut shown: Vec<&EndpointView> =
+        found.iter().copied().filter(|one| chosen.is_none_or(|state| condition(one) == state)).collect();
+    shown.sort_by_key(|one| (rank(one), one.name.as_str()));
+    let total = shown.len();
+    let from =
+        fields.get("from").and_then(|from| from.parse().ok()).unwrap_or(0_usize).min(total.saturating_sub(1) / PAGE * PAGE);
+    let t = &visit.texts().endpoints;
+    let shown = &shown[from.min(total)..(from + PAGE).min(total)];
+    let ids: HashMap<&str, EndpointId> =
+        shown.iter().filter_map(|one| Some((one.id.as_str(), EndpointId::parse(&one.id, ui.api.store.tag())?))).collect();
+    let day = history::read(&ui, &ids.values().copied().collect::<Vec<_>>(), Last::Day).await?;
+    let past = |one: &EndpointView| ids.get(one.id.as_str()).and_then(|id| day.get(id));
+    let actions = html! {
+        form.find method="get" action="/endpoints" data-whole role="search" {
+            (icon("search"))
+            input #f-q type="search" name="q" value=(fields.get("q").unwrap_or_default()) placeholder=(t.filter) aria-label=(t.filter);
+            @if let Some(state) = chosen { input type="hidden" name="state" value=(state); }
+        }
+        @if visit.may("POST /v1/endpoints") { (parts::link_button("/endpoints/new", Some("plus"), t.new, Look::Primary)) }
+    };
+    let body = html! {
+        (Head { actions: Some(actions), ..layout::title(t.title) }.show())
+        @if all.is_empty() { (none_yet(&visit)) }
+        @else {
+            div #rows data-live="events deliveries" data-hold {
+                p.row { (states(&visit, &found, chosen)) }
+                @if shown.is_empty() { (none_match(&visit)) }
+                @else { (table(&visit, shown, past)) (pager(&visit, from, total)) }
+            }
+        }
+    };
+    Ok(layout::page(&ui, &visit, &Page::new(Place::Endpoints, t.title, body)).await)
+}
+
+/// The states as links, with how many endpoints are in each.
+fn states(visit: &Visit, found: &[&EndpointView], chosen: Option<&str>) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let (t, words) = (&texts.endpoints, &texts.states);
+    let to = |state: Option<&str>| with_query(&with_query(&visit.path, "state", state), "from", None);
+    let all = (format!("{} {}", t.all, formats.number(found.len() as u64)), to(None), chosen.is_none());
+    let mut choices = vec![all];
+    for (state, word) in [
+        ("active", words.endpoint_active),
+        ("failing", words.endpoint_failing),
+        ("paused", words.endpoint_paused),
+        ("disabled", words.endpoint_disabled),
+    ] {
+        let number = found.iter().filter(|one| condition(one) == state).count() as u64;
+        if number > 0 || chosen == Some(state) {
+            choices.push((format!("{word} {}", formats.number(number)), to(Some(state)), chosen == Some(state)));
+        }
+    }
+    let choices: Vec<(&str, String, bool)> = choices.iter().map(|(word, to, is)| (word.as_str(), to.clone(), *is)).collect();
+    seg(texts.common.state, &choices)
+}
+
+fn table<'a>(visit: &Visit, shown: &[&EndpointView], past: impl Fn(&EndpointView) -> Option<&'a History>) -> Markup {
+    let texts = visit.texts();
+    let t = &texts.endpoints;
+    html! {
+        (strip::pattern())
+        table.rows.two role="table" aria-label=(t.title) {
+            (columns(&[(t.endpoint, "w240"), (t.url, ""), (t.gets, "w168"), (texts.common.state, "w144"), (t.day, "w144"), (t.first_try, "w96 num")]))
+            tbody role="rowgroup" { @for endpoint in shown { (row(visit, endpoint, past(endpoint))) } }
+        }
+    }
+}
+
+fn row(visit: &Visit, endpoint: &EndpointView, past: Option<&History>) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let share = past.and_then(History::first_try);
+    html! {
+        tr #(endpoint.id) role="row" data-row {
+            td.pa role="cell" {
+                a.go href=(format!("/endpoints/{}", endpoint.name)) { (foreign::value(title_of(endpoint))) }
+                span.two { span.mono { (foreign::name(&endpoint.name)) } @if let Some(key) = &endpoint.subscribed_by { " " ((texts.endpoints.by_key)(key)) } }
+            }
+            td.pc role="cell" { (foreign::cut(&endpoint.url)) }
+            td.pd.mono.dim role="cell" { (gets(visit, endpoint)) }
+            td.pb role="cell" { (Shown::of_endpoint(&endpoint.state, endpoint.failing_since.is_some(), texts).show()) }
+            td.ph role="cell" { @if let Some(past) = past { (strip::show(&past.bars())) } }
+            td.ph.num role="cell" { @match share { Some(share) => (formats.percent(share)), None => span.dim { "–" } } }
+        }
+    }
+}
+
+/// Says which events an endpoint gets.
+pub fn gets(visit: &Visit, endpoint: &EndpointView) -> Markup {
+    html! {
+        @if endpoint.events.is_empty() { (visit.texts().endpoints.from_plugins) }
+        @else { (foreign::value(&endpoint.events.join(", "))) }
+    }
+}
+
+fn pager(visit: &Visit, from: usize, total: usize) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let to = |from: usize| with_query(&visit.path, "from", (from > 0).then(|| from.to_string()).as_deref());
+    html! {
+        @if total > PAGE {
+            div.pager {
+                span.muted { ((texts.event.shown_of)(&formats.number((total - from).min(PAGE) as u64), &formats.number(total as u64))) }
+                div.acts {
+                    @if from > 0 { (parts::link_button(&to(from.saturating_sub(PAGE)), None, texts.endpoints.before, Look::Small)) }
+                    @if from + PAGE < total { (parts::link_button(&to(from + PAGE), Some("down"), texts.endpoints.more, Look::Small)) }
+                }
+            }
+        }
+    }
+}
+
+fn none_yet(visit: &Visit) -> Markup {
+    let t = &visit.texts().endpoints;
+    let actions = html! {
+        @if visit.may("POST /v1/endpoints") { (parts::link_button("/endpoints/new", Some("plus"), t.new, Look::Plain)) }
+    };
+    let command = "innesco endpoint add crm https://crm.example.org/hook --events 'order.*'";
+    parts::empty("endpoints", t.none_yet, &html! { p { (t.none_yet_why) } (parts::command(command, visit)) }, &actions)
+}
+
+fn none_match(visit: &Visit) -> Markup {
+    let texts = visit.texts();
+    let t = &texts.endpoints;
+    let clear = parts::link_button("/endpoints", Some("x"), texts.common.clear_all, Look::Plain);
+    parts::empty("filter", t.none_match, &html! { p { (t.none_match_why) } }, &clear)
+}

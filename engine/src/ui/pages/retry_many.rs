@@ -1,0 +1,208 @@
+//! Retrying many deliveries: a page that asks, and the progress of the job. The job continues when the reader leaves the page.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{Path, State},
+    http::{Method, Uri},
+    response::{IntoResponse as _, Redirect, Response},
+};
+use maud::{Markup, html};
+use serde_json::json;
+
+use super::endpoints::{actions::page_of, one, title_of};
+use crate::{
+    api::{
+        Problem, endpoints,
+        jobs::{self, Retried},
+        page::Query as ApiQuery,
+        path::Path as ApiPath,
+    },
+    ui::{
+        Ui, foreign,
+        form::{Fields, Form},
+        layout::{self, Head, Page, Place},
+        parts::{self, Look, action, icon, segment, state::State as Shown},
+        visit::Visit,
+    },
+    wire::{EndpointView, JobView},
+};
+
+/// Seconds after which the progress of a running job is loaded again.
+const AGAIN_SECONDS: u16 = 2;
+
+/// Which deliveries the address names.
+struct Which<'a>(&'a Fields);
+
+impl Which<'_> {
+    fn state(&self) -> &str {
+        self.0.get("state").unwrap_or("dead")
+    }
+
+    fn retried(&self) -> Retried {
+        let text = |name: &str| self.0.get(name).map(str::to_owned);
+        Retried {
+            endpoint: text("endpoint"),
+            state: Some(self.state().to_owned()),
+            event_type: text("type"),
+            ..Retried::default()
+        }
+    }
+}
+
+pub async fn ask(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
+    visit.sight("POST /v1/deliveries/retry")?;
+    let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
+    let which = Which(&fields);
+    let count = jobs::count_retries(State(Arc::clone(&ui.api)), ApiQuery(which.retried())).await?.0.count;
+    let endpoint = match fields.get("endpoint") {
+        Some(name) => Some(one::read(&ui, &visit, name).await?.0),
+        None => None,
+    };
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let t = &texts.retry_many;
+    let number = count.map_or_else(|| t.many.to_owned(), |count| formats.number(count));
+    let state = Shown::of_delivery(which.state(), texts);
+    let title = match &endpoint {
+        Some(endpoint) => (t.title_to)(&number, state.word, &foreign::isolated(title_of(endpoint))),
+        None => (t.title)(&number, state.word),
+    };
+    let back = endpoint.as_ref().map_or_else(|| "/deliveries".to_owned(), |endpoint| page_of(&endpoint.name));
+    let body = html! {
+        (head(&visit, &back, endpoint.as_ref(), &title))
+        div.ask {
+            @if count == Some(0) {
+                (parts::empty("deliveries", t.none, &html! { p { (t.none_why) } }, &parts::link_button(&back, None, texts.frame.close, Look::Plain)))
+            } @else {
+                p { (t.says) }
+                dl.policy {
+                    div { dt { (t.which) } dd { (state.show()) @if let Some(kind) = fields.get("type") { " " (texts.events.type_is) " " (foreign::value(kind)) } } }
+                    @if let Some(endpoint) = &endpoint {
+                        div { dt { (t.pace) } dd { (pace(&ui, &visit, endpoint, count)) } }
+                        @if let Some(but) = but(&visit, endpoint) { div { dt { (t.but) } dd { (but) } } }
+                    }
+                }
+                p.muted { (t.continues) }
+                form.acts method="post" action="/deliveries/retry" data-whole {
+                    (parts::hidden(&visit))
+                    input type="hidden" name="state" value=(which.state());
+                    @if let Some(endpoint) = &endpoint { input type="hidden" name="endpoint" value=(endpoint.name); }
+                    @if let Some(kind) = fields.get("type") { input type="hidden" name="type" value=(kind); }
+                    @if endpoint.as_ref().is_some_and(|endpoint| endpoint.state == "disabled") { (parts::disabled_button(Some("retry"), &(t.button)(&number), t.enable_first)) }
+                    @else { button.btn.primary type="submit" { (icon("retry")) ((t.button)(&number)) } }
+                    (parts::link_button(&back, None, texts.common.cancel, Look::Plain))
+                }
+            }
+        }
+    };
+    Ok(layout::page(&ui, &visit, &Page::new(Place::Deliveries, &title, body)).await)
+}
+
+fn head(visit: &Visit, back: &str, endpoint: Option<&EndpointView>, title: &str) -> Markup {
+    let texts = visit.texts();
+    let above = endpoint.map_or(texts.deliveries.title, title_of);
+    Head { above: Some((back, above, html! { (texts.common.retry) })), ..layout::title(title) }.show()
+}
+
+/// Says how fast the webhooks go out, and how long that takes.
+fn pace(ui: &Ui, visit: &Visit, endpoint: &EndpointView, count: Option<u64>) -> String {
+    let (t, formats) = (&visit.texts().retry_many, visit.formats());
+    let rate = endpoints::find(&ui.api, &endpoint.name).ok().and_then(|one| one.new.policy.rate);
+    match (rate, count) {
+        (Some(rate), Some(count)) => (t.pace_rate)(&rate.to_string(), &formats.span(taking(count, rate.interval()))),
+        (Some(rate), None) => rate.to_string(),
+        (None, _) => (t.pace_free)(&formats.number(endpoint.concurrency as u64)),
+    }
+}
+
+/// Returns how long many webhooks take at a pace; at least a second.
+fn taking(count: u64, interval: Duration) -> Duration {
+    interval.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).max(Duration::from_secs(1))
+}
+
+/// Says what speaks against it.
+fn but(visit: &Visit, endpoint: &EndpointView) -> Option<Markup> {
+    let texts = visit.texts();
+    let t = &texts.retry_many;
+    let state = Shown::of_endpoint(&endpoint.state, endpoint.failing_since.is_some(), texts);
+    let why = match (endpoint.state.as_ref(), &endpoint.failing_since) {
+        ("disabled", _) => t.but_disabled.to_owned(),
+        ("paused", _) => t.but_paused.to_owned(),
+        (_, Some(since)) => (t.but_failing)(&layout::age(since, visit)),
+        _ => return None,
+    };
+    Some(html! { (state.show()) ": " (why) })
+}
+
+pub async fn start(State(ui): State<Arc<Ui>>, form: Form) -> Result<Response, Problem> {
+    let which = Which(&form.fields);
+    let body = json!({ "state": which.state(), "endpoint": form.fields.get("endpoint"), "event_type": form.fields.get("type") });
+    let job = ui.act(&form.visit, Method::POST, "/v1/deliveries/retry", Some(&body)).await?;
+    Ok(Redirect::to(&format!("/jobs/{}", segment(job["id"].as_str().unwrap_or_default()))).into_response())
+}
+
+pub async fn stop(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form: Form) -> Result<Response, Problem> {
+    ui.act(&form.visit, Method::POST, &format!("/v1/jobs/{}/cancel", segment(&id)), None).await?;
+    Ok(Redirect::to(&format!("/jobs/{}", segment(&id))).into_response())
+}
+
+pub async fn progress(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>) -> Result<Response, Problem> {
+    visit.sight("GET /v1/jobs/{job}")?;
+    let job = jobs::show(State(Arc::clone(&ui.api)), ApiPath(id)).await?.0;
+    let endpoint = match &job.filter.endpoint {
+        Some(id) => one::read(&ui, &visit, id).await.ok().map(|(endpoint, _)| endpoint),
+        None => None,
+    };
+    let texts = visit.texts();
+    let t = &texts.retry_many;
+    let title = match job.state.as_ref() {
+        "running" => t.running,
+        "cancelled" => t.cancelled,
+        _ => t.done,
+    };
+    let back = endpoint.as_ref().map_or_else(|| "/deliveries".to_owned(), |endpoint| page_of(&endpoint.name));
+    let body = html! {
+        (head(&visit, &back, endpoint.as_ref(), title))
+        div #job.ask data-live="deliveries" { (told(&visit, &job, endpoint.as_ref(), &back)) }
+        @if job.state == "running" { p.small #again data-again=(AGAIN_SECONDS) { (t.again) } }
+    };
+    Ok(layout::page(&ui, &visit, &Page::new(Place::Deliveries, title, body)).await)
+}
+
+fn told(visit: &Visit, job: &JobView, endpoint: Option<&EndpointView>, back: &str) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let t = &texts.retry_many;
+    let done = formats.number(job.done);
+    let query = |state: &str| match endpoint {
+        Some(endpoint) => format!("{}?state={state}", page_of(&endpoint.name)),
+        None => format!("/deliveries?state={state}"),
+    };
+    html! {
+        p role="status" { @match job.total { Some(total) => ((t.done_of)(&done, &formats.number(total))), None => ((t.done_so_far)(&done)) } }
+        @match job.total {
+            Some(total) => progress max=(total.max(1)) value=(if job.state == "done" { total.max(1) } else { job.done + job.failed }) {},
+            None if job.state == "running" => progress {},
+            None => {},
+        }
+        dl.policy {
+            div { dt { (t.sent_again) } dd { (done) " " a href=(query("retrying")) { (t.show_retrying) } } }
+            div { dt { (t.not_sent) } dd { (formats.number(job.failed)) @if job.failed > 0 { " " span.muted { (t.not_sent_why) } " " a href=(query("dead")) { (t.show) } } } }
+        }
+        @if job.state == "running" { p.muted { (t.may_close) " " code { (job.id) } } }
+        div.acts {
+            @if job.state == "running" && visit.may("POST /v1/jobs/{job}/cancel") { (action(visit, &format!("/jobs/{}/cancel", job.id), None, t.stop, Look::Plain)) }
+            (parts::link_button(back, None, texts.frame.close, Look::Primary))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_follows_from_the_pace() {
+        assert_eq!(taking(37, Duration::from_millis(20)), Duration::from_secs(1));
+        assert_eq!(taking(1200, Duration::from_millis(20)), Duration::from_secs(24));
+    }
+}
