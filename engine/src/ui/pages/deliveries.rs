@@ -147,18 +147,18 @@ impl Rows<'_> {
         let texts = self.visit.texts();
         let (t, common) = (&texts.deliveries, &texts.common);
         let all = [
-            (t.last_try, "w112"),
+            (t.last_try, "w96"),
             (common.type_, ""),
-            (t.event, "w144"),
+            (t.event, "w120"),
             (t.endpoint, "w144"),
-            (common.state, "state"),
+            (common.state, "w144"),
             (t.answer, ""),
             (common.took, "w80 num"),
             (t.tries, "w80 num"),
-            ("", "w112"),
+            ("", "w96"),
         ];
         let of_one =
-            [(t.last_try, "w112"), (common.type_, ""), (common.state, "w144"), (t.answer, ""), (t.tries, "w144"), ("", "w112")];
+            [(t.last_try, "w96"), (common.type_, ""), (common.state, "w144"), (t.answer, ""), (t.tries, "w112"), ("", "w96")];
         html! {
             table.rows role="table" aria-label=(t.title) {
                 (columns(if self.of_one { &of_one } else { &all }))

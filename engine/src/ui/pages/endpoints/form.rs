@@ -508,7 +508,7 @@ mod tests {
         {
             assert_eq!(name_of(title), name, "{title}");
         }
-        assert_eq!(name_of(&"x y".repeat(60)).len(), 63);
+        assert_eq!(name_of(&"x y".repeat(60)).len(), 64);
     }
 
     #[test]
