@@ -302,7 +302,10 @@ async fn live_updates_move_nothing_and_keep_the_focus() {
 }
 
 /// Pages for `make screenshots`: name, path.
-const PICTURES: [(&str, &str); 16] = [
+const PICTURES: [(&str, &str); 19] = [
+    ("sources", "/sources"),
+    ("source", "/sources/shop"),
+    ("source-new", "/sources/new?preset=woocommerce"),
     ("now", "/"),
     ("events", "/events"),
     ("events-filter-hides-all", "/events?state=failed&source=stripe"),
@@ -334,6 +337,7 @@ async fn screenshots() {
     sign_in(&browser, &engine).await;
     take(&browser, &engine, &folder, "first-run", "/").await;
     let (failing, story) = fill(&engine).await;
+    crate::dashboard_sources::fill(&engine).await;
     paths.extend(PICTURES.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())));
     paths.push(("event".into(), format!("/events/{failing}")));
     paths.push(("event-open".into(), format!("/events/{failing}?open=data,{story}")));

@@ -18,6 +18,7 @@ mod dashboard;
 mod dashboard_endpoints;
 mod dashboard_plugins;
 mod dashboard_settings;
+mod dashboard_sources;
 mod deploy;
 mod dev;
 mod disk;

@@ -70,7 +70,10 @@ impl Place {
 
     /// Returns whether the entry has a page yet.
     const fn exists(self) -> bool {
-        matches!(self, Self::Now | Self::Events | Self::Deliveries | Self::Endpoints | Self::Plugins | Self::Settings)
+        matches!(
+            self,
+            Self::Now | Self::Events | Self::Deliveries | Self::Endpoints | Self::Plugins | Self::Sources | Self::Settings
+        )
     }
 }
 

@@ -10,4 +10,5 @@ pub mod retry_many;
 pub mod search;
 pub mod settings;
 pub mod sign_in;
+pub mod sources;
 pub mod wrong;

@@ -141,6 +141,18 @@ texts! {
         step_where, step_where_what, step_where_none, step_send, step_send_what, step_watch, step_watch_what,
     }
 
+    /// The pages of sources.
+    sources: Sources {
+        title, why, connect, connect_short, connect_why, source, sender, accepted, refused, last, none, none_why, verified, anyone,
+        waiting, all_refused, by_hmac, by_password, by_bearer, by_token, by_nothing, last_at(time), counts(accepted, refused, duplicates),
+        address, address_hint, address_hidden, address_rotated(time), requests, only_refused(number), waiting_line, none_refused, what,
+        from, all_events, one_accepted, one_refused, why_missing, why_malformed, why_timestamp, why_mismatch, why_address, why_method,
+        why_content_type, why_body, why_rate, why_depth, why_id, rules, verified_by, nothing_proves, signed_text, signed_time,
+        tolerance, type_from, prefix, no_prefix, known_by, may_come_from, anywhere, methods, anything, content_types, at_most, answer,
+        rotate_secret, rotate_address, delete, delete_says, delete_confirm, name, name_hint, label, label_hint, secret, secret_hint,
+        secret_theirs, header, header_hint, prefix_hint, create, cancel, what_verified, once_title, once_why, once_next, to_source,
+    }
+
     /// The answer to a search.
     search: Search {
         title, nothing, nothing_why,
