@@ -67,14 +67,6 @@ impl Place {
             Self::Settings => icon("settings"),
         }
     }
-
-    /// Returns whether the entry has a page yet.
-    const fn exists(self) -> bool {
-        matches!(
-            self,
-            Self::Now | Self::Events | Self::Deliveries | Self::Endpoints | Self::Plugins | Self::Sources | Self::Settings
-        )
-    }
 }
 
 /// A page inside the frame.
@@ -138,7 +130,7 @@ fn rail(ui: &Ui, visit: &Visit, here: Place, needs: &Needs) -> Markup {
         nav #rail.rail aria-label="Innesco" {
             a.brand href="/" { svg.mark aria-hidden="true" { use href=(format!("{}#i-mark", assets::ICONS.path())) {} } "Innesco" }
             ul #rail-list data-live="events deliveries plugins" {
-                @for place in Place::RAIL.into_iter().filter(|place| place.exists()) {
+                @for place in Place::RAIL {
                     li.apart[place == Place::Settings] {
                         a href=(place.path()) aria-current=[(place == here).then_some("page")] {
                             (place.icon()) span.label { (place.label(texts)) }
