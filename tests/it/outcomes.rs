@@ -140,7 +140,7 @@ async fn the_values_of_a_plugin_are_listed_shown_and_deleted() {
             engine.command().args(["plugin", "state", "bounce-guard"]).args(arguments).output().expect("the command runs");
         (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).expect("text"))
     };
-    assert_eq!(cli(&["--prefix", "bounces/b"]), (true, "bounces/bea@example.com\t1 bytes\n".into()));
+    assert_eq!(cli(&["--prefix", "bounces/b"]), (true, "bounces/bea@example.com\t1 bytes\t-\n".into()));
     assert_eq!(cli(&["bounces/bea@example.com"]), (true, "1\n".into()));
     let (done, said) = cli(&["bounces/bea@example.com", "--delete"]);
     assert!(!done && said.contains("add --yes"), "{said}");

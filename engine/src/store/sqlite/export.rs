@@ -187,7 +187,7 @@ mod tests {
         db.execute_batch(&format!(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {many})
              INSERT INTO dedup SELECT 'source ' || i % 3, 'id ' || i, i FROM n;
-             INSERT INTO state VALUES ('p', 'a' || char(0), x'00ff', 5), ('p', 'b', x'', 6);",
+             INSERT INTO state VALUES ('p', 'a' || char(0), x'00ff', 5, NULL), ('p', 'b', x'', 6, NULL);",
         ))
         .unwrap();
         let export = Export { db };
