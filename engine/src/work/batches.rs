@@ -167,8 +167,8 @@ impl<T> Batches<T> {
         }
     }
 
-    /// Returns the next batch: never empty while an item waits. An item is a batch of its own if it is larger than a batch, or
-    /// has failed alone.
+    /// Returns the next batch: never empty while an item waits. An item is alone in its batch if it is larger than a
+    /// batch, or has failed alone before.
     pub fn next(&mut self) -> Batch<T> {
         let mut items: Vec<Waiting<T>> = Vec::new();
         let mut bytes = 0;

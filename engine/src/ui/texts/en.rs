@@ -309,7 +309,7 @@ pub static TEXTS: Texts = Texts {
         counts: |accepted, refused, duplicates| format!("{accepted} accepted, {refused} refused, {duplicates} duplicates"),
         address: "Address to paste",
         address_hint: "This is the address of this page. Set external_url to the URL under which senders reach the engine.",
-        address_hidden: "Your key has the role read, which does not see the address: whoever knows it may be able to send.",
+        address_hidden: "Your key has the role read, which does not see the address: anyone who knows it may be able to send.",
         address_rotated: |time| format!("new address, {time}; the old one is valid for 24 h"),
         requests: "Last requests",
         only_refused: |number| format!("refused {number}"),
