@@ -6,7 +6,7 @@
 /// A text to search for, and the advice for it.
 type Case = (&'static str, &'static str);
 
-/// Panics of Rust's standard library, and of crates that need more of the platform. The first match applies.
+/// Panics of Rust's standard library, and of crates that need a clock, files or a network. The first match applies.
 const PANICS: [Case; 11] = [
     (
         "time not implemented on this platform",

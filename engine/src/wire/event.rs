@@ -113,8 +113,7 @@ pub struct EventStoryView {
     /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
-    /// The chain of events that cause each other, of which this event is one: from the first event on, parents before children, up to 200
-    /// events. Empty if nothing caused the event and it caused nothing. Only in the first part of a story.
+    /// The first event that led to this one, and all events that came of it, up to 200. A parent stands before its children. Empty if nothing caused the event and it caused nothing. Only in the first part of a story.
     #[serde(default)]
     pub chain: Vec<ChainView>,
     /// Whether the chain has more events.
@@ -123,7 +122,7 @@ pub struct EventStoryView {
     /// Id of the W3C trace that the events of the chain carry in `traceparent`. Null if they carry none.
     #[serde(default)]
     pub trace: Option<String>,
-    /// If no plugin and no endpoint subscribes to the event: the most similar pattern of one.
+    /// The most similar pattern of any plugin or endpoint, if none of them subscribes to the event.
     #[schema(value_type = Option<Pattern>)]
     pub nearest: Option<String>,
     /// Send this as `cursor` for the next part of the history.
@@ -164,7 +163,7 @@ pub enum DataView {
 }
 
 /// Reads `data` or `data_base64` among the members of an event. Written by hand because serde cannot read a raw value among flattened
-/// members. The JSON passes through [`Value`], so a reader that needs it exactly takes it out of the answer first.
+/// members. The JSON passes through [`Value`], which may change its bytes. A reader that needs the bytes cuts them out of the answer before.
 impl<'de> Deserialize<'de> for DataView {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(DataVisitor)

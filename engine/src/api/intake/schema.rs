@@ -8,7 +8,7 @@ use crate::{
     wire::values::values,
 };
 
-/// One or more events, for the document: [`super::read`] parses the bytes itself.
+/// One or more events. Only the OpenAPI document uses this type; [`super::read`] parses the bytes without it.
 pub enum EventsInput {}
 /// A batch of CloudEvents, for the document.
 pub enum BatchInput {}

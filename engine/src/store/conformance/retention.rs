@@ -217,7 +217,7 @@ pub async fn each_kind_of_event_has_a_separate_time(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let delivered = bench.finished(crm, Next::Delivered).await.event();
     let dead = bench.finished(crm, Next::Dead(DeadReason::Exhausted)).await.event();
-    // This delivery is unfinished when the walks pass its event for the first time.
+    // This delivery is unfinished when retention looks at its event for the first time.
     let slow = bench.delivery_to(crm).await;
     let retention = Retention { dead: Duration::from_secs(2 * DAY), ..Retention::default() };
     retire_by(bench, retention, in_days(2)).await;

@@ -47,8 +47,8 @@ impl Accept for Postgres {
     }
 }
 
-/// Takes ids for events that are about to be written, in their order. Ids are not taken in blocks beforehand: an event that is
-/// submitted after the answer to another must have the larger id, on any node.
+/// Takes ids for events that are about to be written, in their order. Nodes reserve no blocks of ids: an event that
+/// is submitted after another was accepted must have the larger id, also on another node.
 async fn take_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<EventId>, Error> {
     let found = rows(tx, "SELECT nextval('event_id') FROM generate_series(1, $1::bigint)", &[&limit(count)]).await?;
     found.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect()

@@ -43,7 +43,7 @@ impl Health for Sqlite {
     }
 }
 
-/// Has no condition, so that SQLite counts pages instead of rows.
+/// Has no condition, so that SQLite counts page by page instead of row by row.
 const EVENTS: &str = "SELECT count(*) FROM event_queue";
 const RUNS: &str = "SELECT count(*) FROM run_queue";
 const DELIVERIES: &str = "SELECT count(*) FROM live";
