@@ -189,6 +189,9 @@ async fn elsewhere(tx: &Transaction<'_>, node: i64, endpoints: Vec<i64>) -> Resu
     rows(tx, sql, &[&endpoints, &node]).await?.iter().map(|row| Ok(EndpointId::from_i64(get(row, 0)?))).collect()
 }
 
+/// A value or its deletion, its version, and when it expires.
+type StateRow = (Option<Vec<u8>>, i64, Option<i64>);
+
 /// The rows to write, by table.
 #[derive(Default)]
 struct Written {
@@ -200,7 +203,7 @@ struct Written {
     done: Vec<i64>,
     queue: RunQueue,
     /// Value (`None` deletes it), version, and when it expires.
-    state: BTreeMap<StateName, (Option<Vec<u8>>, i64, Option<i64>)>,
+    state: BTreeMap<StateName, StateRow>,
     events: Vec<NewEvent>,
     payloads: Vec<(i64, Option<RunId>, Arc<Payload>)>,
     ended: Rows,

@@ -1,6 +1,6 @@
 //! The list of events: find one.
 
-use std::{fmt::Write as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{extract::State, http::Uri, response::Response};
 use maud::{Markup, html};
@@ -232,14 +232,8 @@ fn pager(visit: &Visit, chosen: &Chosen<'_>, page: &PageView<EventView>) -> Mark
 fn none(visit: &Visit, chosen: &Chosen<'_>, is_filtered: bool) -> Markup {
     let t = &visit.texts().events;
     if !is_filtered {
-        let mut command = String::from("innesco send order.created ");
-        write!(command, "'{}'", r#"{"id": 7, "total": 1500}"#).expect("writing to a String cannot fail");
-        return parts::empty(
-            "events",
-            t.none_yet,
-            &html! { p { (t.none_yet_why) } (parts::command(&command, visit)) },
-            &html! {},
-        );
+        let command = r#"innesco send order.created '{"id": 7, "total": 1500}'"#;
+        return parts::empty("events", t.none_yet, &html! { p { (t.none_yet_why) } (parts::command(command, visit)) }, &html! {});
     }
     let actions = html! {
         @for name in FILTERS {

@@ -377,7 +377,7 @@ pub fn answer(visit: &Visit, test: &TestSend) -> Markup {
     let result = &test.result;
     let shown = if test.delivered { Shown::ok("") } else { Shown::failed("") };
     let said: String = result.excerpt.chars().take(ANSWER_SHOWN_MAX).collect();
-    let at = Timestamp::parse_rfc3339(&result.at).map_or_else(clock::wall, |at| at).to_string();
+    let at = Timestamp::parse_rfc3339(&result.at).unwrap_or_else(clock::wall).to_string();
     html! {
         div.panel #test-answer {
             div.cap role="status" {

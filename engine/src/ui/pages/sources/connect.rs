@@ -102,7 +102,7 @@ fn fields_of(visit: &Visit, fields: &Fields, preset: Preset, problem: Option<&Pr
             (field("secret", t.secret, secret_hint).text("", ""))
         }
         @if matches!(preset, Preset::Hmac | Preset::HeaderToken) {
-            (field("header", t.header, t.header_hint).text(value("header"), &preset.proofs().main().headers().first().copied().unwrap_or_default().to_owned()))
+            (field("header", t.header, t.header_hint).text(value("header"), preset.proofs().main().headers().first().copied().unwrap_or_default()))
         }
         (field("type_prefix", t.prefix, t.prefix_hint).text(value("type_prefix"), prefix.unwrap_or_default()))
         div.acts {
