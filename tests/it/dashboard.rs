@@ -1,4 +1,4 @@
-//! The dashboard in a real browser: signing in, finding an event, repairing it, live, in two languages, without script.
+//! The dashboard in a real browser: signing in, finding and repairing an event, live updates, two languages, no script.
 
 use std::{
     path::PathBuf,
@@ -39,7 +39,8 @@ pub async fn live(browser: &Browser) {
     browser.wait("html[data-stream=open]").await;
 }
 
-/// Fails if the console has an error, such as a violation of the policy, or if the browser asked for an address of another host.
+/// Fails if the console has an error, such as a violation of the content security policy, or if the browser requested an address of
+/// another host.
 pub async fn nothing_foreign(browser: &Browser, engine: &Engine) {
     let errors = browser.errors().await;
     assert!(errors.is_empty(), "{errors:#?}");
@@ -83,7 +84,7 @@ async fn a_key_signs_in_and_a_wrong_one_is_explained() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failed_webhook_is_seen_live_and_retried() {
+async fn a_failed_webhook_appears_live_and_is_retried() {
     let engine = Engine::start(&[]);
     let (receiver, works) = breakable().await;
     engine.endpoint("crm", &receiver.url("/"), &["order.*"]).await;
@@ -92,7 +93,7 @@ async fn a_failed_webhook_is_seen_live_and_retried() {
     open(&browser, &engine, "/events").await;
     live(&browser).await;
     let event = engine.send("order.created", json!({ "total": "1500.00" })).await;
-    // The list was empty, so its first row needs no press.
+    // The list was empty, so its first row appears without a click.
     browser.wait_for("#rows", "retrying").await;
     browser.click(&format!("#{event} .go")).await;
     browser.wait_for("h1", "order.created").await;
@@ -150,7 +151,7 @@ async fn pages_work_without_script() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn italian_is_chosen_and_kept() {
+async fn the_choice_of_italian_is_remembered() {
     let engine = Engine::start(&[]);
     engine.send("order.created", json!({})).await;
     let browser = Browser::start().await;
@@ -164,7 +165,7 @@ async fn italian_is_chosen_and_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn text_of_strangers_is_shown_as_text() {
+async fn untrusted_text_is_shown_as_text() {
     let engine = Engine::start(&[]);
     let hostile = "<script>document.title='owned'</script>\u{202e}gnp.exe\u{0}";
     let event = json!({
@@ -214,7 +215,7 @@ async fn forms_of_other_sessions_and_foreign_hosts_are_refused() {
     ] {
         assert!(page.headers()[name].to_str().expect("text").contains(part), "{name}");
     }
-    // Without the token of the session, a form does nothing.
+    // A form without the token of the session does nothing.
     let replay = http.post(format!("{}/events/{event}/replay", engine.url)).header("cookie", &cookie);
     let refused =
         replay.header("content-type", "application/x-www-form-urlencoded").body("token=wrong").send().await.expect("an answer");
@@ -225,7 +226,7 @@ async fn forms_of_other_sessions_and_foreign_hosts_are_refused() {
     assert_eq!((elsewhere.status().as_u16(), elsewhere.headers().contains_key("set-cookie")), (403, false));
     let rebound = http.get(format!("{}/events", engine.url)).header("host", "evil.example").header("cookie", &cookie);
     assert_eq!(rebound.send().await.expect("an answer").status(), 421);
-    // A changed cookie is no session.
+    // A changed cookie is refused.
     let changed =
         http.get(format!("{}/events", engine.url)).header("cookie", format!("{cookie}x")).send().await.expect("an answer");
     assert_eq!(changed.status(), 303);
@@ -235,7 +236,7 @@ async fn forms_of_other_sessions_and_foreign_hosts_are_refused() {
 }
 
 fn client_without_redirects() -> reqwest::Client {
-    // Installs the cryptography that every client needs.
+    // Called for its side effect: it installs the cryptography provider that every client needs.
     let _ = client();
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
 }
@@ -247,7 +248,7 @@ async fn a_session_ends_with_its_key_and_survives_a_restart() {
     let browser = Browser::start().await;
     sign_in_with(&browser, &engine, made["key"].as_str().expect("a key")).await;
     assert!(engine.stop());
-    // On another port; browsers send a cookie to every port of its host.
+    // The engine now has another port. Browsers send a cookie to every port of its host.
     engine.launch();
     open(&browser, &engine, "/events").await;
     browser.wait_for("h1", "Events").await;
@@ -257,7 +258,7 @@ async fn a_session_ends_with_its_key_and_survives_a_restart() {
     browser.close().await;
 }
 
-/// Counts how far the browser saw something move, from now on.
+/// Script that adds up the layout shifts that the browser reports from now on.
 const WATCH_SHIFTS: &str = "window.shifted = 0; new PerformanceObserver((list) => { \
     for (const entry of list.getEntries()) window.shifted += entry.value; }).observe({ type: 'layout-shift' });";
 
@@ -267,7 +268,7 @@ async fn send_many(engine: &Engine, number: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn live_updates_move_nothing_and_keep_the_focus() {
+async fn live_updates_shift_nothing_and_keep_the_focus() {
     let engine = Engine::start(&[]);
     send_many(&engine, 60).await;
     engine.all_run().await;
@@ -324,7 +325,7 @@ const PICTURES: [(&str, &str); 19] = [
     ("settings-nodes", "/settings/nodes"),
 ];
 
-/// Writes a picture of every page, light, dark and on a phone, into the folder that `SCREENSHOTS` names.
+/// Writes screenshots of every page, light, dark and phone-sized, into the folder that `SCREENSHOTS` names.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "writes pictures; run with `make screenshots`"]
 async fn screenshots() {
@@ -360,7 +361,8 @@ async fn take(browser: &Browser, engine: &Engine, folder: &std::path::Path, name
     }
 }
 
-/// Fills an engine with events in every state. Returns one with a failed part, and an id to open on its page.
+/// Fills an engine with events in every state. Returns the id of an event with a failed part, and the id of a part to open on its
+/// page.
 async fn fill(engine: &Engine) -> (String, String) {
     let good = Receiver::start().await;
     let bad =

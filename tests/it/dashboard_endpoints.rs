@@ -1,4 +1,5 @@
-//! Endpoints and deliveries in the dashboard, in a real browser: create, watch, repair, change, delete; roles, hostile text, without script.
+//! Endpoints and deliveries in the dashboard, in a real browser: create, watch, repair, change, delete. Also roles, untrusted text,
+//! and pages without script.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +12,7 @@ use crate::{
     receivers::{Answer, Receiver},
 };
 
-/// Submits a form by the button with this text.
+/// Presses the button with this text in a form.
 async fn press(browser: &Browser, form: &str, label: &str) {
     let script = format!(
         "const button = [...document.querySelectorAll('{form} button, {form} a.btn')].find(b => b.textContent.trim() === '{label}' && b.offsetParent);
@@ -44,18 +45,18 @@ async fn an_endpoint_is_created_fails_and_is_repaired() {
     browser.wait_for("h1", "CRM contacts").await;
     browser.wait_for(".tested", "200").await;
     assert!(!browser.address().await.contains("whsec_"));
-    // The page cannot be opened twice.
+    // The page shows the secret only once.
     open(&browser, &engine, "/endpoints/crm-contacts/secret").await;
     browser.wait_for("main", "shown already").await;
     assert!(!browser.source().await.contains(&secret));
-    // An event is delivered, seen live on the endpoint's page.
+    // A delivered event appears live on the endpoint's page.
     open(&browser, &engine, "/endpoints/crm-contacts").await;
     browser.wait_for(".chip", "delivering").await;
     live(&browser).await;
     engine.send("order.created", json!({ "total": 7 })).await;
     browser.wait_for("#rows", "delivered").await;
     browser.wait_for("#rows", "1st try").await;
-    // The receiver breaks, and is repaired.
+    // The receiver fails, then works again.
     works.store(false, Ordering::Relaxed);
     let failed = engine.send("order.paid", json!({})).await;
     browser.wait_for("#rows", "retrying").await;
@@ -90,7 +91,7 @@ async fn an_endpoint_is_tested_paused_changed_and_deleted() {
     browser.wait_for("h1", "Rotate secret").await;
     press(&browser, "main form", "Rotate secret").await;
     browser.wait_for("#secret", "whsec_").await;
-    // What the form does not show stays.
+    // Settings that the form does not show are unchanged after saving.
     engine
         .ok(
             "PATCH",
@@ -110,7 +111,7 @@ async fn an_endpoint_is_tested_paused_changed_and_deleted() {
     assert!(changed["headers"]["x-key"].is_string(), "a header that is not shown stays: {changed}");
     engine.ok("POST", "/v1/events", json!({ "type": "order.created", "channel": "web", "data": { "country": "IT" } })).await;
     engine.wait("/v1/deliveries", "it was tried", |page| page["items"][0]["attempt_count"] == 1).await;
-    // A wrong name deletes nothing.
+    // Typing a wrong name deletes nothing.
     open(&browser, &engine, "/endpoints/crm/delete").await;
     browser.fill("#f-name", "cmr").await;
     press(&browser, "main form", "Delete").await;
@@ -143,7 +144,7 @@ async fn dead_deliveries_are_retried_together() {
     browser.wait_for("#rows", "dead").await;
     works.store(true, Ordering::Relaxed);
     open(&browser, &engine, "/endpoints/crm").await;
-    press(&browser, "main", "Retry dead ones…").await;
+    press(&browser, "main", "Retry dead deliveries…").await;
     browser.wait_for("h1", "Retry 3 webhooks").await;
     press(&browser, "main form", "Retry 3 webhooks").await;
     browser.wait_for("h1", "Retry done").await;
@@ -183,7 +184,7 @@ async fn a_reader_sees_endpoints_without_buttons_and_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn titles_of_strangers_are_shown_as_text() {
+async fn untrusted_titles_are_shown_as_text() {
     let engine = Engine::start(&[]);
     let (receiver, _works) = breakable().await;
     let title = "<script>document.title='owned'</script>\u{202e}gnp.exe";
@@ -226,7 +227,7 @@ async fn endpoints_are_managed_without_script_and_in_italian() {
     open(&browser, &engine, "/endpoints/new").await;
     browser.fill("#f-title", "Magazzino Verona").await;
     browser.fill("#f-url", &receiver.url("/")).await;
-    // A type that was seen is added by a press; what was typed stays.
+    // Pressing a suggested type adds it, and the typed text stays.
     browser.click(".suggest button").await;
     browser.wait("#webhook").await;
     browser.click("#webhook button.primary").await;

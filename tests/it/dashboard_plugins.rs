@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_is_disabled_after_a_question_and_enabled() {
+async fn a_plugin_is_disabled_after_confirmation_and_enabled() {
     let engine = Engine::start(&["order-router"]);
     let browser = Browser::start().await;
     sign_in(&browser, &engine).await;

@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_shown_once_and_revoked_after_a_question() {
+async fn a_key_is_shown_once_and_revoked_after_confirmation() {
     let engine = Engine::start(&[]);
     let browser = Browser::start().await;
     sign_in(&browser, &engine).await;
@@ -39,7 +39,7 @@ async fn a_key_is_shown_once_and_revoked_after_a_question() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_of_the_role_read_sees_neither_keys_nor_the_trail() {
+async fn a_key_of_the_role_read_sees_neither_keys_nor_the_audit_trail() {
     let engine = Engine::start(&[]);
     let read = engine.ok("POST", "/v1/keys", json!({ "name": "looker", "role": "read" })).await;
     let browser = Browser::start().await;

@@ -1,4 +1,5 @@
-//! The pages of sources in a real browser: connecting one, its first request, refused requests, and what a reader does not see.
+//! The pages of sources in a real browser: connecting one, its first request, refused requests, and what the role `read` does not
+//! see.
 
 use serde_json::{Value, json};
 use support::browser::Browser;
@@ -14,7 +15,7 @@ async fn hit(address: &str, token: &str) -> u16 {
     request.body("{\"id\":7}").send().await.expect("an answer").status().as_u16()
 }
 
-/// Makes sources in every state, for pictures.
+/// Creates sources in every state, for the screenshots.
 pub async fn fill(engine: &Engine) {
     let sources = [("shop", "header-token"), ("newsletter", "none"), ("support", "github"), ("sms", "bearer")];
     for (name, preset) in sources {
@@ -31,7 +32,7 @@ pub async fn fill(engine: &Engine) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_is_connected_and_its_first_request_and_a_refused_one_are_seen_live() {
+async fn a_source_is_connected_and_its_requests_appear_live() {
     let engine = Engine::start(&[]);
     let browser = Browser::start().await;
     sign_in(&browser, &engine).await;
@@ -40,7 +41,7 @@ async fn a_source_is_connected_and_its_first_request_and_a_refused_one_are_seen_
     browser.click("a[href='/sources/new']").await;
     browser.click("a.tile[href*='preset=header-token']").await;
     browser.wait_for(".tile[aria-current]", "Token in a header").await;
-    // A fault stands beside its field, and what was typed stays.
+    // A fault is shown beside its field, and the typed text stays.
     browser.fill("#f-name", "Shop!").await;
     browser.fill("#f-title", "<b>our</b> shop").await;
     browser.click("main form.form button[type=submit]").await;
@@ -63,7 +64,7 @@ async fn a_source_is_connected_and_its_first_request_and_a_refused_one_are_seen_
     browser.wait_for("#requests .seg [aria-current]", "refused 1").await;
     browser.wait_for(".facts", "<b>our</b> shop").await;
 
-    // The new address and the new secret replace the old ones; the secret is not in the page that one returns to.
+    // The new address and the new secret replace the old ones. The list of sources does not contain the new secret.
     browser.click("form[action$='/rotate-address'] button").await;
     browser.wait_for(".said", "new address").await;
     assert_ne!(browser.text("#address code").await, address);
@@ -79,7 +80,7 @@ async fn a_source_is_connected_and_its_first_request_and_a_refused_one_are_seen_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_of_sources_sees_no_address_and_no_button() {
+async fn a_key_of_the_role_read_sees_no_address_and_no_button() {
     let engine = Engine::start(&[]);
     let made = engine.ok("POST", "/v1/sources", json!({ "name": "open", "preset": "none" })).await;
     let path = made["path"].as_str().expect("a path").to_owned();

@@ -1,5 +1,5 @@
-//! The files of the dashboard: stylesheet, script, icons. They are part of the program. The digest in the address changes with the
-//! content, so browsers may keep a file forever.
+//! The files of the dashboard: stylesheet, script, icons. They are compiled into the program. The digest in the address changes
+//! with the content, so browsers may cache a file forever.
 
 use std::sync::LazyLock;
 
@@ -37,7 +37,7 @@ pub static SCRIPT: LazyLock<Asset> =
 pub static ICONS: LazyLock<Asset> = LazyLock::new(|| Asset::new("icons.svg", "image/svg+xml", include_str!("icons.svg")));
 pub static MARK: LazyLock<Asset> = LazyLock::new(|| Asset::new("mark.svg", "image/svg+xml", include_str!("mark.svg")));
 
-/// Answers with a file. An address with an old digest leads to the present one.
+/// Answers with a file. An address with an old digest redirects to the current one.
 pub async fn serve(Path((digest, file)): Path<(String, String)>) -> Response {
     let Some(asset) = [&*STYLE, &*SCRIPT, &*ICONS, &*MARK].into_iter().find(|asset| asset.name == file) else {
         return StatusCode::NOT_FOUND.into_response();
@@ -49,7 +49,7 @@ pub async fn serve(Path((digest, file)): Path<(String, String)>) -> Response {
     (headers, asset.text).into_response()
 }
 
-/// Leads browsers that look for an icon at the usual place to ours.
+/// Redirects browsers that ask for `/favicon.ico` to the icon.
 pub async fn favicon() -> Redirect {
     Redirect::to(&MARK.path())
 }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_stay_within_their_weight() {
+    fn files_stay_within_their_size_limits() {
         assert!(SCRIPT.text.len() <= 12 << 10, "the script has {} bytes", SCRIPT.text.len());
         assert!(STYLE.text.len() <= 48 << 10, "the stylesheet has {} bytes", STYLE.text.len());
     }

@@ -1,5 +1,5 @@
-//! Text of strangers: subjects, bodies, answers, names. The only way into a page. It is always text, never markup, and can neither
-//! turn a line around nor hide in it.
+//! Untrusted text: subjects, bodies, answers, names. It enters a page only through this module. It is always text, never markup,
+//! and can neither reverse the direction of a line nor hide in it.
 
 use maud::{Markup, PreEscaped, Render as _, html};
 
@@ -29,7 +29,7 @@ pub fn visible(text: &str) -> Markup {
     }
 }
 
-/// Writes a value of a stranger within a sentence or a cell: isolated, in its own direction, cut after 256 characters.
+/// Writes an untrusted value within a sentence or a cell: isolated, in its own direction, cut after 256 characters.
 pub fn value(text: &str) -> Markup {
     match text.char_indices().nth(LIST_CHARS_MAX) {
         None => html! { bdi dir="auto" { (visible(text)) } },
@@ -47,14 +47,14 @@ pub fn code(text: &str) -> Markup {
     html! { bdi dir="ltr" { (visible(text)) } }
 }
 
-/// Isolates text of a stranger in a sentence that is only text, such as a `title`.
+/// Isolates untrusted text in a sentence without markup, such as a `title`.
 pub fn isolated(text: &str) -> String {
     let shown: String = text.chars().take(LIST_CHARS_MAX).filter(|character| !is_hidden(*character)).collect();
     format!("\u{2068}{shown}\u{2069}")
 }
 
-/// Writes a long URL, id or digest with its middle cut by the browser. The whole text is in `title` and is what is copied. Other text
-/// is cut at its end.
+/// Writes a long URL, id or digest so that the browser cuts its middle. The whole text is in `title`, and copying copies all of it.
+/// Other text is cut at its end.
 pub fn cut(text: &str) -> Markup {
     let is_cuttable = text.is_ascii() && text.len() > 24 && text.len() <= 4096;
     if !is_cuttable {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn markup_of_strangers_is_text() {
+    fn untrusted_markup_is_shown_as_text() {
         assert_eq!(value("<b>&\"").into_string(), "<bdi dir=\"auto\">&lt;b&gt;&amp;&quot;</bdi>");
     }
 
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_of_an_address_is_cut_and_all_of_it_is_kept() {
+    fn the_middle_of_an_address_is_cut_and_the_title_has_all_of_it() {
         let url = "https://crm.example.org/api/v2/hooks/innesco/contacts";
         let shown = cut(url).into_string();
         assert!(shown.contains(&format!("title=\"{url}\"")) && shown.ends_with("<bdi>sco/contacts</bdi></span>"), "{shown}");

@@ -1,4 +1,4 @@
-//! Fields of a submitted form, and the check that the form is one of this session.
+//! Fields of a submitted form, and the check that the form belongs to this session.
 
 use axum::{
     body::Body,
@@ -30,7 +30,7 @@ impl Fields {
         self.all(name).next()
     }
 
-    /// Returns every text of a field that occurs more than once.
+    /// Returns every text of a field that may occur more than once.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, text)| text.trim()).filter(|text| !text.is_empty())
     }
@@ -41,7 +41,7 @@ impl Fields {
     }
 }
 
-/// A form of a person who is signed in. Extracting it checks its token.
+/// A form from a signed-in person. Extracting it checks its token.
 pub struct Form {
     pub visit: Visit,
     pub fields: Fields,
@@ -57,14 +57,14 @@ impl FromRequest<Arc<Ui>> for Form {
         let given = fields.get(TOKEN_FIELD).unwrap_or_default();
         if !visit.is_token(given) {
             let problem =
-                Problem::forbidden("the form is from another session, so nothing was done; open the page again and repeat it");
+                Problem::forbidden("the form is from another session, so nothing was done; open the page again and resubmit it");
             return Err(axum::response::IntoResponse::into_response(problem));
         }
         Ok(Self { visit, fields })
     }
 }
 
-/// Reads the fields of a form, within the limits of the API's bodies: time, and memory of all bodies together.
+/// Reads the fields of a form. The API's limits for request bodies apply: time, and memory for all bodies together.
 pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Fields, Problem> {
     let (bytes, _held) = body::read_up_to(api, headers, body, FORM_BYTES_MAX).await?;
     Ok(Fields::parse(&bytes))

@@ -28,7 +28,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Entries of the rail. `Settings` stands apart.
+    /// Entries of the rail, except `Settings`, which is at its foot.
     const RAIL: [Self; 7] =
         [Self::Now, Self::Events, Self::Deliveries, Self::Endpoints, Self::Plugins, Self::Sources, Self::Settings];
 
@@ -72,10 +72,10 @@ impl Place {
 /// A page inside the frame.
 pub struct Page<'a> {
     pub place: Place,
-    /// The title of the browser's tab, and of the page.
+    /// The title of the page and of its browser tab.
     pub title: &'a str,
     pub body: Markup,
-    /// Which signals the page follows; `?event=…` for those of one event.
+    /// Query that selects the signals for this page, such as `?event=…` for those of one event.
     pub stream: &'a str,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Page<'a> {
 /// Writes a page inside the frame.
 pub async fn page(ui: &Ui, visit: &Visit, page: &Page<'_>) -> Response {
     let texts = visit.texts();
-    // A page about a store that does not answer has a rail without counts.
+    // If the store does not answer, the rail has no counts.
     let needs = needs::now(ui).await.unwrap_or_default();
     let body = html! {
         a.skip href="#main" { (texts.frame.skip) }
@@ -101,7 +101,7 @@ pub async fn page(ui: &Ui, visit: &Visit, page: &Page<'_>) -> Response {
     document(&visit.view, page.title, &body, Some(page.stream)).into_response()
 }
 
-/// Writes a document. `stream` is the query of its event stream; without it, the page does not change.
+/// Writes a document. `stream` is the query of its event stream. Without a stream, the page is not updated.
 pub fn document(view: &View, title: &str, body: &Markup, stream: Option<&str>) -> Html<String> {
     let theme = (view.theme.as_str() != "system").then_some(view.theme.as_str());
     let texts = view.lang.texts();
@@ -205,7 +205,7 @@ fn top_bar(visit: &Visit) -> Markup {
     }
 }
 
-/// The list of shortcuts. A target of a link, so it opens without script too.
+/// The list of shortcuts. It is the target of a link, so it also opens without script.
 fn keys(visit: &Visit) -> Markup {
     let texts = &visit.texts().keys;
     let rows = [
@@ -236,7 +236,7 @@ fn keys(visit: &Visit) -> Markup {
     }
 }
 
-/// The head of a page: where it is, its title with its state, facts in one line, at most three actions.
+/// The head of a page: breadcrumb, title with a state, facts in one line, at most three actions.
 pub struct Head<'a> {
     /// Path and label of the page above, and the last part of the breadcrumb.
     pub above: Option<(&'a str, &'a str, Markup)>,
@@ -269,7 +269,7 @@ pub fn title(text: &str) -> Head<'_> {
     Head { above: None, title: html! { (text) }, state: None, facts: None, actions: None }
 }
 
-/// Returns how long ago a time was, in words of the language.
+/// Returns how long ago a time was, in the reader's language.
 pub fn age(at: &str, visit: &Visit) -> String {
     let at = crate::domain::time::Timestamp::parse_rfc3339(at);
     let age = at.map_or(Duration::ZERO, |at| clock::wall().since(at));

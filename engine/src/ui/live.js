@@ -1,8 +1,8 @@
-// Keeps a page up to date and answers in place. Every page works without it: links load pages, and forms return to them.
+// Keeps a page up to date and shows answers in place. Every page works without it: links load pages, and forms return to them.
 //
-// The page opens one event stream. A signal names what changed; then the page fetches itself, and each region that follows this
-// kind of change ([data-live]) is merged with its fresh state: elements with an id are matched by it, others by their place. So
-// focus, selection and scroll position stay, and nothing that is unchanged is touched.
+// The page opens one event stream. A signal names what changed. The script then fetches the page again and merges each region that
+// follows this kind of change ([data-live]) with its fresh state. Elements with an id are matched by id, others by position. So
+// focus, selection and scroll position stay, and unchanged elements are not touched.
 "use strict";
 
 const root = document.documentElement;
@@ -34,7 +34,7 @@ function mergeChildren(old, fresh) {
   const known = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
   let place = old.firstChild;
   for (const next of [...fresh.childNodes]) {
-    // An element that stays further down is not a match for one without an id, or with another.
+    // An element whose id occurs further down does not match an element without an id, or with another id.
     let match = next.id ? known.get(next.id) : undefined;
     if (!match && place && !place.id && !next.id && place.nodeName === next.nodeName) match = place;
     if (match) {
@@ -69,7 +69,7 @@ async function load(address, options) {
   }
 }
 
-/** Shows the answer to a click or a form in place; another page is opened. */
+/** Shows the answer to a click or a form in place. If the answer is another page, opens it. */
 async function answer(address, options) {
   const loaded = await load(address, options);
   const to = new URL(loaded.address);
@@ -82,7 +82,7 @@ async function answer(address, options) {
   said(main.querySelector(".said, .wrong h1")?.textContent);
 }
 
-/** Announces a text to readers of screens. */
+/** Announces a text to screen readers. */
 function said(text) {
   if (text) document.getElementById("said").textContent = text;
 }
@@ -93,7 +93,7 @@ let lastHeard = Date.now();
 let isFetching = false;
 let waiting = new Set();
 
-/** Returns whether a list must not move now: it is hovered, focused, or part of it is selected. */
+/** Returns whether a list must not move now, because it is hovered or focused, or part of it is selected. */
 function isHeld(region) {
   const selection = getSelection();
   const isSelected = !selection.isCollapsed && region.contains(selection.anchorNode);
@@ -104,7 +104,7 @@ function mergeRegion(region, fresh) {
   const isList = region.hasAttribute("data-hold");
   const isEmpty = !region.querySelector("[data-row]");
   if (!isList || isEmpty || !(region.dataset.hold === "always" || isHeld(region))) return merge(region, fresh);
-  // Rows that are shown change in place; new ones wait.
+  // Visible rows change in place. New rows wait.
   let added = 0;
   for (const row of fresh.querySelectorAll("[data-row][id]")) {
     const shown = document.getElementById(row.id);
@@ -138,7 +138,7 @@ async function refresh() {
       const fresh = loaded.page.getElementById(region.id);
       if (fresh && follows(region)) mergeRegion(region, fresh);
     }
-    // A page of another kind took the place of this one, such as Now after the first event.
+    // A page of another kind has replaced this one, such as Now after the first event.
     const here = [...main.children].map((child) => child.id).join();
     const there = [...loaded.page.getElementById("main").children].map((child) => child.id).join();
     if (here !== there && !main.querySelector(".wrong")) mergeChildren(main, loaded.page.getElementById("main"));
@@ -181,7 +181,7 @@ function listen() {
       said(word.textContent);
     }
     root.dataset.stream = "lost";
-    // A refused stream is not opened again by the browser.
+    // The browser does not reopen a refused stream.
     if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
   };
   const age = document.getElementById("live-age");
@@ -219,7 +219,7 @@ document.addEventListener("submit", (event) => {
   answer(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, event.submitter)) });
 });
 
-// The name of a new endpoint follows its title until somebody types it.
+// The name of a new endpoint follows its title until a name is typed.
 const title = document.getElementById("f-title");
 const nameField = document.getElementById("f-name");
 if (title && nameField && !nameField.value) {
@@ -231,7 +231,7 @@ if (title && nameField && !nameField.value) {
   nameField.addEventListener("input", () => title.removeEventListener("input", follow));
 }
 
-// A page with a secret is not shown again from the browser's memory.
+// A page with a secret must not be shown again from the browser's back-forward cache.
 addEventListener("pageshow", (event) => {
   if (event.persisted && main?.querySelector("[data-once]")) location.reload();
 });
@@ -249,7 +249,7 @@ function move(by) {
   (row?.querySelector(".go") ?? row)?.focus();
 }
 
-/** Presses what the key stands for, in the focused row first. */
+/** Presses the button or link of a shortcut: in the focused row, else on the page. */
 function press(selector) {
   const row = document.activeElement.closest("[data-row]");
   (row?.querySelector(selector) ?? main?.querySelector(selector))?.click();

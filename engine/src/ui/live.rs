@@ -1,7 +1,8 @@
 //! The event stream of a page: signals that something has changed. The page then fetches itself, so a signal carries no data.
 //!
-//! At most one stream a page and one signal of each kind a second (300 ms on the page of an event). A node signals
-//! only its own work: with several nodes, a page shows the work of the others when it is loaded or when its own node works.
+//! A page has one stream, and a stream sends at most one signal of each kind per second (per 300 ms on the page of an event). A
+//! node signals only its own work. With several nodes, a page shows the work of other nodes when it is loaded, or when the next
+//! signal of its node arrives.
 
 use std::{
     convert::Infallible,
@@ -31,12 +32,13 @@ use crate::{api::Problem, clock, domain::id::EventId, news::News};
 /// Least time between two signals.
 const PACE: Duration = Duration::from_secs(1);
 const EVENT_PACE: Duration = Duration::from_millis(300);
-/// How much later than the pace the last signal is repeated. What readers share is at most [`PACE`] old.
+/// How much later than the pace the last signal is repeated. By then, readings that all readers share are newer than the change,
+/// because they are at most [`PACE`] old.
 const ECHO: Duration = Duration::from_millis(200);
-/// A message comes at least this often, so that a page notices a broken stream.
+/// The stream sends a message at least this often, so that a page notices a broken stream.
 const PULSE: Duration = Duration::from_secs(2);
 
-/// Kinds of signals. Elements of a page name those that they follow in `data-live`.
+/// Kinds of signals. An element of a page names the kinds that it follows in `data-live`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Changed {
     events: bool,
@@ -72,7 +74,7 @@ pub struct Wanted {
     event: Option<String>,
 }
 
-/// Returns whether news are about an event. Emitted events have other ids, so all acceptances count.
+/// Returns whether a change concerns an event. Emitted events have other ids, so every accepted event counts.
 fn is_about(news: &News, event: EventId) -> bool {
     match news {
         News::Accepted { .. } => true,
@@ -83,7 +85,7 @@ fn is_about(news: &News, event: EventId) -> bool {
     }
 }
 
-/// Follows what happens, until the session's key is revoked or the engine stops.
+/// Streams signals until the session's key is revoked or the engine stops.
 pub async fn follow(State(ui): State<Arc<Ui>>, visit: Visit, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
     let place = ui.api.streams.place()?;
     let event = wanted.event.and_then(|text| EventId::parse(&text, ui.api.store.tag()));
@@ -97,7 +99,7 @@ async fn pump(ui: Arc<Ui>, visit: Visit, event: Option<EventId>, sender: mpsc::S
     let mut news = ui.api.feed.listen();
     let pace = if event.is_some() { EVENT_PACE } else { PACE };
     let mut changed = Changed::default();
-    // What was signalled last, to be signalled once more: the page may have read a moment too early.
+    // The last signal, sent once more later: the page may have read the data a moment too early.
     let mut echo = Changed::default();
     let mut last_sent = Instant::now();
     if sender.send(Bytes::from_static(b"event: pulse\ndata:\n\n")).await.is_err() {

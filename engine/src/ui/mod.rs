@@ -1,11 +1,11 @@
 //! The dashboard: pages for people, rendered by the server from the same reads as the API.
 //!
-//! A page reads by calling the functions of `api/`. A change goes through the router of the API, in this process, with the key of the
-//! person who is signed in ([`Ui::act`]). So roles, checks, limits and the audit trail are those of the API, and this module has no
-//! rules about what is allowed.
+//! A page reads by calling the functions of `api/`. A change goes through the router of the API, in this process, with the key of
+//! the person who is signed in ([`Ui::act`]). So the roles, checks, limits and audit trail of the API apply, and this module has no
+//! access rules.
 //!
-//! What must stay true: every form and link works without script; text of strangers reaches a page only through `foreign.rs`; nothing is
-//! loaded from elsewhere, and the policy in [`POLICY`] has no `unsafe-*`.
+//! What must stay true: every form and link works without script. Untrusted text reaches a page only through `foreign.rs`. Pages
+//! load nothing from other hosts, and the content security policy ([`POLICY`]) has no `unsafe-*`.
 
 pub mod assets;
 pub mod foreign;
@@ -39,7 +39,7 @@ pub use self::session::OneTimeLinks;
 use self::visit::Visit;
 use crate::api::{Api, Problem, SignedIn};
 
-/// What a page may load and do: only what this engine serves. It cannot be framed.
+/// Content security policy: a page may load only what this engine serves, and no other page can frame it.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; \
     base-uri 'none'; frame-ancestors 'none'";
 
@@ -55,7 +55,7 @@ const HEADERS: [(header::HeaderName, HeaderValue); 5] = [
 /// Longest answer of the API to a change, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// What the engine says of itself at the foot of the rail.
+/// Facts about the engine that the foot of the rail shows.
 #[derive(Clone)]
 pub struct About {
     /// Name of the node, else the address on which it listens.
@@ -75,7 +75,7 @@ pub struct Ui {
 }
 
 impl Ui {
-    /// Makes a change as the API would make it for the same key, and returns the answer's body.
+    /// Makes a change through the API with the visitor's key, and returns the body of the answer.
     ///
     /// # Errors
     /// The problem that the API would answer with.
@@ -84,7 +84,7 @@ impl Ui {
         self.act_with(visit, method, path, "application/json", body).await
     }
 
-    /// Answers as the API would answer the same key, such as with a file to download.
+    /// Returns the API's answer to the visitor's key, such as a file to download.
     pub async fn pass(&self, visit: &Visit, path: &str) -> Response {
         let request = Request::builder().uri(path).extension(SignedIn(Arc::clone(&visit.key))).body(Body::empty());
         let Ok(request) = request else { return Problem::bad_request(format!("{path:?} is not a path")).into_response() };
@@ -92,7 +92,7 @@ impl Ui {
         answer
     }
 
-    /// As [`Self::act`], with a body of any type, such as a plugin's file.
+    /// Like [`Self::act`], with a body of any type, such as a plugin's file.
     pub async fn act_with(
         &self,
         visit: &Visit,
@@ -109,7 +109,7 @@ impl Ui {
             return Err(problem);
         }
         let bytes = axum::body::to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await;
-        let bytes = bytes.map_err(|_| Problem::internal("the change was made, but its answer could not be read"))?;
+        let bytes = bytes.map_err(|_| Problem::internal("the change was made, but the API's answer could not be read"))?;
         Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 }
@@ -175,7 +175,7 @@ fn open_pages() -> Router<Arc<Ui>> {
         .route("/favicon.ico", get(assets::favicon))
 }
 
-/// Returns the router of the API and of the dashboard.
+/// Returns the router of the API and the dashboard.
 pub fn router(api: Arc<Api>, routes: Router, about: About, links: OneTimeLinks) -> Router {
     let ui = Arc::new(Ui { api, routes: routes.clone(), about, links, needs: needs::LastNeeds::default() });
     let guard = middleware::from_fn_with_state(Arc::clone(&ui), dress);
@@ -185,7 +185,7 @@ pub fn router(api: Arc<Api>, routes: Router, about: About, links: OneTimeLinks) 
     routes.merge(pages).layer(missing)
 }
 
-/// Refuses hosts that are not the engine's, adds the headers, and turns a problem into a page.
+/// Refuses requests under foreign host names, adds the headers, and turns a problem into a page.
 async fn dress(State(ui): State<Arc<Ui>>, request: Request, next: Next) -> Response {
     if !is_our_host(&request, ui.api.inbound.external_url.as_ref()) {
         return finished(foreign_host());
@@ -240,8 +240,8 @@ fn finished(mut answer: Response) -> Response {
     answer
 }
 
-/// Returns whether the request names the engine: by an address, by a name of this machine, or by the host of `external_url`. A
-/// foreign web page can send requests here under its own name (DNS rebinding).
+/// Returns whether the request's host is the engine: an IP address, a name of this machine, or the host of `external_url`. With DNS
+/// rebinding, a foreign web page can send requests here under its own host name.
 fn is_our_host<B>(request: &axum::http::Request<B>, external_url: Option<&Url>) -> bool {
     let host = request.headers().get(header::HOST).and_then(|host| as_text(host).parse::<Authority>().ok());
     let Some(host) = host else { return false };
@@ -253,8 +253,7 @@ fn is_our_host<B>(request: &axum::http::Request<B>, external_url: Option<&Url>) 
 }
 
 fn foreign_host() -> Response {
-    let text = "The dashboard does not answer under this host name. Open it under the engine's address, or set external_url to the URL \
-        under which people reach it.\n";
+    let text = "The dashboard does not answer under this host name. Open it at the engine's address, or set external_url to the URL at which people reach it.\n";
     (StatusCode::MISDIRECTED_REQUEST, text).into_response()
 }
 
@@ -263,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_the_engine_are_answered() {
+    fn only_requests_to_the_engines_names_are_answered() {
         let external = Url::parse("https://hooks.example.com/x").unwrap();
         for (host, ours) in [
             ("127.0.0.1:8080", true),
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_allows_nothing_unsafe_and_nothing_from_elsewhere() {
+    fn the_policy_allows_nothing_unsafe_and_nothing_from_other_hosts() {
         assert!(!POLICY.contains("unsafe") && !POLICY.contains("http") && !POLICY.contains('*'));
     }
 }

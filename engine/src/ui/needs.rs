@@ -1,5 +1,5 @@
-//! What needs a person now: failing and disabled endpoints, parked runs, refused plugin files. Counted in the rail, listed on the first
-//! page. Read at most once a second for all readers.
+//! Problems that need a person now: failing and disabled endpoints, parked runs, refused plugin files. The rail shows their number,
+//! the first page lists them. They are read at most once a second for all readers together.
 
 use std::{
     collections::BTreeMap,
@@ -20,19 +20,19 @@ use crate::{
     store::{PageRequest, RunFilter},
 };
 
-/// How long a reading is good enough.
+/// How long a reading is reused.
 const FRESH: Duration = Duration::from_secs(1);
-/// Parked runs that are counted. More are shown as "over".
+/// Most parked runs that are counted. More are shown as "over" this number.
 pub const PARKED_COUNTED_MAX: usize = 200;
 
 /// One thing that needs a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing has reached the endpoint for a while.
+    /// No webhook has been delivered to the endpoint for a while.
     Failing { endpoint: String, since: Timestamp },
     /// The engine disabled the endpoint.
     Disabled { endpoint: String, reason: DisabledReason },
-    /// Runs of a plugin's version are parked.
+    /// Runs of one version of a plugin are parked.
     Parked { plugin: String, version: Option<String>, number: u64, message: Option<String> },
     /// A file in the plugin folder is not loaded.
     Refused { plugin: String, why: String },
@@ -55,12 +55,12 @@ impl Needs {
 #[derive(Default)]
 pub struct LastNeeds(Mutex<Option<(Instant, Arc<Needs>)>>);
 
-/// Returns what needs a person, now or up to a second ago.
+/// Returns the problems that need a person, at most a second old.
 ///
 /// # Errors
 /// The store does not answer.
 pub async fn now(ui: &Ui) -> Result<Arc<Needs>, Problem> {
-    // Also serializes the readings.
+    // Also makes concurrent readers share one reading.
     let mut last = ui.needs.0.lock().await;
     if let Some((at, needs)) = &*last
         && at.elapsed() < FRESH

@@ -1,8 +1,8 @@
 //! Sessions: a person signs in with an API key and gets a cookie.
 //!
-//! The cookie holds the key's id, the end of the session and the token of its forms, sealed with the store's master key. So a session is
-//! valid on every node, survives a restart, and ends with its key: the key is looked up on every request. No table holds sessions.
-//! Signing out deletes the cookie in the browser. To end every session of a key at once, revoke the key.
+//! The cookie holds the key's id, the end of the session and the token for its forms, sealed with the store's master key. So a
+//! session is valid on every node, survives a restart, and ends with its key: the key is looked up on every request. No table holds
+//! sessions. Signing out deletes the cookie in the browser. To end every session of a key at once, revoke the key.
 
 use std::{
     collections::HashMap,
@@ -33,10 +33,11 @@ use crate::{
     store::KeyRow,
 };
 
-/// What the sealed value is.
+/// Purpose of the sealed value. A value that was sealed for another purpose is refused.
 const CONTEXT: &str = "dashboard session";
-/// Length of a session, and of one that was asked to be long.
+/// Length of a session.
 pub const SESSION_HOURS: u64 = 12;
+/// Length of a session that a person asked to be long.
 pub const LONG_SESSION_DAYS: u64 = 30;
 /// How long a one-time link works.
 const LINK_TIME: Duration = Duration::from_secs(3600);
@@ -58,8 +59,8 @@ struct Sealed {
     token: String,
 }
 
-/// Returns the name of the cookie. Engines on other ports of the same host have other stores, and their sessions must not replace
-/// each other.
+/// Returns the name of the cookie. Engines on other ports of the same host have other stores, and a browser must keep a session
+/// with each.
 fn cookie_name(api: &Api) -> String {
     format!("innesco_session_{}", api.store.tag().as_str())
 }
@@ -72,7 +73,7 @@ pub fn of(ui: &Ui, headers: &HeaderMap) -> Option<Session> {
     (clock::wall().millis() < ends).then(|| Session { key: KeyId::from_i64(key), token })
 }
 
-/// Returns whether browsers reach the engine through TLS only, by the address that the operator set.
+/// Returns whether `external_url` says that browsers reach the engine through TLS only.
 fn is_behind_tls(api: &Api) -> bool {
     api.inbound.external_url.as_ref().is_some_and(|url| url.scheme() == "https")
 }
@@ -85,7 +86,7 @@ fn uses_external_host(api: &Api, headers: &HeaderMap) -> bool {
     host.split(':').next().is_some_and(|host| host.eq_ignore_ascii_case(ours))
 }
 
-/// Returns the attribute of a cookie that only goes through TLS, if the request came that way.
+/// Returns the attribute `Secure` for a cookie, if the request came through TLS.
 pub fn secure(api: &Api, headers: &HeaderMap) -> &'static str {
     if is_behind_tls(api) && uses_external_host(api, headers) { "; Secure" } else { "" }
 }
@@ -105,16 +106,16 @@ fn begin(api: &Api, headers: &HeaderMap, key: &KeyRow, length: Duration) -> Resu
     Ok(set_cookie(api, headers, &sealed, length.as_secs()))
 }
 
-/// Why a key does not sign in.
+/// Why a sign-in fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoEntry {
     Missing,
     /// The text is not a key of this engine.
     Unknown,
     Expired(Timestamp),
-    /// Its role reads no pages.
+    /// Its role may not open pages.
     Role(Role),
-    /// The form came from a page elsewhere.
+    /// The form came from a page of another site.
     Foreign,
 }
 
@@ -130,8 +131,8 @@ fn admit(api: &Api, text: Option<&str>) -> Result<Arc<KeyRow>, NoEntry> {
     }
 }
 
-/// Returns whether a browser says that the form came from another site. The form has no token yet, since there is no session. Browsers
-/// that do not send `Sec-Fetch-Site` send `Origin`.
+/// Returns whether the headers show that the form came from another site. The form has no token yet, because no session exists.
+/// Browsers that do not send `Sec-Fetch-Site` send `Origin`.
 fn is_from_elsewhere(headers: &HeaderMap) -> bool {
     if let Some(site) = headers.get("sec-fetch-site").map(as_text) {
         return !["same-origin", "none"].contains(&site);
@@ -165,7 +166,7 @@ pub async fn sign_out(State(ui): State<Arc<Ui>>, headers: HeaderMap, _form: Form
     ([(header::SET_COOKIE, set_cookie(&ui.api, &headers, "", 0))], Redirect::to("/sign-in")).into_response()
 }
 
-/// Links that sign in once without a key, for the terminal of a developer.
+/// Links that sign in once without a key. `innesco dev` prints one.
 #[derive(Clone, Default)]
 pub struct OneTimeLinks(Arc<Mutex<HashMap<String, Link>>>);
 
@@ -193,7 +194,7 @@ impl OneTimeLinks {
     }
 }
 
-/// Starts a session with a one-time link. A used link leads to the page for signing in.
+/// Starts a session with a one-time link. A used link redirects to the sign-in page.
 pub async fn use_link(State(ui): State<Arc<Ui>>, headers: HeaderMap, Path(token): Path<String>) -> Result<Response, Problem> {
     let key = ui.links.take(&token).and_then(|key| admit(&ui.api, Some(&key)).ok());
     let Some(key) = key else { return Ok(Redirect::to("/sign-in?link=used").into_response()) };

@@ -1,4 +1,5 @@
-//! How a person wants to see the pages: language, theme, times. Kept in one cookie, changed by a form that works without script.
+//! A person's display preferences: language, theme, times. They are stored in one cookie, and changed by a form that works without
+//! script.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -11,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::{Ui, as_text, form::Form, texts::Lang};
 
-/// Name of the cookie. Script writes the zone of the browser into a second one.
+/// Name of the cookie with the preferences. The script writes the browser's time zone into a second cookie.
 const COOKIE: &str = "innesco_view";
 /// Name of the cookie with the browser's time zone, such as `Europe/Rome`.
 const ZONE_COOKIE: &str = "innesco_zone";
@@ -20,7 +21,7 @@ const YEAR_SECONDS: u32 = 365 * 86_400;
 /// Which colours a person chose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Theme {
-    /// Those of the system.
+    /// The colours of the system.
     #[default]
     System,
     Light,
@@ -55,13 +56,13 @@ pub struct View {
     pub theme: Theme,
     /// Times in UTC instead of the browser's zone.
     pub utc: bool,
-    /// Times of an event's steps as clock times instead of times since its start.
+    /// Show the steps of an event with the time of day instead of the time since its start.
     pub clock: bool,
-    /// Single keys are shortcuts.
+    /// Single keys work as shortcuts.
     pub keys: bool,
     /// The zone in which times are shown.
     pub zone: TimeZone,
-    /// Name of the browser's zone as it was received; empty if it is not known yet.
+    /// Name of the browser's zone as received. Empty if it is not known yet.
     pub zone_name: String,
 }
 
@@ -86,7 +87,7 @@ impl View {
         }
     }
 
-    /// Returns the cookie that keeps these choices.
+    /// Returns the cookie that stores these choices.
     pub fn cookie(&self) -> HeaderValue {
         let mut text = format!("{COOKIE}=lang-{}.theme-{}", self.lang.as_str(), self.theme.as_str());
         for (name, is_set) in [(".times-utc", self.utc), (".clock-on", self.clock), (".keys-off", !self.keys)] {
@@ -115,7 +116,7 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     all.filter_map(|pair| pair.trim().split_once('=')).find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// Returns a path of this dashboard, or `/` for anything else: a form must not send people elsewhere.
+/// Returns the path if it is one of this dashboard, else `/`. A form must not send people to another site.
 pub fn back(path: Option<&str>) -> &str {
     let is_ours = |path: &&str| {
         path.starts_with('/') && !path.starts_with("//") && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
@@ -123,7 +124,7 @@ pub fn back(path: Option<&str>) -> &str {
     path.filter(is_ours).unwrap_or("/")
 }
 
-/// Keeps one choice and returns to the page.
+/// Stores one choice and returns to the page.
 pub async fn change(State(_): State<Arc<Ui>>, form: Form) -> Response {
     let mut view = form.visit.view.clone();
     for name in ["lang", "theme", "times", "clock", "keys"] {

@@ -1,4 +1,4 @@
-//! A request of a person who is signed in: their key, their choices, and the page they asked for.
+//! A request from a signed-in person: their key, their preferences, and the page they asked for.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Returns the visit of a session's cookie, if the session and its key are valid.
+    /// Returns the visit that belongs to the session cookie, if the session and its key are valid.
     pub fn of(ui: &Ui, headers: &axum::http::HeaderMap, path: &str) -> Option<Self> {
         let session = session::of(ui, headers)?;
         let key = ui.api.keys.of_session(session.key, clock::wall())?;
@@ -60,13 +60,13 @@ impl Visit {
         given.as_bytes().ct_eq(self.session.token.as_bytes()).into()
     }
 
-    /// Returns whether this person may use a route of the API, written as in its table: `POST /v1/events/{event}/replay`. Buttons that are
-    /// not allowed are not shown.
+    /// Returns whether this person may use a route of the API, written as in the API's table: `POST /v1/events/{event}/replay`.
+    /// Pages hide the buttons of routes that are not allowed.
     pub fn may(&self, route: &str) -> bool {
         access::sight(self.key.new.role, route).is_some()
     }
 
-    /// Returns how much of a route's answer this person sees. A page that reads what a route answers begins with this.
+    /// Returns how much of a route's answer this person may see. A page that shows data of a route must call this first.
     ///
     /// # Errors
     /// The role may not use the route.
@@ -77,7 +77,7 @@ impl Visit {
         })
     }
 
-    /// Returns this person as a caller of the API, for handlers that are called as functions.
+    /// Returns this person as a caller of the API, to call API handlers as functions.
     ///
     /// # Errors
     /// The role may not use the route.
@@ -89,7 +89,7 @@ impl Visit {
 impl FromRequestParts<Arc<Ui>> for Visit {
     type Rejection = Response;
 
-    /// Without a session, a person is sent to sign in and then back.
+    /// Without a session, redirects to the sign-in page, which leads back.
     async fn from_request_parts(parts: &mut Parts, ui: &Arc<Ui>) -> Result<Self, Response> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         Self::of(ui, &parts.headers, path).ok_or_else(|| {

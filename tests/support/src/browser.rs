@@ -1,7 +1,7 @@
 //! A real browser for tests: Chromium, driven over WebDriver (W3C).
 //!
-//! A missing browser fails the test with the command that installs it. Each browser has its own empty profile, sends nothing in the
-//! background, and records its console, violations of the page's policy, and every address that it asks for.
+//! A missing browser fails the test with the command that installs it. Each browser has its own empty profile and sends nothing in
+//! the background. It records its console, violations of the content security policy, and every address that it requests.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -15,12 +15,12 @@ use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Deadline for everything that a test waits for in a page. Long, so that a busy machine does not fail a test.
+/// Deadline for each wait in a page. It is long, so that a busy machine does not fail a test.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How often a page is asked again.
+/// Time between two looks at a page.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How an element is named in the protocol.
+/// Name of an element's id in the protocol.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const INSTALL: &str = "install them: apt-get install chromium chromium-driver";
 
@@ -33,7 +33,7 @@ pub struct Browser {
     driver: Child,
 }
 
-/// A step that the browser refused, in its words.
+/// The browser's message about a command that it refused.
 type Refused = String;
 
 impl Browser {
@@ -45,7 +45,7 @@ impl Browser {
         Self::start_with(&[]).await
     }
 
-    /// Starts a browser that runs no script of pages.
+    /// Starts a browser with script disabled.
     ///
     /// # Panics
     /// See [`Self::start`].
@@ -54,7 +54,7 @@ impl Browser {
     }
 
     async fn start_with(arguments: &[&str]) -> Self {
-        // Only the first call installs it; a client needs one even for plain HTTP.
+        // Only the first call installs the provider. A client needs one even for plain HTTP.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -69,7 +69,7 @@ impl Browser {
                 break rest.trim_end_matches('.').to_owned();
             }
         };
-        // The rest of its output is read, so that it never waits for a full pipe.
+        // Reads the rest of the driver's output, so that the driver never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let profile = tempfile::tempdir().expect("a temporary folder");
         let own = format!("--user-data-dir={}", profile.path().display());
@@ -132,7 +132,7 @@ impl Browser {
         self.read("/url").await
     }
 
-    /// Returns the markup of the page as it is now.
+    /// Returns the current markup of the page.
     pub async fn source(&self) -> String {
         self.read("/source").await
     }
@@ -208,7 +208,7 @@ impl Browser {
         self.text("body").await
     }
 
-    /// Clicks an element. An element that a live update replaces at this moment is found again.
+    /// Clicks an element. If a live update replaces the element at this moment, finds it again.
     pub async fn click(&self, css: &str) {
         let until = Instant::now() + DEADLINE;
         loop {
@@ -280,12 +280,12 @@ impl Browser {
         entries.as_array().into_iter().flatten().map(|entry| (text(entry, "level"), text(entry, "message"))).collect()
     }
 
-    /// Returns the errors of the console since the last call. Violations of the page's policy are among them.
+    /// Returns the errors on the console since the last call, including violations of the content security policy.
     pub async fn errors(&self) -> Vec<String> {
         self.log("browser").await.into_iter().filter(|(level, _)| level == "SEVERE").map(|(_, message)| message).collect()
     }
 
-    /// Returns the addresses that the browser asked for since the last call.
+    /// Returns the addresses that the browser requested since the last call.
     pub async fn requests(&self) -> Vec<String> {
         let messages = self.log("performance").await;
         let messages = messages.iter().filter_map(|(_, message)| serde_json::from_str::<Value>(message).ok());
@@ -298,7 +298,7 @@ impl Browser {
 
     /// Ends the browser.
     pub async fn close(self) {
-        // Dropping it ends processes that this leaves.
+        // Dropping `self` ends the processes that are still running.
         let _ = self.ask(Method::DELETE, "", Value::Null).await;
     }
 }
@@ -308,7 +308,7 @@ impl Drop for Browser {
         // It may already have ended.
         let _ = self.driver.kill();
         let _ = self.driver.wait();
-        // A killed driver leaves its browser, whose command line names the profile.
+        // A killed driver leaves its browser running. The browser is found by the profile in its command line.
         let profile = self.profile.path().display().to_string();
         for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();

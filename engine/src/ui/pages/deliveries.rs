@@ -34,16 +34,16 @@ const OFFERED_MAX: usize = 200;
 /// Names of the filters in the address, in the order of the page.
 const FILTERS: [&str; 4] = ["endpoint", "state", "time", "event"];
 
-/// Which rows a table shows, and what it says of each.
+/// A table of deliveries: which rows it has, and how it shows them.
 pub struct Rows<'a> {
     pub ui: &'a Ui,
     pub visit: &'a Visit,
     pub fields: &'a Fields,
-    /// The rows are of one endpoint: its name is not repeated, and tries are shown as dots.
+    /// All rows are of one endpoint. Its name is then not repeated, and tries are shown as dots.
     pub of_one: bool,
 }
 
-/// Returns the start of a span that a filter names; `None` for all time.
+/// Returns the start of the span that a filter names, or `None` for all time.
 fn since(span: Option<&str>) -> Option<String> {
     let span = match span? {
         "hour" => Duration::from_secs(3600),
@@ -57,7 +57,7 @@ fn since(span: Option<&str>) -> Option<String> {
 /// Reads one page of the deliveries that the address selects.
 ///
 /// # Errors
-/// The filter is wrong, or the store does not answer.
+/// A filter is not valid, or the store does not answer.
 pub async fn read(ui: &Ui, fields: &Fields, endpoint: Option<&str>) -> Result<PageView<DeliveryView>, Problem> {
     let text = |name: &str| fields.get(name).map(str::to_owned);
     let filter = Filter {
@@ -128,7 +128,7 @@ fn filters(rows: &Rows<'_>) -> Markup {
 }
 
 impl Rows<'_> {
-    /// The states as links.
+    /// Writes the states as links.
     pub fn states(&self) -> Markup {
         let texts = self.visit.texts();
         let chosen = self.fields.get("state");
@@ -250,7 +250,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Says what would be here, and which filters hide it.
+    /// Writes the text of an empty list, which names the filters.
     pub fn none(&self) -> Markup {
         let texts = self.visit.texts();
         let t = &texts.deliveries;
@@ -276,7 +276,7 @@ impl Rows<'_> {
     }
 }
 
-/// Returns when a delivery was tried last, or when it ended without a try.
+/// Returns the time of a delivery's last try, or of its end if it had no try.
 fn last_try(delivery: &DeliveryView) -> Option<&str> {
     let last = delivery.last.as_ref().map(|last| last.at.as_str()).filter(|at| !at.is_empty());
     last.or(delivery.at.as_deref())
@@ -288,7 +288,7 @@ fn has_tried_since(delivery: &DeliveryView, at: &str) -> bool {
     delivery.last.as_ref().is_some_and(|last| time(&last.at) > time(at))
 }
 
-/// Returns what was just done to a part of the page: the action and the time.
+/// Returns the action that was just done to a part of the page, and its time.
 pub fn said<'a>(fields: &'a Fields, part: &str) -> Option<(&'a str, &'a str)> {
     let mut words = fields.get("said")?.splitn(3, '~');
     let (action, target, at) = (words.next()?, words.next()?, words.next()?);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn an_action_is_said_at_the_part_it_was_done_to() {
+    fn an_action_is_reported_beside_its_part_of_the_page() {
         let fields = Fields::parse(b"said=retried~dlv_1~2026-11-24T13:02:11Z");
         assert_eq!(said(&fields, "dlv_1"), Some(("retried", "2026-11-24T13:02:11Z")));
         assert_eq!(said(&fields, "dlv_2"), None);

@@ -1,4 +1,4 @@
-//! The list of events: find one.
+//! The list of events, with filters to find one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ impl Chosen<'_> {
         self.fields.get(name)
     }
 
-    /// Returns the start of the chosen span; `None` for all time.
+    /// Returns the start of the chosen span, or `None` for all time.
     fn since(&self) -> Option<String> {
         let span = match self.text("time")? {
             "hour" => Duration::from_secs(3600),
@@ -149,7 +149,7 @@ fn filter_words(visit: &Visit, name: &str) -> &'static str {
     }
 }
 
-/// Returns the name of a filter, as its field has it.
+/// Returns the label of a filter's field.
 fn filter_name(visit: &Visit, name: &str) -> &'static str {
     let texts = visit.texts();
     match name {
@@ -187,7 +187,7 @@ fn table(visit: &Visit, page: &PageView<EventView>) -> Markup {
     }
 }
 
-/// One event in a list.
+/// Writes one event in a list.
 fn row(visit: &Visit, event: &EventView) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let shown = Shown::of_event(&event.state, texts);
@@ -228,7 +228,7 @@ fn pager(visit: &Visit, chosen: &Chosen<'_>, page: &PageView<EventView>) -> Mark
     }
 }
 
-/// Says what would be here: which filters hide everything, or how to send a first event.
+/// Writes the text of an empty list: the filters that hide everything, or how to send a first event.
 fn none(visit: &Visit, chosen: &Chosen<'_>, is_filtered: bool) -> Markup {
     let t = &visit.texts().events;
     if !is_filtered {

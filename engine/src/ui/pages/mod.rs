@@ -1,4 +1,4 @@
-//! The pages, one file each. A handler reads, then writes its body and calls [`layout::page`](super::layout::page).
+//! The pages, one file each. A handler reads the data, writes the body of the page and calls [`layout::page`](super::layout::page).
 
 pub mod deliveries;
 pub mod endpoints;

@@ -1,4 +1,4 @@
-//! The first page: is it well, and if not, what to press. Until the first event arrived, it shows the way there instead.
+//! The first page: whether all is well, and if not, what to do. Until the first event arrives, it shows how to send one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,9 +41,9 @@ use crate::{
     wire::EventView,
 };
 
-/// Rows of the live list.
+/// Most rows of the live list.
 const LIVE: usize = 9;
-/// Needs that are shown.
+/// Most problems that are shown.
 const NEEDS_MAX: usize = 8;
 
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
@@ -68,7 +68,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     Ok(layout::page(&ui, &visit, &Page::new(Place::Now, title, body)).await)
 }
 
-/// Chooses the span of the figures.
+/// Writes the links that choose the span of the figures.
 fn spans(visit: &Visit, last: Last) -> Markup {
     let texts = &visit.texts().now;
     let choices = Last::ALL.map(|one| {
@@ -82,7 +82,8 @@ fn spans(visit: &Visit, last: Last) -> Markup {
     parts::seg(texts.span, &choices)
 }
 
-/// Writes one figure: name with its unit, number, a sentence. A unit behind the number would move with every digit.
+/// Writes one figure: name with its unit, number, a sentence. The unit is not after the number, because it would move with every
+/// digit.
 fn figure(name: &str, value: &str, say: &str) -> Markup {
     html! { div.figure { div.name { (name) } div.value { (value) } div.say { (say) } } }
 }
@@ -126,7 +127,7 @@ async fn figures(ui: &Ui, visit: &Visit, last: Last) -> Result<Markup, Problem> 
     })
 }
 
-/// The figures of the bars, newest first. Spans without any are left out.
+/// Writes the figures of the bars as a table, newest first, without empty spans.
 fn counts_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.now;
@@ -148,7 +149,7 @@ fn counts_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
     }
 }
 
-/// The figures of the lines, newest first.
+/// Writes the figures of the lines as a table, newest first.
 fn latency_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     html! {
@@ -255,7 +256,7 @@ fn live(visit: &Visit, newest: &[EventView]) -> Markup {
                 tbody role="rowgroup" {
                     @for event in newest {
                         @let count = state::delivered_of(event, texts, &formats);
-                        // Without an id: the place stays and its text changes, so that nothing moves.
+                        // Rows have no id, so a live update changes their text in place and no row moves.
                         tr role="row" data-row {
                             td.pc.dim role="cell" { (formats.time(&event.accepted_at, &formats.in_list(&event.accepted_at, clock::wall(), false))) }
                             td.pa role="cell" { a.go href=(format!("/events/{}", event.event)) { (foreign::name(&event.r#type)) } }
@@ -269,7 +270,7 @@ fn live(visit: &Visit, newest: &[EventView]) -> Markup {
     }
 }
 
-/// The way to the first delivered webhook.
+/// Writes the steps to the first delivered webhook.
 fn first_run(ui: &Ui, visit: &Visit) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let now = &texts.now;

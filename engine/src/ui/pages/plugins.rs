@@ -1,4 +1,4 @@
-//! Plugins: the list, and the page of one with its versions and its last runs.
+//! Plugins: the list, and the page of one plugin with its versions and last runs.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ use crate::{
     wire::{PageView, PluginVersionView, PluginView, RunView},
 };
 
-/// Runs on the page of a plugin.
+/// Most runs on the page of a plugin.
 const RUNS: usize = 20;
 
 pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, Problem> {
@@ -224,7 +224,7 @@ fn runs_table(visit: &Visit, runs: &PageView<RunView>) -> Markup {
     }
 }
 
-/// Returns to the page of the plugin.
+/// Redirects to the page of the plugin.
 fn done(form: &Form) -> Response {
     Redirect::to(&with_query(back(form.fields.get("back")), "ask", None)).into_response()
 }

@@ -1,4 +1,5 @@
-//! Retrying many deliveries: a page that asks, and the progress of the job. The job continues when the reader leaves the page.
+//! Retrying many deliveries: the page that asks first, and the page with the progress of the job. The job continues when the reader
+//! leaves the page.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +32,7 @@ use crate::{
 /// Seconds after which the progress of a running job is loaded again.
 const AGAIN_SECONDS: u16 = 2;
 
-/// Which deliveries the address names.
+/// The deliveries that the address selects.
 struct Which<'a>(&'a Fields);
 
 impl Which<'_> {
@@ -104,7 +105,7 @@ fn head(visit: &Visit, back: &str, endpoint: Option<&EndpointView>, title: &str)
     Head { above: Some((back, above, html! { (texts.common.retry) })), ..layout::title(title) }.show()
 }
 
-/// Says how fast the webhooks go out, and how long that takes.
+/// Writes how fast the webhooks will be sent, and how long that takes.
 fn pace(ui: &Ui, visit: &Visit, endpoint: &EndpointView, count: Option<u64>) -> String {
     let (t, formats) = (&visit.texts().retry_many, visit.formats());
     let rate = endpoints::find(&ui.api, &endpoint.name).ok().and_then(|one| one.new.policy.rate);
@@ -115,12 +116,12 @@ fn pace(ui: &Ui, visit: &Visit, endpoint: &EndpointView, count: Option<u64>) -> 
     }
 }
 
-/// Returns how long many webhooks take at a pace; at least a second.
+/// Returns how long a number of webhooks takes at a pace, at least a second.
 fn taking(count: u64, interval: Duration) -> Duration {
     interval.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).max(Duration::from_secs(1))
 }
 
-/// Says what speaks against it.
+/// Writes a warning if the endpoint does not deliver now.
 fn but(visit: &Visit, endpoint: &EndpointView) -> Option<Markup> {
     let texts = visit.texts();
     let t = &texts.retry_many;

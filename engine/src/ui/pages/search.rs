@@ -1,4 +1,4 @@
-//! The one search box: any id, a type, a name or a state leads to its page.
+//! The search box: an id, type, name or state leads to its page.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -38,7 +38,7 @@ pub async fn find(
     })
 }
 
-/// Returns the page of what a text names, the most exact meaning first.
+/// Returns the page that fits a text. The most exact meaning wins.
 async fn place_of(ui: &Ui, text: &str) -> Result<Option<String>, Problem> {
     let tag = ui.api.store.tag();
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! Settings: the keys, the audit trail and the nodes. Each tab is a page.
+//! Settings: the keys, the audit trail and the nodes. Each tab is a separate page.
 
 use std::sync::Arc;
 
@@ -33,10 +33,10 @@ use crate::{
 const PAGE: usize = 50;
 /// A key that expires within this time is shown as a warning.
 const SOON: std::time::Duration = std::time::Duration::from_secs(14 * 86_400);
-/// A node that was not heard of for this long is shown as silent.
+/// A node without a heartbeat for this long is shown as silent.
 const SILENT: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Leads to the first tab that the role may see.
+/// Redirects to the first tab that the role may see.
 pub async fn first(visit: Visit) -> Redirect {
     Redirect::to(if visit.may("GET /v1/keys") { "/settings/keys" } else { "/settings/nodes" })
 }
@@ -62,13 +62,13 @@ async fn show(ui: &Ui, visit: &Visit, here: &str, body: Markup) -> Response {
     layout::page(ui, visit, &Page::new(Place::Settings, texts.frame.settings, frame(visit, here, &body))).await
 }
 
-/// The keys, and a form for a new one.
+/// Shows the keys, and a form for a new one.
 pub async fn keys(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
     let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
     keys_page(&ui, &visit, fields.get("ask"), &html! {}, None).await
 }
 
-/// What a form had, and what is wrong with it.
+/// The fields of a refused form, and the reason.
 struct Refused<'a> {
     fields: &'a Fields,
     problem: Problem,
@@ -204,7 +204,7 @@ pub async fn revoke_key(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form:
     Ok(Redirect::to("/settings/keys").into_response())
 }
 
-/// The audit trail, newest first.
+/// Shows the audit trail, newest first.
 pub async fn audit(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
     visit.sight("GET /v1/audit")?;
     let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
@@ -277,7 +277,7 @@ fn pager<T>(visit: &Visit, page: &PageView<T>, is_later: bool) -> Markup {
     }
 }
 
-/// The nodes of the store.
+/// Shows the nodes that share the store.
 pub async fn nodes(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, Problem> {
     visit.sight("GET /v1/nodes")?;
     let nodes = nodes::list(State(Arc::clone(&ui.api))).await?.0.items;

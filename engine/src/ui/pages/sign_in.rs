@@ -17,7 +17,7 @@ use crate::ui::{
     view::{View, back},
 };
 
-/// Shows the page. `?lang=it` keeps the language, as there is no form for it yet.
+/// Shows the page. `?lang=it` chooses the language, because the form that does so needs a session.
 pub async fn show(State(ui): State<Arc<Ui>>, headers: HeaderMap, Query(query): Query<HashMap<String, String>>) -> Response {
     let to = back(query.get("back").map(String::as_str));
     let Some(lang) = query.get("lang") else {
@@ -29,7 +29,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, headers: HeaderMap, Query(query): Q
     ([(header::SET_COOKIE, view.cookie())], page).into_response()
 }
 
-/// Shows the page after a key that does not sign in.
+/// Shows the page again after a failed sign-in.
 pub fn page(ui: &Ui, headers: &HeaderMap, to: &str, wrong: Option<NoEntry>) -> Response {
     draw(ui, &View::of(headers), headers, to, wrong, false)
 }

@@ -1,4 +1,4 @@
-//! A problem as a page: the fact, why it may be, what to do. The code and the time are at the end, for a report.
+//! A problem as a page: what happened, a possible reason, what to do. The code and the time are at the end, for a report.
 
 use axum::{
     http::{StatusCode, header},
@@ -19,10 +19,10 @@ use crate::{
     },
 };
 
-/// Seconds after which a page about a passing problem is loaded again.
+/// Seconds after which a page about a temporary problem reloads.
 const AGAIN_SECONDS: u16 = 5;
 
-/// Returns what happened, and why it may be.
+/// Returns what happened, and a possible reason.
 fn words(problem: &Problem, texts: &Texts) -> (&'static str, Option<&'static str>) {
     let wrong = &texts.wrong;
     match problem.code() {
@@ -37,7 +37,7 @@ fn words(problem: &Problem, texts: &Texts) -> (&'static str, Option<&'static str
     }
 }
 
-/// Returns the entry of the rail to which a path belongs.
+/// Returns the rail entry that a path belongs to.
 fn place(path: &str) -> Place {
     match path.split('/').nth(1).unwrap_or_default() {
         "" => Place::Now,

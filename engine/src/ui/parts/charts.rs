@@ -1,5 +1,5 @@
-//! Charts: drawn by the server as SVG, across in percent and down in pixels, so that they fit any width. A bar leads to the list of its
-//! span. The figures are a table too, for keyboards and readers of screens.
+//! Charts, drawn by the server as SVG. Widths are in percent and heights in pixels, so that a chart fits any width. A bar links to
+//! the list of its span. A table shows the same figures, for keyboards and screen readers.
 
 use std::fmt::Write as _;
 
@@ -19,13 +19,13 @@ use crate::{
 /// Height of the plot of a chart, in pixels.
 const HEIGHT: f64 = 96.0;
 
-/// One span of a chart. Without counts nothing is known about it, which is a gap and not a zero.
+/// One span of a chart. A span without counts is unknown: the chart shows a gap, not a zero.
 pub struct Slot<'a> {
     pub at: Timestamp,
     pub counts: Option<&'a CountsView>,
 }
 
-/// Returns every span of the statistics, oldest first, with gaps in their places.
+/// Returns every span of the statistics, oldest first. Unknown spans are in their places, without counts.
 pub fn slots(stats: &StatsView, count: usize) -> Vec<Slot<'_>> {
     let length = i64::try_from(stats.bucket_s * 1000).unwrap_or(i64::MAX).max(1);
     let count = i64::try_from(count).unwrap_or(1);
@@ -46,7 +46,7 @@ pub const fn engine_slots(last: Last) -> usize {
     }
 }
 
-/// Returns a round number that is at least `largest`: 1, 2 or 5 with zeros.
+/// Returns the smallest round number that is at least `largest`: 1, 2 or 5 times a power of ten.
 fn round_top(largest: f64) -> f64 {
     let mut top = 1.0;
     loop {
@@ -69,17 +69,17 @@ fn span_address(slot: &Slot<'_>, bucket_s: u64) -> String {
 pub struct Bars<'a> {
     pub slots: &'a [Slot<'a>],
     pub bucket_s: u64,
-    /// Writes the unit behind the largest number: `events per 15 min`.
+    /// Unit, shown after the largest number: `events per 15 min`.
     pub unit: &'a str,
-    /// Returns what is counted, and the part of it that failed.
+    /// Returns the total count of a span, and how many of these failed.
     pub value: fn(&CountsView) -> (u64, u64),
-    /// Says one bar: time, counted, failed.
+    /// Describes one bar, from its time, its count and its failures.
     pub say: fn(&str, &str, &str) -> String,
     /// Whether a bar leads to the events of its span.
     pub opens_events: bool,
 }
 
-/// Names the ticks under a chart: four times.
+/// Writes the ticks under a chart: four times.
 fn ticks(formats: &Formats, slots: &[Slot<'_>]) -> Markup {
     let is_long = slots.first().zip(slots.last()).is_some_and(|(first, last)| last.at.since(first.at).as_secs() > 2 * 86_400);
     html! {
@@ -97,7 +97,7 @@ fn percent(number: f64) -> String {
     format!("{number:.3}%")
 }
 
-/// Bars for counts, with their failed part on top, hatched.
+/// Writes bars for counts. The failed part is on top, hatched.
 pub fn bars(visit: &Visit, bars: &Bars<'_>) -> Markup {
     let formats = visit.formats();
     let values: Vec<(u64, u64)> = bars.slots.iter().map(|slot| slot.counts.map_or((0, 0), bars.value)).collect();
@@ -131,7 +131,7 @@ pub fn bars(visit: &Visit, bars: &Bars<'_>) -> Markup {
     }
 }
 
-/// Lines for the median and the 99th percentile, in milliseconds, with gaps where nothing is known.
+/// Writes lines for the median and the 99th percentile, in milliseconds, with gaps for unknown spans.
 pub fn lines(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
     let formats = visit.formats();
     let known = |value: fn(&CountsView) -> Option<f64>| slots.iter().map(move |slot| slot.counts.and_then(value));
@@ -147,7 +147,7 @@ pub fn lines(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
             match value {
                 Some(value) => {
                     let (x, y) = (place as f64 * wide, 100.0 - 100.0 * value / top);
-                    // A single value is a short line.
+                    // A value between two gaps is a short line.
                     let start = if is_on { "L" } else { "M" };
                     write!(path, "{start}{x:.2} {y:.2}L{:.2} {y:.2}", x + wide * 0.6).expect("writing to a String cannot fail");
                     is_on = true;

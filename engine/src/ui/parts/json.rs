@@ -1,18 +1,18 @@
-//! Bodies: JSON with its names muted, other text as it is. Long strings are cut inside, with their length.
+//! Bodies: JSON with muted member names, other text unchanged. A long string is cut, and the number of hidden characters is shown.
 
 use maud::{Markup, PreEscaped, html};
 use serde_json::Value;
 
 use crate::ui::{foreign, texts::Formats};
 
-/// Longest string inside JSON, in characters.
+/// Longest JSON string that is shown whole, in characters.
 const STRING_CHARS_MAX: usize = 4096;
-/// Most text of one body that is shown, in bytes.
+/// Longest part of one body that is shown, in bytes.
 pub const SHOWN_BYTES_MAX: usize = 64 << 10;
 /// Deepest nesting that is indented. Deeper values are shown on one line.
 const DEPTH_MAX: usize = 60;
 
-/// Writes JSON with two spaces a level, or text that is not JSON as it is. Returns whether all of it is shown.
+/// Writes JSON with an indent of two spaces, or other text unchanged. Returns whether all of the text is shown.
 pub fn pretty(text: &str, formats: &Formats) -> (Markup, bool) {
     match serde_json::from_str::<Value>(text) {
         Ok(value) => {
@@ -25,7 +25,7 @@ pub fn pretty(text: &str, formats: &Formats) -> (Markup, bool) {
     }
 }
 
-/// Writes text as it is, at most [`SHOWN_BYTES_MAX`] of it.
+/// Writes text unchanged, at most [`SHOWN_BYTES_MAX`] of it.
 pub fn raw(text: &str) -> (Markup, bool) {
     let end = text.floor_char_boundary(SHOWN_BYTES_MAX);
     (html! { bdi dir="ltr" { (foreign::visible(&text[..end])) } }, end == text.len())
@@ -58,7 +58,7 @@ impl Writer<'_> {
         self.spend(1 + 2 * depth.min(DEPTH_MAX));
     }
 
-    /// Writes a string as JSON does, without its hidden characters hiding.
+    /// Writes a JSON string with its hidden characters made visible.
     fn string(&mut self, text: &str) -> Markup {
         let (shown, more) = match text.char_indices().nth(STRING_CHARS_MAX) {
             None => (text, 0),
@@ -66,7 +66,7 @@ impl Writer<'_> {
         };
         self.spend(shown.len() + 2);
         let quoted = serde_json::to_string(shown).unwrap_or_default();
-        // Control characters that JSON escapes are shown as the others that hide.
+        // Control characters are shown like other hidden characters, not as JSON escapes them.
         let inside = quoted.trim_matches('"');
         let inside = if shown.contains(|character: char| character.is_control()) { shown } else { inside };
         let formats = self.formats;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn long_strings_and_long_bodies_are_cut_with_their_length() {
+    fn long_strings_and_long_bodies_are_cut_and_show_the_hidden_length() {
         let (text, is_whole) = shown(&format!("{{\"export\":\"{}\"}}", "A".repeat(1_000_000)));
         assert!(is_whole && text.len() < 6_000 && text.contains("… +995,904"), "{}", text.len());
         let (text, is_whole) = shown(&format!("[{}1]", "1234567,".repeat(50_000)));

@@ -1,4 +1,4 @@
-//! What pages are made of. Each part is one function, with the markup that `style.css` and `live.js` know.
+//! The building blocks of pages. Each is one function that writes the markup that `style.css` and `live.js` expect.
 
 pub mod charts;
 pub mod json;
@@ -10,7 +10,7 @@ use maud::{Markup, html};
 use self::state::State;
 use super::{assets::ICONS, form::TOKEN_FIELD, visit::Visit};
 
-/// An icon of the sprite, 16 px. The text beside it says what it means.
+/// An icon of the sprite, 16 px. Text beside it must name its meaning.
 pub fn icon(name: &str) -> Markup {
     html! { svg.icon aria-hidden="true" { use href=(format!("{}#i-{name}", ICONS.path())) {} } }
 }
@@ -20,7 +20,7 @@ pub fn shape(name: &str) -> Markup {
     html! { svg.si aria-hidden="true" { use href=(format!("{}#i-{name}", ICONS.path())) {} } }
 }
 
-/// A button beside a text that copies all of it. It needs script, so it is hidden without.
+/// A button that copies the text beside it. It needs script, and is hidden without.
 pub fn copy(text: &str, visit: &Visit) -> Markup {
     html! {
         button.copy.js type="button" data-copy=(text) aria-label=(visit.texts().frame.copy) title=(visit.texts().frame.copy) { (icon("copy")) }
@@ -35,7 +35,7 @@ pub enum Look {
     Plain,
     Quiet,
     Danger,
-    /// 26 px, in rows.
+    /// A button in a row, 26 px high.
     Small,
 }
 
@@ -56,12 +56,12 @@ pub fn link_button(href: &str, icon_name: Option<&str>, label: &str, look: Look)
     html! { a class=(look.class()) href=(href) { @if let Some(name) = icon_name { (icon(name)) } (label) } }
 }
 
-/// A form of one button that makes a change. The answer appears in the place of the button, without leaving the page.
+/// A form with one button that makes a change. With script, the page shows the result without being left.
 pub fn action(visit: &Visit, path: &str, icon_name: Option<&str>, label: &str, look: Look) -> Markup {
     action_with(visit, path, icon_name, label, look, &html! {})
 }
 
-/// As [`action`], with further fields.
+/// Like [`action`], with further fields.
 pub fn action_with(visit: &Visit, path: &str, icon_name: Option<&str>, label: &str, look: Look, fields: &Markup) -> Markup {
     html! {
         form.act method="post" action=(path) {
@@ -90,7 +90,7 @@ pub fn hidden(visit: &Visit) -> Markup {
     }
 }
 
-/// A choice of one of few, as links: label, address, whether it is chosen.
+/// A choice between a few options, as links. Each option has a label, an address, and whether it is chosen.
 pub fn seg(label: &str, choices: &[(&str, String, bool)]) -> Markup {
     html! {
         nav.seg aria-label=(label) {
@@ -99,7 +99,7 @@ pub fn seg(label: &str, choices: &[(&str, String, bool)]) -> Markup {
     }
 }
 
-/// A fact about the whole page, on the tint of its state.
+/// A fact about the whole page, on a background in the colour of its state.
 pub fn note(state: State, body: &Markup, action: &Markup) -> Markup {
     html! {
         div.note role="status" data-s=(state.tone.as_str()) {
@@ -108,7 +108,7 @@ pub fn note(state: State, body: &Markup, action: &Markup) -> Markup {
     }
 }
 
-/// What would be here, and the next step.
+/// The text of an empty list: what it will contain, and the next step.
 pub fn empty(icon_name: &str, title: &str, body: &Markup, actions: &Markup) -> Markup {
     html! {
         div.empty { (icon(icon_name)) h2 { (title) } div.why { (body) } @if !actions.0.is_empty() { div.acts { (actions) } } }
@@ -120,7 +120,7 @@ pub fn command(text: &str, visit: &Visit) -> Markup {
     html! { div.cmd { code { (super::foreign::code(text)) } (copy(text, visit)) } }
 }
 
-/// A link that opens a body, a log or a table in place. Without script it loads the page with the body open.
+/// A link that opens a body, a log or a table in place. Without script, it loads the page with that part open.
 pub fn peek(visit: &Visit, id: &str, label: &str) -> Markup {
     let is_open = opened(visit).any(|open| open == id);
     html! {
@@ -128,14 +128,14 @@ pub fn peek(visit: &Visit, id: &str, label: &str) -> Markup {
     }
 }
 
-/// Returns the ids of what is open on the page: `?open=data,log-1`.
+/// Returns the ids of the parts that are open on the page: `?open=data,log-1`.
 pub fn opened(visit: &Visit) -> impl Iterator<Item = &str> {
     let (_, query) = visit.path.split_once('?').unwrap_or_default();
     let list = query.split('&').find_map(|pair| pair.strip_prefix("open=")).unwrap_or_default();
     list.split([',', '+']).filter(|id| !id.is_empty())
 }
 
-/// Returns the page's address with one part opened or closed.
+/// Returns the address of the page with one more part open, or one closed.
 fn with_open(path: &str, id: &str, open: bool) -> String {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let list = query.split('&').find_map(|pair| pair.strip_prefix("open=")).unwrap_or_default();
@@ -146,8 +146,8 @@ fn with_open(path: &str, id: &str, open: bool) -> String {
     with_query(&format!("{path}?{query}"), "open", (!ids.is_empty()).then(|| ids.join(",")).as_deref())
 }
 
-/// Returns an address with one parameter of its query set or removed. The value may have letters, digits and `-._,:~`; other bytes are
-/// percent-encoded.
+/// Returns an address with one parameter of its query set or removed. Bytes of the value other than letters, digits and `-._,:~`
+/// are percent-encoded.
 pub fn with_query(path: &str, name: &str, value: Option<&str>) -> String {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let is_other = |pair: &&str| !pair.is_empty() && pair.split('=').next() != Some(name);
@@ -159,7 +159,7 @@ pub fn with_query(path: &str, name: &str, value: Option<&str>) -> String {
     if pairs.is_empty() { path.to_owned() } else { format!("{path}?{}", pairs.join("&")) }
 }
 
-/// Bytes that are written as they are in a query and in a path segment.
+/// Bytes that are percent-encoded in a query and in a path segment: all except letters, digits and these.
 pub const QUERY: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -169,12 +169,12 @@ pub const QUERY: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMER
     .remove(b'~')
     .remove(b'*');
 
-/// Returns a value as a segment of a path.
+/// Returns a value encoded as a segment of a path.
 pub fn segment(value: &str) -> String {
     percent_encoding::utf8_percent_encode(value, QUERY).to_string()
 }
 
-/// A field of a form: its label above, its hint below, the error in the hint's place.
+/// A field of a form, with its label above and its hint below. An error replaces the hint.
 pub struct Field<'a> {
     pub name: &'a str,
     pub label: &'a str,
@@ -207,7 +207,7 @@ impl Field<'_> {
         (self.error.is_some() || self.hint.is_some()).then(|| format!("{}-note", self.id()))
     }
 
-    /// Writes a line of text as the control.
+    /// Writes a one-line text input as the control.
     pub fn text(&self, value: &str, placeholder: &str) -> Markup {
         self.around(&html! {
             input.mono[false] type="text" id=(self.id()) name=(self.name) value=(value) placeholder=(placeholder) dir="auto" autocomplete="off"
@@ -215,7 +215,7 @@ impl Field<'_> {
         })
     }
 
-    /// Writes a choice as the control: value, label.
+    /// Writes a drop-down list as the control. Each choice has a value and a label.
     pub fn choice(&self, choices: &[(&str, &str)], chosen: &str) -> Markup {
         self.around(&html! {
             select id=(self.id()) name=(self.name) aria-describedby=[self.described()] {
@@ -225,7 +225,7 @@ impl Field<'_> {
     }
 }
 
-/// The columns of a table: label, class.
+/// The head of a table. Each column has a label and a class.
 pub fn columns(columns: &[(&str, &str)]) -> Markup {
     html! {
         thead role="rowgroup" { tr role="row" { @for (label, class) in columns { th role="columnheader" scope="col" class=(class) title=(label) { (label) } } } }
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_parameter_of_an_address_changes_and_the_others_stay() {
+    fn setting_one_parameter_of_an_address_leaves_the_others() {
         for (path, value, expected) in [
             ("/events", Some("dead"), "/events?state=dead"),
             ("/events?state=failed&type=a", Some("dead"), "/events?type=a&state=dead"),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_open_and_close_beside_each_other() {
+    fn parts_open_and_close_independently() {
         assert_eq!(with_open("/events/evt_1", "data", true), "/events/evt_1?open=data");
         assert_eq!(with_open("/events/evt_1?open=data&clock=on", "log-1", true), "/events/evt_1?clock=on&open=data,log-1");
         assert_eq!(with_open("/events/evt_1?open=data,log-1", "data", false), "/events/evt_1?open=log-1");

@@ -1,4 +1,4 @@
-//! States: always a shape, a word and a colour. The words of the API become words of the reader's language here, and nowhere else.
+//! States: always a shape, a word and a colour. Only this module translates the API's words for states into the reader's language.
 
 use maud::{Markup, html};
 
@@ -53,7 +53,7 @@ const fn state(tone: Tone, shape: &'static str, word: &'static str) -> State {
     State { tone, shape, word }
 }
 
-/// A word that this version does not know: it is shown as it is, without a meaning.
+/// A word that this version does not know. It is shown unchanged, without a colour.
 const fn other(word: &'static str) -> State {
     state(Tone::Calm, "s-none", word)
 }
@@ -122,7 +122,7 @@ impl State {
         }
     }
 
-    /// Returns the state of a run: its outcome once it is done.
+    /// Returns the state of a run, or its outcome once it is done.
     pub fn of_run(run: &RunView, texts: &Texts) -> Self {
         let words = &texts.states;
         match (run.state.as_ref(), run.outcome.as_deref()) {
@@ -147,7 +147,7 @@ impl State {
         }
     }
 
-    /// Returns the state of an endpoint. `is_failing`: nothing has succeeded for a while.
+    /// Returns the state of an endpoint. `is_failing` means that nothing was delivered to it for a while.
     pub fn of_endpoint(word: &str, is_failing: bool, texts: &Texts) -> Self {
         let words = &texts.states;
         match word {
@@ -169,17 +169,17 @@ impl State {
         }
     }
 
-    /// Shape and word.
+    /// Writes shape and word.
     pub fn show(self) -> Markup {
         self.with(&html! {})
     }
 
-    /// Shape and word, then a muted count.
+    /// Writes shape and word, then a muted count.
     pub fn with(self, after: &Markup) -> Markup {
         html! { span.s data-s=(self.tone.as_str()) { (shape(self.shape)) span { (self.word) } @if !after.0.is_empty() { " " span.n { (after) } } } }
     }
 
-    /// The chip beside a heading.
+    /// Writes the chip beside a heading.
     pub fn chip(self, after: &Markup) -> Markup {
         html! {
             span.s.chip data-s=(self.tone.as_str()) {
@@ -188,12 +188,12 @@ impl State {
         }
     }
 
-    /// The word alone, where the shape stands in the same line already.
+    /// Writes the word alone, for lines that already show the shape.
     pub fn word(self) -> Markup {
         html! { span.w data-s=(self.tone.as_str()) { (self.word) } }
     }
 
-    /// The shape alone, for the line of a story. A reader of screens gets the word.
+    /// Writes the shape alone, for the line of a story. Screen readers get the word.
     pub fn mark(self) -> Markup {
         html! { span.mark data-s=(self.tone.as_str()) { (shape(self.shape)) } }
     }
@@ -231,12 +231,12 @@ pub fn outcome(outcome: &str, status: Option<u16>, texts: &Texts) -> String {
     status.filter(|_| outcome == "answered").map_or_else(|| word.to_owned(), |status| status.to_string())
 }
 
-/// Returns whether a delivery needs a person: it is dead or waits for another try.
+/// Returns whether a delivery is in trouble: it is dead, or waits for another try.
 pub fn is_trouble(delivery: &DeliveryView) -> bool {
     matches!(delivery.state.as_ref(), "dead" | "retrying")
 }
 
-/// Tries of a delivery as dots: done, next, to come.
+/// Writes the tries of a delivery as dots: done, next, planned.
 pub fn dots(done: u32, planned: u32) -> Markup {
     const DOTS_MAX: u32 = 12;
     html! {

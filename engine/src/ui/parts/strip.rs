@@ -5,11 +5,11 @@ use maud::{Markup, html};
 /// One span of time.
 pub struct Bar {
     pub good: u64,
-    /// Failed; hatched, on top.
+    /// Failed tries, hatched on top of the bar.
     pub bad: u64,
 }
 
-/// The pattern of failed parts. Once a page, before its bars.
+/// The hatching of failed parts. A page needs it once, before its bars.
 pub fn pattern() -> Markup {
     html! {
         svg.hatch aria-hidden="true" width="0" height="0" {
@@ -18,7 +18,7 @@ pub fn pattern() -> Markup {
     }
 }
 
-/// Health in small: a full bar where all went well, hatched from above where tries failed, a stub where nothing was sent.
+/// Writes a small bar per span: full if all tries succeeded, hatched from above if tries failed, a stub if nothing was sent.
 pub fn show(bars: &[Bar]) -> Markup {
     const HEIGHT: f64 = 20.0;
     html! {
@@ -37,7 +37,7 @@ pub fn show(bars: &[Bar]) -> Markup {
     }
 }
 
-/// Returns the height of the failed part; one that is there is seen.
+/// Returns the height of the failed part. A failed part that is not zero is always visible.
 fn failed_height(bar: &Bar, height: f64) -> f64 {
     let share = bar.bad as f64 / (bar.good + bar.bad).max(1) as f64;
     if bar.bad == 0 { 0.0 } else { (share * height).max(3.0) }
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_part_is_seen_however_small() {
+    fn a_failed_part_is_visible_however_small() {
         assert!(failed_height(&bar(1_000_000, 1), 20.0) >= 3.0);
         assert!(failed_height(&bar(5, 0), 20.0) < 0.1);
         assert!((failed_height(&bar(0, 7), 20.0) - 20.0).abs() < 0.1);

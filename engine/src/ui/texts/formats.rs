@@ -7,7 +7,7 @@ use maud::{Markup, html};
 
 use super::Lang;
 
-/// Writes figures for one reader.
+/// Formats figures for one reader.
 #[derive(Clone)]
 pub struct Formats {
     pub lang: Lang,
@@ -49,7 +49,7 @@ impl Formats {
         text
     }
 
-    /// Writes a number with this many decimals at most; a whole number has none.
+    /// Writes a number with at most this many decimals. A whole number has none.
     pub fn decimal(&self, number: f64, decimals: usize) -> String {
         let text = format!("{number:.decimals$}");
         let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
@@ -59,7 +59,7 @@ impl Formats {
         if rest.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}{}{rest}", self.marks().1) }
     }
 
-    /// Writes a share of 1 as a percentage, never rounded up to all: `99.97 %`.
+    /// Writes a share between 0 and 1 as a percentage: `99.97 %`. A share below 1 is never rounded up to `100 %`.
     pub fn percent(&self, share: f64) -> String {
         let shown = if share < 1.0 { (share * 10_000.0).floor() / 100.0 } else { 100.0 };
         format!("{} %", self.decimal(shown, 2))
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_in_the_readers_zone_and_exact_on_hover() {
+    fn times_are_in_the_readers_zone_and_hovering_shows_the_exact_time() {
         let (en, it) = (formats(Lang::En), formats(Lang::It));
         let at = "2026-11-24T13:02:11.204Z";
         assert_eq!(en.exact(at), "Tue 24 Nov 2026, 14:02:11.204 (Europe/Rome)");

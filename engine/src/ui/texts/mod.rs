@@ -1,8 +1,8 @@
-//! Every text of the dashboard, once per language: `en.rs` and `it.rs` fill the same types, so a missing text does not compile. A test
-//! finds texts that no page uses. Numbers, times and sizes are written by [`Formats`], by the rules of the language.
+//! Every text of the dashboard, once per language: `en.rs` and `it.rs` fill the same types, so a missing text does not compile. A
+//! test finds texts that no page uses. [`Formats`] writes numbers, times and sizes by the rules of the language.
 //!
-//! A text with parts is a function; its numbers arrive written. Text of strangers is not a part of a text: the page puts it beside the
-//! text with `foreign.rs`, or isolates it.
+//! A text with parts is a function. Its numbers arrive formatted. Untrusted text is never a part: the page puts it beside the text
+//! with `foreign.rs`, or isolates it.
 
 mod en;
 mod formats;
@@ -27,7 +27,7 @@ impl Lang {
         }
     }
 
-    /// Returns the language's name in the language.
+    /// Returns the language's name in the language itself.
     pub const fn name(self) -> &'static str {
         match self {
             Self::En => "English",
@@ -86,7 +86,7 @@ texts! {
         copied, close, older, newest_first,
     }
 
-    /// Words for states, as the API has them. Adjectives agree with their noun, so there are several for one word.
+    /// Words for the states of the API. In some languages an adjective agrees with its noun, so one state can have several words.
     states: States {
         event_waiting, event_retrying, event_failed, event_delivered, event_nothing_sent, event_unrouted, delivery_pending,
         delivery_retrying, delivery_delivered, delivery_dead, delivery_cancelled, run_ok, run_failed, run_trapped, run_deadline,
@@ -153,7 +153,7 @@ texts! {
         secret_theirs, header, header_hint, prefix_hint, create, cancel, what_verified, once_title, once_why, once_next, to_source,
     }
 
-    /// The answer to a search.
+    /// The page of a search without a result.
     search: Search {
         title, nothing, nothing_why,
     }
@@ -173,7 +173,7 @@ texts! {
         alive, not_loaded, loaded,
     }
 
-    /// Shortcuts of the keyboard.
+    /// Keyboard shortcuts.
     keys: Keys {
         title, why, on, off, search, pages, rows, open, back, retry, replay, copy, clock, this,
     }

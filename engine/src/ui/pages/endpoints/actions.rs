@@ -1,4 +1,4 @@
-//! Changes of one endpoint. Each goes through the API. Those that cannot be undone ask first, on a separate page.
+//! Changes to one endpoint. Each goes through the API. Changes that cannot be undone ask first, on a separate page.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ async fn set_state(ui: &Ui, name: &str, form: &Form, verb: &str, done: &str) -> 
     Ok(said(back(form.fields.get("back")), name, done))
 }
 
-/// Returns to a page, which says beside the endpoint's state what was done.
+/// Redirects to a page, which shows beside the endpoint's state what was done.
 pub fn said(to: &str, name: &str, done: &str) -> Response {
     Redirect::to(&with_query(to, "said", Some(&format!("{done}~{name}~{}", clock::wall())))).into_response()
 }
@@ -59,7 +59,7 @@ pub async fn disable(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form: 
     set_state(&ui, &name, &form, "disable", "disabled").await
 }
 
-/// Leads to the endpoint's page: the address of an action that was loaded again does nothing.
+/// Redirects to the endpoint's page, so that reloading the address of an action does nothing.
 pub async fn to_page(Path(name): Path<String>) -> Redirect {
     Redirect::to(&page_of(&name))
 }
@@ -86,7 +86,7 @@ pub async fn test(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form: For
     one::page(&ui, &visit, &name, &Fields::parse(query.as_bytes()), Some(&result)).await
 }
 
-/// A page that asks before a change: what happens, then the form.
+/// Writes a page that asks before a change: the effects, then the form.
 async fn ask(ui: &Ui, visit: &Visit, endpoint: &EndpointView, title: &str, body: Markup) -> Response {
     let page = page_of(&endpoint.name);
     let head = Head {
@@ -143,7 +143,7 @@ pub async fn ask_delete(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Pat
     deletion(&ui, &visit, &name, None).await
 }
 
-/// Asks for the name, and says what the last try was refused for.
+/// Asks for the endpoint's name, and shows why the last try was refused.
 async fn deletion(ui: &Ui, visit: &Visit, name: &str, refused: Option<Refused>) -> Result<Response, Problem> {
     visit.sight("DELETE /v1/endpoints/{endpoint}")?;
     let (endpoint, _) = read(ui, visit, name).await?;

@@ -1,4 +1,4 @@
-//! The form of an endpoint, to create and to change it. The API checks what is typed; a fault stands under its field.
+//! The form that creates or changes an endpoint. The API checks the input. A fault is shown under its field.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -32,11 +32,11 @@ use crate::{
     wire::EndpointView,
 };
 
-/// Who can trigger an event: values of the attribute `initiator`.
+/// Values of the attribute `initiator`: who triggered an event.
 const INITIATORS: [&str; 4] = ["public", "admin", "api", "system"];
-/// Events that are read to suggest types.
+/// Number of newest events that are read to suggest types.
 const SEEN: usize = 200;
-/// Types that are suggested.
+/// Number of types that are suggested.
 const SUGGESTED: usize = 6;
 /// Fields behind "More settings".
 const MORE: [&str; 13] = [
@@ -55,14 +55,14 @@ const MORE: [&str; 13] = [
     "wait",
 ];
 
-/// What the fields of the form contain.
+/// The content of the form's fields.
 #[derive(Debug, Default, PartialEq)]
 struct Values {
     texts: BTreeMap<&'static str, String>,
     initiators: Vec<String>,
 }
 
-/// Every field with one text.
+/// Every field that has one text.
 const TEXTS: [&str; 20] = [
     "title",
     "name",
@@ -141,7 +141,8 @@ impl Values {
         self.get(name).split([' ', ',', '\n', '\r', '\t']).filter(|word| !word.is_empty()).collect()
     }
 
-    /// Returns the lines of a field as pairs. A line without the mark is a name without a value, which the API refuses by its name.
+    /// Returns the lines of a field as pairs of name and value, split at `mark`. A line without the mark becomes a name without a
+    /// value, which the API refuses with an error that has this name.
     fn pairs(&self, name: &str, mark: char) -> Vec<(String, String)> {
         let lines = self.get(name).lines().map(str::trim).filter(|line| !line.is_empty());
         lines
@@ -150,7 +151,7 @@ impl Values {
             .collect()
     }
 
-    /// Returns the conditions of a subscription: of the list, of who triggered the event, and the typed ones.
+    /// Returns the conditions of a subscription, from three fields: the list, who triggered the event, and the typed conditions.
     fn conditions(&self) -> Map<String, Value> {
         let list = |values: &str| -> Vec<String> {
             values.split(',').map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned).collect()
@@ -160,14 +161,14 @@ impl Values {
         if !self.get("channel").is_empty() {
             all.insert("channel".to_owned(), json!([self.get("channel")]));
         }
-        // All of them are no condition: an event may have no such attribute.
+        // If all initiators are chosen, there is no condition: an event may lack the attribute.
         if !self.initiators.is_empty() && self.initiators.len() < INITIATORS.len() {
             all.insert("initiator".to_owned(), json!(self.initiators));
         }
         all
     }
 
-    /// Returns the request to the API: to create an endpoint, or to change `before` into this.
+    /// Returns the body of the API request that creates an endpoint, or that changes `before` to these values.
     fn request(&self, before: Option<&EndpointView>) -> Value {
         let text = |name: &str| match self.get(name) {
             "" => Value::Null,
@@ -175,7 +176,7 @@ impl Values {
         };
         let number = |name: &str| self.get(name).parse::<u64>().map_or_else(|_| text(name), |number| json!(number));
         let merged = |new: Map<String, Value>, old: Vec<&String>| {
-            // In a merge patch, a member that is left out stays.
+            // In a merge patch, an absent member stays unchanged. So every old member that is gone must be null.
             let mut all: Map<String, Value> = old.into_iter().map(|name| (name.clone(), Value::Null)).collect();
             all.extend(new);
             Value::Object(all)
@@ -224,7 +225,7 @@ fn without_nulls(value: &mut Value) {
     }
 }
 
-/// Makes a name from a title. The script of the page does the same while the title is typed.
+/// Makes a name from a title. The page's script does the same while the title is typed.
 fn name_of(title: &str) -> String {
     let mut name = String::new();
     for character in title.chars() {
@@ -238,7 +239,7 @@ fn name_of(title: &str) -> String {
     name.trim_end_matches('-').to_owned()
 }
 
-/// A fault: the field it stands under, and what is wrong.
+/// A fault: the field under which it is shown, and what is wrong.
 struct Fault {
     field: Option<&'static str>,
     detail: String,
@@ -327,7 +328,7 @@ pub async fn change(
     }
     let path = format!("/v1/endpoints/{}", segment(&endpoint.name));
     match ui.act(visit, Method::PATCH, &path, Some(&values.request(Some(&endpoint)))).await {
-        // Another signature has another secret.
+        // A change of the signature creates a new secret.
         Ok(changed) if changed["secret"].is_string() => secret::show_once(&ui, &headers, &changed, None, secret::Why::Rotated),
         Ok(_) => Ok(said(&page_of(&endpoint.name), &endpoint.name, "changed")),
         Err(problem) if problem.status().is_client_error() && problem.status() != StatusCode::FORBIDDEN => {
@@ -366,7 +367,7 @@ impl Sheet<'_> {
             (head.show())
             form.form #webhook method="post" action=(action) data-whole {
                 (parts::hidden(visit))
-                // Enter in a field presses the first button of a form.
+                // The Enter key in a field presses the form's first button. This hidden one saves.
                 button.sr type="submit" tabindex="-1" aria-hidden="true" {}
                 @if let Some(fault) = &self.fault {
                     @let known = fault.field.is_some();
@@ -416,7 +417,7 @@ impl Sheet<'_> {
     }
 
     fn is_initiator(&self, word: &str) -> bool {
-        // No condition and every initiator are the same.
+        // No condition means every initiator.
         self.values.initiators.is_empty() || self.values.initiators.iter().any(|one| one == word)
     }
 
@@ -445,7 +446,7 @@ impl Sheet<'_> {
         })
     }
 
-    /// What most webhooks leave as it is.
+    /// Writes the settings that most webhooks leave at their defaults.
     fn more(&self) -> Markup {
         let t = &self.visit.texts().webhook;
         let envelopes = [
@@ -478,7 +479,7 @@ impl Sheet<'_> {
         }
     }
 
-    /// Returns types of the newest events that the form does not name yet, with how many of these events have them.
+    /// Returns the types of the newest events that the form does not name yet, each with its number of events.
     async fn seen(&self) -> Result<Vec<(String, u64)>, Problem> {
         if self.visit.sight("GET /v1/events").is_err() {
             return Ok(Vec::new());
@@ -512,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_endpoint_has_only_what_was_typed() {
+    fn a_new_endpoint_has_only_the_members_that_were_typed() {
         let fields = Fields::parse(
             b"title=CRM&url=https%3A%2F%2Fcrm.example.org&events=order.*%2C+a.b&channel=web&initiator=api&headers=X-Env%3A+shop&concurrency=8",
         );
@@ -525,13 +526,13 @@ mod tests {
     }
 
     #[test]
-    fn every_initiator_is_no_condition() {
+    fn choosing_every_initiator_sets_no_condition() {
         let fields = Fields::parse(b"initiator=public&initiator=admin&initiator=api&initiator=system");
         assert!(Values::of_fields(&fields).conditions().is_empty());
     }
 
     #[test]
-    fn a_fault_stands_under_its_field() {
+    fn a_fault_is_shown_under_its_field() {
         for (problem, field, detail) in [
             (Problem::bad_endpoint("10 is private").in_member("url"), Some("url"), "10 is private"),
             (Problem::bad_endpoint("it is long").at("/breaker/wait"), Some("wait"), "it is long"),

@@ -1,4 +1,4 @@
-//! What happened to endpoints over time, from the statistics.
+//! The history of endpoints, from the statistics.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use crate::{
     ui::{Ui, parts::strip::Bar},
 };
 
-/// Counts of one endpoint: every bucket in its order, and the start of each.
+/// Counts of one endpoint in every bucket, oldest first, with the start of each bucket.
 pub struct History {
     pub buckets: Vec<(Timestamp, Counts)>,
 }
@@ -25,7 +25,7 @@ impl History {
         total
     }
 
-    /// Returns the share of the delivered webhooks that arrived at the first try; `None` if none arrived.
+    /// Returns the share of delivered webhooks that were delivered on the first try, or `None` if none was delivered.
     pub fn first_try(&self) -> Option<f64> {
         let total = self.total();
         (total.delivered > 0).then(|| total.first_try as f64 / total.delivered as f64)

@@ -1,4 +1,5 @@
-//! Endpoints: the list, the page of one, the form that creates and changes them, and the secret that is shown once.
+//! Endpoints: the list, the page of one endpoint, the form that creates and changes endpoints, and the page that shows a secret
+//! once.
 
 pub mod actions;
 pub mod form;
@@ -28,12 +29,12 @@ use crate::{
 /// Endpoints on one page.
 const PAGE: usize = 100;
 
-/// Returns the title of an endpoint, else its name.
+/// Returns the title of an endpoint, or its name if it has no title.
 pub fn title_of(endpoint: &EndpointView) -> &str {
     endpoint.title.as_deref().filter(|title| !title.trim().is_empty()).unwrap_or(&endpoint.name)
 }
 
-/// Returns the word by which the list is filtered.
+/// Returns the state by which the list is filtered.
 fn condition(endpoint: &EndpointView) -> &'static str {
     match endpoint.state.as_ref() {
         "paused" => "paused",
@@ -43,7 +44,7 @@ fn condition(endpoint: &EndpointView) -> &'static str {
     }
 }
 
-/// Returns the place of an endpoint in the list: trouble first.
+/// Returns the sort key of an endpoint in the list: endpoints in trouble come first.
 fn rank(endpoint: &EndpointView) -> u8 {
     match condition(endpoint) {
         "failing" => 0,
@@ -98,7 +99,7 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     Ok(layout::page(&ui, &visit, &Page::new(Place::Endpoints, t.title, body)).await)
 }
 
-/// The states as links, with how many endpoints are in each.
+/// Writes the states as links, each with its number of endpoints.
 fn states(visit: &Visit, found: &[&EndpointView], chosen: Option<&str>) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let (t, words) = (&texts.endpoints, &texts.states);
@@ -150,7 +151,7 @@ fn row(visit: &Visit, endpoint: &EndpointView, past: Option<&History>) -> Markup
     }
 }
 
-/// Says which events an endpoint gets.
+/// Writes which events an endpoint receives.
 pub fn gets(visit: &Visit, endpoint: &EndpointView) -> Markup {
     html! {
         @if endpoint.events.is_empty() { (visit.texts().endpoints.from_plugins) }

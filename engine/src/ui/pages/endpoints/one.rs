@@ -1,4 +1,4 @@
-//! The page of one endpoint: how it is, what was sent to it, a test, and its policy in words.
+//! The page of one endpoint: its state, its deliveries, a test, and its policy in words.
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,7 +38,7 @@ use crate::{
     wire::{EndpointView, StatsView, TestSend},
 };
 
-/// Bytes of an answer to a test that are shown.
+/// Most bytes of a test's answer that are shown.
 const ANSWER_SHOWN_MAX: usize = 2048;
 
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<String>, uri: Uri) -> Result<Response, Problem> {
@@ -49,7 +49,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<Stri
 /// Reads an endpoint as the API shows it to this person.
 ///
 /// # Errors
-/// The role may not see endpoints, or there is none of this name.
+/// The role may not see endpoints, or no endpoint has this name.
 pub async fn read(ui: &Ui, visit: &Visit, name: &str) -> Result<(EndpointView, Sight), Problem> {
     let caller = visit.caller("GET /v1/endpoints/{endpoint}")?;
     let sight = caller.sight;
@@ -58,7 +58,7 @@ pub async fn read(ui: &Ui, visit: &Visit, name: &str) -> Result<(EndpointView, S
     Ok((view, sight))
 }
 
-/// Writes the page, with the answer to a test if one was just sent.
+/// Writes the page, with the result of a test if one was just sent.
 pub async fn page(
     ui: &Arc<Ui>,
     visit: &Visit,
@@ -100,7 +100,7 @@ pub async fn page(
     Ok(layout::page(ui, visit, &Page::new(Place::Endpoints, title_of(&endpoint), body)).await)
 }
 
-/// Returns the last attempt of the newest webhook that waits for another one.
+/// Returns the last attempt of the newest webhook that waits for another attempt.
 async fn last_failure(ui: &Ui, endpoint: &EndpointView) -> Result<Option<StoredAttempt>, Problem> {
     let id = endpoints::find(&ui.api, &endpoint.name)?.id;
     let filter = DeliveryFilter { endpoint: Some(id), state: Some("retrying"), ..DeliveryFilter::default() };
@@ -191,7 +191,7 @@ impl One<'_> {
         self.ui.api.catalog.standing(id)
     }
 
-    /// Says what is wrong, and what the engine does about it.
+    /// Writes what is wrong, and what the engine does about it.
     fn note(&self, last: Option<&StoredAttempt>) -> Markup {
         let (visit, endpoint) = (self.visit, self.endpoint);
         let (texts, formats) = (visit.texts(), visit.formats());
@@ -234,7 +234,7 @@ impl One<'_> {
         parts::note(Shown::retrying(""), &body, &resume(t.probe, "retry"))
     }
 
-    /// The last 7 days in bars of two hours.
+    /// Writes the last 7 days in bars of two hours.
     fn week(&self, week: &StatsView) -> Markup {
         let (visit, formats) = (self.visit, self.visit.formats());
         let t = &visit.texts().endpoint;
@@ -302,7 +302,7 @@ impl One<'_> {
         }
     }
 
-    /// The policy in words.
+    /// Writes the policy in words.
     fn policy(&self) -> Markup {
         let (visit, endpoint) = (self.visit, self.endpoint);
         let (texts, formats) = (visit.texts(), visit.formats());
@@ -347,7 +347,7 @@ impl One<'_> {
     }
 }
 
-/// Returns the number of tries of a schedule, and the time from the first to the last.
+/// Returns the number of tries of a schedule, and the time from the first try to the last.
 fn tries_of(schedule: &Schedule) -> (usize, Duration) {
     let waits = schedule.waits();
     (waits.len(), waits.iter().skip(1).sum())
@@ -371,7 +371,7 @@ fn signature(visit: &Visit, word: &str) -> String {
     }
 }
 
-/// The answer to a test.
+/// Writes the result of a test.
 pub fn answer(visit: &Visit, test: &TestSend) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let result = &test.result;
@@ -396,7 +396,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_schedule_in_words() {
+    fn the_default_schedule_has_ten_tries() {
         let (tries, span) = tries_of(&Schedule::default());
         assert_eq!((tries, span), (10, Duration::from_secs(75 * 3600 + 35 * 60 + 5)));
     }

@@ -1,7 +1,7 @@
-//! The secret of an endpoint, once: after it was created and after its secret was replaced.
+//! The page that shows an endpoint's secret once, after the endpoint was created or its secret rotated.
 //!
-//! The answer of the API goes into a cookie, sealed with the store's master key, and the browser is sent to the page. The page
-//! deletes the cookie. So the secret is in no address, any node can show it, and going back shows that it was shown.
+//! The API's answer goes into a cookie, sealed with the store's master key, and the browser is redirected to this page. The page
+//! deletes the cookie. So the secret is in no address, any node can show it, and a second visit shows that it was already shown.
 
 use std::sync::Arc;
 
@@ -30,14 +30,14 @@ use crate::{
     wire::TestSend,
 };
 
-/// What the sealed value is.
+/// Purpose of the sealed value. A value that was sealed for another purpose is refused.
 const CONTEXT: &str = "secret shown once";
-/// How long the browser has to open the page, in seconds.
+/// How long the browser has to open the page.
 const SECONDS: u64 = 120;
-/// Characters of a test's answer that fit into the cookie beside the secret.
+/// Most characters of a test's answer. More would not fit into the cookie beside the secret.
 const EXCERPT_MAX: usize = 300;
 
-/// Why there is a secret to show.
+/// Why a new secret exists.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum Why {
     Created,
@@ -53,7 +53,7 @@ struct Once {
     signature: String,
     why: Why,
     test: Option<TestSend>,
-    /// Key of the person who may see it.
+    /// Id of the key whose holder may see the secret.
     key: i64,
     /// Wall clock, ms.
     ends: i64,
@@ -63,10 +63,10 @@ fn cookie_name(api: &Api) -> String {
     format!("innesco_once_{}", api.store.tag().as_str())
 }
 
-/// Sends the browser to the page that shows the secret of this answer; without a secret, to the endpoint's page.
+/// Redirects the browser to the page that shows the secret of this answer. An answer without a secret leads to the endpoint's page.
 ///
 /// # Errors
-/// The answer is not an endpoint, or nothing can be sealed.
+/// The answer is not an endpoint, or it cannot be sealed.
 pub fn show_once(ui: &Ui, headers: &HeaderMap, endpoint: &Value, test: Option<TestSend>, why: Why) -> Result<Response, Problem> {
     let text = |member: &str| endpoint[member].as_str().unwrap_or_default().to_owned();
     let name = text("name");
@@ -181,7 +181,7 @@ fn shown(visit: &Visit, once: &Once, title: &str) -> Markup {
     }
 }
 
-/// The test as four steps.
+/// Writes the test as four steps.
 fn steps(visit: &Visit, test: &TestSend) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.once;
@@ -200,7 +200,7 @@ fn steps(visit: &Visit, test: &TestSend) -> Markup {
     }
 }
 
-/// How receivers verify a webhook of the signature `v1`: language, code.
+/// Code that verifies a webhook with a `v1` signature: language, code.
 const SNIPPETS: [(&str, &str); 4] = [
     (
         "Python",
@@ -224,7 +224,7 @@ const SNIPPETS: [(&str, &str); 4] = [
     ),
 ];
 
-/// The same without a library.
+/// The same verification without a library, in pseudocode.
 const BY_HAND: &str = "key       = base64_decode(secret without \"whsec_\")\n\
     signed    = webhook-id + \".\" + webhook-timestamp + \".\" + body\n\
     expected  = \"v1,\" + base64(hmac_sha256(key, signed))\n\n\
@@ -234,7 +234,7 @@ const BY_HAND: &str = "key       = base64_decode(secret without \"whsec_\")\n\
 fn snippets(visit: &Visit) -> Markup {
     let t = &visit.texts().once;
     html! {
-        // All of them are in the page: the secret would not be shown again by a page of another language.
+        // All languages are in one page, because loading a page for another language would not show the secret again.
         @for (place, (language, code)) in SNIPPETS.iter().chain([&(t.by_hand, BY_HAND)]).enumerate() {
             details.snippet name="language" open[place == 0] {
                 summary { (language) }

@@ -1,4 +1,5 @@
-//! Changes on the page of an event. Each goes through the API, then returns to the page, which says what was done beside the part.
+//! Changes from the page of an event. Each goes through the API, then redirects to the page, which shows beside the changed part
+//! what was done.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::{
     },
 };
 
-/// Returns to the page with a word about what was done to a part.
+/// Redirects to the page, which then shows what was done to a part.
 fn said(form: &Form, action: &str, part: &str) -> Response {
     let to = with_query(back(form.fields.get("back")), "said", Some(&format!("{action}~{part}~{}", clock::wall())));
     Redirect::to(&with_query(&to, "ask", None)).into_response()
@@ -46,10 +47,10 @@ pub async fn replay(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form: For
     Ok(said(&form, "replayed", &id))
 }
 
-/// Retries every dead or waiting delivery and every parked run of an event. A part that changed meanwhile is left as it is.
+/// Retries every dead or waiting delivery and every parked run of an event. A part that changed in the meantime is skipped.
 ///
 /// # Errors
-/// No part could be retried; the first problem says why.
+/// No part could be retried. The first problem is returned.
 pub async fn retry_failed(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form: Form) -> Result<Response, Problem> {
     let story = read(&ui, &id, None).await?;
     let runs = story.runs.iter().filter(|run| run.run.state == "parked").map(|run| format!("/v1/runs/{}/retry", run.run.id));

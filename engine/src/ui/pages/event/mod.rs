@@ -30,7 +30,7 @@ use crate::{
     wire::{DataView, EventStoryView, EventView},
 };
 
-/// What the address of the page chooses.
+/// The choices in the address of the page.
 pub struct Choice {
     fields: Fields,
 }
@@ -40,7 +40,7 @@ impl Choice {
         Self { fields: Fields::parse(uri.query().unwrap_or_default().as_bytes()) }
     }
 
-    /// Times of day instead of times since the start.
+    /// Returns whether to show the time of day instead of the time since the start.
     fn clock(&self, visit: &Visit) -> bool {
         self.fields.get("times").map_or(visit.view.clock, |times| times == "clock")
     }
@@ -53,7 +53,7 @@ impl Choice {
         self.fields.is_set("raw")
     }
 
-    /// Returns what was just done to a part: the action and the time.
+    /// Returns the action that was just done to a part, and its time.
     fn said(&self, part: &str) -> Option<(&str, &str)> {
         let mut words = self.fields.get("said")?.splitn(3, '~');
         let (action, target, at) = (words.next()?, words.next()?, words.next()?);
@@ -61,7 +61,7 @@ impl Choice {
     }
 }
 
-/// An event's data as text, if it is text.
+/// Returns an event's data, if it is text.
 pub fn data_text(data: &DataView) -> Option<&str> {
     match data {
         DataView::Json(json) => Some(json.get()),
@@ -173,10 +173,10 @@ fn bar(ui: &Ui, visit: &Visit, choice: &Choice, story: &EventStoryView) -> Marku
     }
 }
 
-/// Longest data in a copied command, in bytes.
+/// Longest data in a command to copy, in bytes.
 const CURL_BYTES_MAX: usize = 16 << 10;
 
-/// Returns a command that sends the same event again. The key is left to the shell.
+/// Returns a command that sends the same event again. The shell fills in the key.
 fn curl(ui: &Ui, story: &EventStoryView) -> Option<String> {
     let (event, data) = (&story.event, data_text(&story.data)?);
     if data.len() > CURL_BYTES_MAX {
@@ -204,7 +204,7 @@ fn curl(ui: &Ui, story: &EventStoryView) -> Option<String> {
     ))
 }
 
-/// Asks before a replay, and says what receivers see.
+/// Asks before a replay, and shows what receivers will see.
 fn ask_replay(visit: &Visit, event: &EventView) -> Markup {
     let texts = visit.texts();
     let action = html! {
@@ -219,7 +219,7 @@ pub async fn data(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String
     ui.pass(&visit, &format!("/v1/events/{}/data", segment(&id))).await
 }
 
-/// Downloads an event with its history as the API shows it, which `innesco plugin test` reads as a test case.
+/// Downloads an event with its history, as the API shows it. `innesco plugin test` reads this file as a test case.
 pub async fn fixture(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String>) -> Response {
     let mut answer = ui.pass(&visit, &format!("/v1/events/{}", segment(&id))).await;
     let name = format!("attachment; filename=\"{}.json\"", segment(&id));

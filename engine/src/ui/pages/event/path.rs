@@ -1,4 +1,4 @@
-//! The path of an event: its source, what ran, what was sent. Three columns whose nodes lead into the story.
+//! The path of an event in three columns: its source, its runs, its deliveries. Each node links to its part of the story.
 
 use maud::{Markup, html};
 
@@ -14,13 +14,13 @@ use crate::{
     wire::{DeliveryView, EventStoryView, RunView},
 };
 
-/// Nodes of one kind that are shown; further delivered ones are counted.
+/// Most nodes of one kind that are shown. Further delivered ones are only counted.
 const NODES_MAX: usize = 12;
 
 pub fn show(visit: &Visit, story: &EventStoryView) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let event = &story.event;
-    // Earlier rounds are in the story only.
+    // Shows the last round. Only the story has earlier rounds.
     let round = story.runs.iter().map(|run| run.run.round).chain(story.deliveries.iter().map(|one| one.delivery.round)).max();
     let runs: Vec<&RunView> = story.runs.iter().map(|run| &run.run).filter(|run| Some(run.round) == round).collect();
     let deliveries: Vec<&DeliveryView> =

@@ -1,4 +1,4 @@
-//! The story of an event, oldest first: received, ran, sent, emitted. Every part stands in its place with what can be done about it.
+//! The story of an event, oldest first: received, ran, sent, emitted. Every part has its actions beside it.
 
 use std::time::Duration;
 
@@ -26,10 +26,10 @@ use crate::{
     wire::{AttemptView, DeliveryStoryView, EventStoryView, LogView, RequestView, RunStoryView, SentRequestView},
 };
 
-/// Emitted events that are shown; each costs a read.
+/// Most emitted events that are shown. Each costs a read.
 const EMITTED_SHOWN_MAX: usize = 20;
 
-/// Tells one event's story.
+/// Writes one event's story.
 pub struct Teller<'a> {
     pub ui: &'a Ui,
     pub visit: &'a Visit,
@@ -40,7 +40,7 @@ pub struct Teller<'a> {
 /// The parts of one step.
 struct Step<'a> {
     id: &'a str,
-    /// When it happened, if that is known.
+    /// Time of the step, if it is known.
     at: Option<String>,
     state: State,
     line: Markup,
@@ -228,7 +228,7 @@ impl Teller<'_> {
         self.step(&Step { id: &run.id, at: None, state, line, end, below })
     }
 
-    /// Says what a run asked for: `2 webhooks, 1 event`.
+    /// Writes what a run asked for: `2 webhooks, 1 event`.
     fn asked(&self, webhooks: u32, events: u32) -> String {
         let (t, formats) = (&self.visit.texts().event, self.visit.formats());
         let many = |number: u32, one: &'static str, more: fn(&str) -> String| match number {
@@ -319,7 +319,7 @@ impl Teller<'_> {
         for id in story.emitted.iter().take(EMITTED_SHOWN_MAX) {
             let one = match self.ui.api.store.event(event_id(&self.ui.api, id)?, StoryPlace::default()).await {
                 Ok(one) => EventStoryView::new(&one, |_| None, self.ui.api.store.tag()),
-                // It may have been removed before the event that emitted it.
+                // Retention may have removed it before the event that emitted it.
                 Err(crate::store::Error::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
@@ -341,7 +341,7 @@ impl Teller<'_> {
         Ok(markup)
     }
 
-    /// Writes the story of an emitted event in short. Its own page has the whole.
+    /// Writes the story of an emitted event in short. The page of that event has all of it.
     fn nested(&self, story: &EventStoryView) -> Markup {
         let (texts, formats) = (self.visit.texts(), self.visit.formats());
         let line = |state: State, body: Markup| html! { li.step { span.at {} (state.mark()) div.body { div.line { (body) } } } };
@@ -359,12 +359,12 @@ impl Teller<'_> {
     }
 }
 
-/// Returns the time until something is due; zero if it is due already.
+/// Returns the time until something is due, or zero if it is already due.
 fn until(due: &str) -> Duration {
     Timestamp::parse_rfc3339(due).map_or(Duration::ZERO, |due| due.since(clock::wall()))
 }
 
-/// The attempts of a delivery as a table. The last one opens.
+/// Writes the attempts of a delivery as a table. Only the last attempt can be opened.
 fn tries(visit: &Visit, attempts: &[AttemptView], request_id: &str, answer_id: &str) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let common = &texts.common;
@@ -394,7 +394,7 @@ fn tries(visit: &Visit, attempts: &[AttemptView], request_id: &str, answer_id: &
     }
 }
 
-/// An answer: its facts left, its first bytes right.
+/// Writes an answer: its facts on the left, its first bytes on the right.
 fn answer_panel(visit: &Visit, id: &str, attempt: &AttemptView) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.event;
@@ -418,7 +418,7 @@ fn answer_panel(visit: &Visit, id: &str, attempt: &AttemptView) -> Markup {
     }
 }
 
-/// A request as it was sent: head left, body right.
+/// Writes a request as it was sent: head on the left, body on the right.
 fn request_sent(visit: &Visit, request: &SentRequestView) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let head = &request.head;
@@ -435,7 +435,7 @@ fn request_sent(visit: &Visit, request: &SentRequestView) -> Markup {
     }
 }
 
-/// The request that a source received.
+/// Writes the request that a source received.
 fn request_panel(visit: &Visit, request: &RequestView) -> Markup {
     let texts = visit.texts();
     html! {

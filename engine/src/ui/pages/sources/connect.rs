@@ -1,4 +1,4 @@
-//! Connecting a source: who sends, its name and its secret; then the secret, shown once.
+//! Connecting a source: the form for its sender, name and secret, then the page that shows the secret once.
 
 use std::sync::Arc;
 
@@ -33,7 +33,8 @@ pub async fn form(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     Ok(page(&ui, &visit, &fields, None).await)
 }
 
-/// Creates a source, then shows its secret. A fault is shown beside its field, with everything that was typed except the secret.
+/// Creates a source, then shows its secret. On a fault, shows the form again with the fault beside its field. All input is kept,
+/// except the secret.
 pub async fn create(State(ui): State<Arc<Ui>>, headers: HeaderMap, form: Form) -> Result<Response, Problem> {
     let Form { visit, fields } = form;
     let mut input = Map::new();
@@ -52,7 +53,7 @@ pub async fn create(State(ui): State<Arc<Ui>>, headers: HeaderMap, form: Form) -
     }
 }
 
-/// Returns the chosen sender; a signature described by the operator at first.
+/// Returns the chosen sender. The default is a signature that the operator describes.
 fn chosen(fields: &Fields) -> Preset {
     fields.get("preset").and_then(Preset::parse).unwrap_or(Preset::Github)
 }
@@ -98,7 +99,7 @@ fn fields_of(visit: &Visit, fields: &Fields, preset: Preset, problem: Option<&Pr
         (field("name", t.name, t.name_hint).text(value("name"), preset.as_str()))
         (field("title", t.label, t.label_hint).text(value("title"), ""))
         @if preset.proofs().have_secret() {
-            // The secret that was typed is not sent back.
+            // A typed secret is not sent back to the browser.
             (field("secret", t.secret, secret_hint).text("", ""))
         }
         @if matches!(preset, Preset::Hmac | Preset::HeaderToken) {
@@ -112,7 +113,7 @@ fn fields_of(visit: &Visit, fields: &Fields, preset: Preset, problem: Option<&Pr
     }
 }
 
-/// What the preset verifies, before there is a source.
+/// Writes what the preset verifies, before the source exists.
 fn verified(visit: &Visit, preset: Preset) -> Markup {
     let t = &visit.texts().sources;
     let mono = |text: &str| html! { span.mono { (text) } };
@@ -133,7 +134,7 @@ fn verified(visit: &Visit, preset: Preset) -> Markup {
     html! { dl.policy { @for (name, value) in rows { div { dt { (name) } dd { (value) } } } } }
 }
 
-/// Shows the secret of a source, which is not shown again. The page has no live region, so nothing replaces it.
+/// Shows the secret of a source, once. The page has no live region, so no update can replace the secret.
 pub async fn once(ui: &Ui, visit: &Visit, made: &Value, headers: &HeaderMap) -> Result<Response, Problem> {
     let source: SourceView = serde_json::from_value(made.clone()).map_err(|error| Problem::internal(error.to_string()))?;
     let t = &visit.texts().sources;

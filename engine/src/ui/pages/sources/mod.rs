@@ -1,4 +1,4 @@
-//! Sources: the list, the page of one, and what is said of them on both.
+//! Sources: the list, the page of one source, and the parts that both share.
 
 mod connect;
 mod one;
@@ -77,7 +77,7 @@ fn table(visit: &Visit, all: &[SourceView]) -> Markup {
     }
 }
 
-/// The number of refused requests, in red if every request was refused.
+/// Writes the number of refused requests, in red if every request was refused.
 fn refused_count(source: &SourceView, number: &str) -> Markup {
     if source.refused > 0 && source.accepted == 0 {
         return html! { span.w data-s="bad" { (number) } };
@@ -85,7 +85,7 @@ fn refused_count(source: &SourceView, number: &str) -> Markup {
     html! { span.dim { (number) } }
 }
 
-/// Returns what the requests of a source prove so far.
+/// Returns the state of a source, from its requests so far.
 fn state_of(source: &SourceView, texts: &Texts) -> Shown {
     let t = &texts.sources;
     match (source.accepted, source.refused) {
@@ -96,7 +96,7 @@ fn state_of(source: &SourceView, texts: &Texts) -> Shown {
     }
 }
 
-/// Returns the name of a sender or of a method.
+/// Returns the name of a sender or of a verification method.
 fn sender(preset: &str, texts: &Texts) -> &'static str {
     let t = &texts.sources;
     match Preset::parse(preset) {
@@ -123,7 +123,7 @@ fn sender(preset: &str, texts: &Texts) -> &'static str {
     }
 }
 
-/// Writes an address or a secret to copy, large and whole.
+/// Writes an address or a secret to copy, in large type and in full.
 fn to_copy(visit: &Visit, id: &str, text: &str) -> Markup {
     html! {
         div.to-copy id=(id) {

@@ -1,4 +1,4 @@
-//! The page of one source: the address to paste, what came, why requests were refused, and the rules.
+//! The page of one source: the address to paste, the last requests, why requests were refused, and the rules.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ use crate::{
     wire::{EventView, RefusalView, SourceView},
 };
 
-/// Accepted requests on the page. The list of events has all.
+/// Most accepted requests on the page. The list of events has all of them.
 const ACCEPTED_SHOWN: usize = 20;
 
 pub async fn show(
@@ -97,7 +97,8 @@ fn head(visit: &Visit, source: &SourceView, fields: &Fields) -> Markup {
     .show()
 }
 
-/// The address that the sender gets. A key of the role `read` does not see it: with some presets it is the only secret.
+/// Writes the address to give to the sender. A key of the role `read` does not see it, because with some presets it is the only
+/// secret.
 pub fn address(visit: &Visit, source: &SourceView, headers: &HeaderMap) -> Markup {
     let t = &visit.texts().sources;
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
@@ -134,7 +135,7 @@ fn requests(visit: &Visit, source: &SourceView, accepted: &[EventView], fields: 
     if !only_refused {
         all.extend(accepted.iter().map(Came::Accepted));
     }
-    // Times of one format and zone are ordered as text.
+    // Times in one format and zone sort as text.
     all.sort_by(|one, other| other.at().cmp(one.at()));
     let refused = (t.only_refused)(&formats.number(source.refusals.len() as u64));
     let choices = [
@@ -203,7 +204,7 @@ fn reason(word: &str, texts: &Texts) -> Markup {
     html! { (known) }
 }
 
-/// The rules of a source in words.
+/// Writes the rules of a source in words.
 fn rules(visit: &Visit, source: &SourceView) -> Markup {
     let t = &visit.texts().sources;
     let mono = |text: &str| html! { span.mono { (foreign::code(text)) } };
@@ -267,7 +268,7 @@ pub async fn rotate_address(State(ui): State<Arc<Ui>>, Path(name): Path<String>,
     Ok(Redirect::to(&with_query(back(form.fields.get("back")), "said", Some(&clock::wall().to_string()))).into_response())
 }
 
-/// Makes a new secret and shows it once: the page is not stored, and its address shows the source.
+/// Generates a new secret and shows it once. The page is not stored, and loading its address again shows the source.
 pub async fn rotate_secret(
     State(ui): State<Arc<Ui>>,
     Path(name): Path<String>,
