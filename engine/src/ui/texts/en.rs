@@ -570,7 +570,7 @@ pub static TEXTS: Texts = Texts {
         grace_week: "7 days",
         grace_none: "no time: it expires now",
         delete_other_name: "This is not the name of the endpoint. Nothing was deleted.",
-        delete_says: "Its waiting webhooks are cancelled. A plugin run that sends to this name is parked. Delivered webhooks stay listed until their retention ends.",
+        delete_says: "Its waiting webhooks are cancelled. Webhooks that plugins send to this name later are cancelled, too. Delivered webhooks stay listed until their retention ends.",
         delete_in_use: "The endpoint is in use, so it was not deleted.",
         delete_force: "Delete it anyway",
         delete_type: "Type its name to delete it",
