@@ -30,7 +30,7 @@ pub enum News {
         event_type: String,
         source: String,
     },
-    /// No plugin and no endpoint wants the event.
+    /// No plugin and no endpoint subscribes to the event.
     Unrouted {
         event: EventId,
         event_type: String,

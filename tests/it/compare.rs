@@ -259,7 +259,7 @@ async fn a_following_comparison_is_watched_listed_and_cancelled() {
     let (_, list) = run(&["comparison", "list", "--state", "running"]);
     let id = list.split_whitespace().find(|word| word.starts_with("cmp_")).unwrap_or_else(|| panic!("{list}")).to_owned();
     let (_, shown) = run(&["comparison", "show", &id]);
-    assert!(shown.contains("No run has ended since it was started."), "{shown}");
+    assert!(shown.contains("No run has ended since the comparison started."), "{shown}");
     let (code, cancelled) = run(&["comparison", "cancel", &id, "--yes"]);
     assert!(code == Some(0) && cancelled.contains("cancelled"), "{cancelled}");
     assert_eq!(engine.get(&format!("/v1/comparisons/{id}")).await["state"], "cancelled");

@@ -88,7 +88,7 @@ async fn the_terminal_prints_plugin_logs_unrouted_events_and_refused_requests() 
 
     // An event without a subscriber, with the pattern that was meant.
     send(folder, "mail.bouncd", "{}");
-    dev.wait(0, "no plugin and no endpoint wants mail.bouncd; the nearest pattern is mail.bounced", DEADLINE);
+    dev.wait(0, "no plugin and no endpoint subscribes to mail.bouncd; the nearest pattern is mail.bounced", DEADLINE);
 
     // A request that a source refuses.
     let source = ok(&innesco(folder, &["source", "add", "github", "--preset", "github", "--json"]));

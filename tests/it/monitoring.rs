@@ -123,7 +123,7 @@ async fn statistics_survive_a_restart() {
     }
     let output = engine.command().args(["stats", "--last", "1h"]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("Last 1h: 6 events, 2 runs (1 failed), 3 delivered (100 % at first try)"), "{text}");
+    assert!(text.contains("Last 1h: 6 events, 2 runs (1 failed), 3 delivered (100 % on first try)"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

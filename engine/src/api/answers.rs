@@ -40,7 +40,7 @@ pub fn json(value: &impl Serialize) -> Response {
     ([(CONTENT_TYPE, JSON)], Bytes::copy_from_slice(&text)).into_response()
 }
 
-/// Answers with bytes from elsewhere. A browser must not render them as a page of the engine.
+/// Answers with untrusted bytes. A browser must not render them as a page of the engine.
 pub fn bytes(body: Bytes) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/octet-stream"),
@@ -68,13 +68,13 @@ impl AnswerRoom {
         if bytes <= SMALL_BYTES_MAX {
             return answer;
         }
-        // An answer larger than all memory passes alone.
+        // An answer larger than the whole budget passes alone.
         let pieces = usize::try_from(bytes).unwrap_or(usize::MAX).min(ROOM_BYTES).div_ceil(PIECE);
         let pieces = u32::try_from(pieces).expect("all pieces together fit");
         match Arc::clone(&self.0).try_acquire_many_owned(pieces) {
             Ok(room) => answer.map(|body| Body::new(Roomy { body, rest: Bytes::new(), _room: room })),
             Err(_) => Problem::come_back(format!(
-                "answers of {} MiB together wait for callers that do not take them; try again in a second",
+                "answers of {} MiB together wait for callers that do not read them; try again in a second",
                 ROOM_BYTES >> 20
             ))
             .into_response(),

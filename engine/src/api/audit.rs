@@ -138,7 +138,7 @@ fn singular(word: &str) -> String {
     }
 }
 
-/// Returns the path's value for the route's parameters, which stand in braces.
+/// Returns the path's value for the route's parameters, which are in braces.
 fn target(route: &str, path: &str) -> Option<String> {
     let places = route.split('/').zip(path.split('/'));
     let named: Vec<&str> = places.filter(|(word, _)| word.starts_with('{')).map(|(_, text)| text).collect();

@@ -1,11 +1,11 @@
 //! Connections: how many may be open, and how long each may stay open.
 //!
-//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: without a request
-//! or with half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
+//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: without a request or
+//! with half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
 //! (`limits.body_time_max`, see `body.rs`), and while the caller does not read its answer ([`STALL_TIME_MAX`],
 //! [`ANSWER_RATE_MIN`]). If all places are taken, a waiting connection is evicted for a new one: first those that never had a
-//! request, then idle ones, then those whose answers are not read. The new one is refused only if the engine works for every
-//! connection. The times are measured here, because hyper's timer starts with the wait for a request, not with its first byte.
+//! request, then idle ones, then those whose answers are not read. The new one is refused only if every connection has a request in
+//! progress. The times are measured here, because hyper's timer starts with the wait for a request, not with its first byte.
 //!
 //! **The engine speaks only HTTP/1.1.** Clear-text HTTP/2 has hardly any users: proxies speak HTTP/1.1 to their servers by
 //! default, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. Its flow control is above the socket: a caller
@@ -137,7 +137,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
                 if !std::mem::replace(&mut failing, true) {
                     tracing::error!(%error, "connection could not be accepted, retrying; check the limit of open files");
                 }
-                // An idle connection's file is more useful for one with a request.
+                // The file descriptor of an idle connection is better used for the new one.
                 server.evict();
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
@@ -319,7 +319,7 @@ impl Connection {
         self.began.elapsed()
     }
 
-    /// Returns its rank for eviction; `None` while the engine works for it.
+    /// Returns its rank for eviction, or `None` while a request of it is in progress.
     fn spared(&self) -> Option<(Spared, Instant)> {
         let (order, since) = self.activity().spared(self.now())?;
         Some((order, self.began + since))
@@ -360,8 +360,8 @@ struct Blocked {
 }
 
 impl Activity {
-    /// Returns when and why the connection is closed unless something happens. `None`: the engine works for it. `stopped` is the
-    /// time of the stop signal.
+    /// Returns when and why the connection is closed if nothing happens until then, or `None` while a request of it is in progress.
+    /// `stopped` is the time of the stop signal.
     fn ends(&self, limits: &ConnectionLimits, stopped: Option<Duration>) -> Option<(Duration, &'static str)> {
         let (since, end, why) = if let Some(blocked) = self.blocked {
             let at_rate = blocked.since + STALL_TIME_MAX + Duration::from_secs(blocked.taken / ANSWER_RATE_MIN);
@@ -372,15 +372,15 @@ impl Activity {
             (head, head + limits.head_time_max, "the head of a request did not arrive in time (limits.head_time_max)")
         } else if self.used {
             let since = self.waiting_since;
-            (since, since + limits.idle_time_max, "no other request came (limits.idle_time_max)")
+            (since, since + limits.idle_time_max, "no further request arrived (limits.idle_time_max)")
         } else {
-            (Duration::ZERO, limits.head_time_max, "no request came (limits.head_time_max)")
+            (Duration::ZERO, limits.head_time_max, "no request arrived (limits.head_time_max)")
         };
         let at_stop = stopped.map(|stopped| stopped.max(since) + STOP_TIME_MAX);
         Some((at_stop.map_or(end, |at_stop| at_stop.min(end)), why))
     }
 
-    /// Returns the rank for eviction, and since when the connection waits. `None` while the engine works for it.
+    /// Returns the rank for eviction, and since when the connection waits. `None` while a request of it is in progress.
     fn spared(&self, now: Duration) -> Option<(Spared, Duration)> {
         match self.blocked {
             Some(blocked) => (now - blocked.since >= EVICTABLE_AFTER).then_some((Spared::TakesNoAnswer, blocked.since)),

@@ -138,7 +138,7 @@ impl Problem {
         self.retry_after
     }
 
-    /// Creates an overload: a named limit is reached, and the caller should retry.
+    /// Creates a refusal because of overload: a named limit is reached, and the caller should retry.
     pub fn come_back(detail: impl Into<String>) -> Self {
         Self::overloaded(detail).after(1)
     }

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     const LARGE: usize = INLINE_BYTES_MAX + 1;
-    /// Deadline for things that happen immediately.
+    /// Deadline for results that are due immediately.
     const DEADLINE: Duration = Duration::from_secs(30);
 
     #[test]

@@ -53,8 +53,7 @@ may call it.
 
 Lists have pages: send the `next` of a page as `cursor` to read the page after it. On the last page `next` is `null`.
 
-An error is an `application/problem+json`. Its `code` never changes its meaning, and its `detail` says what to do. In an answer an \
-unknown member is `null`, not absent. New members may be added at any time.";
+An error is an `application/problem+json`. Its `code` never changes its meaning, and its `detail` says what to do. In an answer a member without a value is `null`, not absent. New members may be added at any time.";
 
 /// Read this document.
 ///

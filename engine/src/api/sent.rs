@@ -23,7 +23,7 @@ use crate::{
     wire::{BodyView, RequestHeadView, SentRequestView},
 };
 
-/// Longest part of a body in an answer, in bytes. A person reads less. `/v1/deliveries/{delivery}/body` has all of it.
+/// Longest part of a body in an answer, in bytes. People rarely read more. `/v1/deliveries/{delivery}/body` has all of it.
 const BODY_SHOWN_MAX: usize = 64 << 10;
 
 /// Builds the requests of one delivery.

@@ -52,7 +52,7 @@ pub async fn read(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
 /// Returns the statistics of one thing.
 ///
 /// # Errors
-/// If there are no counts as fine as `last` wants, or the store cannot be read.
+/// No counts as fine as `last` exist, or the store cannot be read.
 pub async fn stats(api: &Api, about: About, last: Last) -> Result<StatsView, Problem> {
     let (cell, length, count) = last.buckets(&about).ok_or_else(|| {
         Problem::bad_request("last is \"1h\", but endpoints, plugins and sources are counted by the hour; use 24h or 7d")

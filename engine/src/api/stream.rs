@@ -132,11 +132,11 @@ values! {
     });
 }
 
-/// Follow what happens now.
+/// Follow the live activity.
 ///
 /// Server-sent events: each message is one `data` line with a JSON object, and its `event` is the object's `kind`. The stream
-/// begins with the next thing that happens and has no end. It shows only the work of the node that you call; with several nodes,
-/// call each of them. A caller that reads too slowly loses messages, and gets one of the kind `missed` with their number.
+/// begins with the next activity and has no end. It shows only the work of the node that you call; with several nodes, call each of
+/// them. A caller that reads too slowly loses messages, and gets one of the kind `missed` with their number.
 #[utoipa::path(
     get, path = "/v1/stream", operation_id = "follow_stream", tag = "engine", params(Filter),
     responses((status = 200, description = "Messages, as long as the connection lasts.", body = ServerSent, content_type = "text/event-stream")),
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_select_messages_that_have_what_is_asked_for() {
+    fn filters_select_messages_that_match_every_filter() {
         for (filter, expected) in [
             (("", "", ""), [true; 7]),
             (("order.*", "", ""), [true, true, true, false, false, true, false]),

@@ -232,8 +232,9 @@ struct Sample {
 
 /// List samples for a subscription.
 ///
-/// The bodies that a subscription to this pattern would have received for the newest events, newest first: 3 at most, among the last 500
-/// events. Tools map their fields by them. Events with more than 64 KiB of data and operational events (`innesco.*`) are left out.
+/// The bodies that a subscription to this pattern would have received for the newest events, newest first: 3 at most, among the
+/// last 500 events. Tools use the samples to map fields. Events with more than 64 KiB of data and operational events (`innesco.*`)
+/// are left out.
 #[utoipa::path(
     get, path = "/v1/subscriptions/samples", operation_id = "sample_subscription", tag = "subscriptions",
     params(Samples),

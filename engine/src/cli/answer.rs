@@ -1,5 +1,5 @@
-//! An answer of the engine in two forms: typed, for what people read, and as JSON, for scripts. So `--json` prints the members of a newer
-//! engine too.
+//! An answer of the engine in two forms: typed, to format it for people, and as JSON, for scripts. So `--json` prints the members
+//! of a newer engine too.
 
 use std::ops::Deref;
 

@@ -57,7 +57,7 @@ pub fn run(args: &AsTestArgs, run: &str, client: &Client, out: &Printer) -> anyh
     let masks = Masks::parse(&args.mask).map_err(|error| wrong(error.to_string()))?;
     let story = client.get::<RunStoryView>(&["v1", "runs", run])?.into_thing().run;
     let Some(outcome) = story.outcome.as_deref().filter(|outcome| *outcome != "ok") else {
-        bail!("{run} has not failed; a test is written of a failed run");
+        bail!("{run} has not failed; only a failed run can become a test");
     };
     let mut fixture = Fixture::new(client.get::<RunRecordView>(&["v1", "runs", run, "record"])?.into_thing())?;
     (fixture.code, fixture.message) = (story.code.clone(), story.message.clone());
@@ -74,13 +74,13 @@ pub fn run(args: &AsTestArgs, run: &str, client: &Client, out: &Printer) -> anyh
     match &now {
         Err(error) => notes.push(format!("the test was not tried: {error:#}")),
         Ok((_, Ended(None))) => {
-            notes.push(format!("with the present source of {} the run ends ok, so the test passes", plugin.name));
+            notes.push(format!("with the current source of {} the run ends ok, so the test passes", plugin.name));
         }
         Ok((_, Ended(Some(failure))))
             if failure.outcome.as_str() != outcome || (masks.is_empty() && story.message.as_ref() != Some(&failure.message)) =>
         {
             notes.push(format!(
-                "with the present source of {} the run ends {}: {}",
+                "with the current source of {} the run ends {}: {}",
                 plugin.name, failure.outcome, failure.message
             ));
         }
@@ -123,11 +123,11 @@ impl Ended {
         Ok(Self(stage.run(&fixture.clone().given()?)?.result.err()))
     }
 
-    /// Returns whether both ended for the same reason. The message may contain a masked value.
+    /// Returns whether both ended for the same reason. Messages are not compared, because they may contain a masked value.
     fn is_alike(&self, other: &Self) -> bool {
         let reason = |Self(failure): &Self| {
             let failure = failure.as_ref()?;
-            // A panic is the same if it is at the same place: the text up to the message.
+            // Two panics are the same if they are at the same place. The place is the text before the message.
             let place = failure.message.split(": ").next().unwrap_or_default();
             Some((failure.outcome, failure.code.clone(), if failure.code == "panic" { place.to_owned() } else { String::new() }))
         };
@@ -178,7 +178,7 @@ fn plugin_crate(typed: Option<&Path>, plugin: &str) -> anyhow::Result<PluginCrat
             }
         },
     };
-    found.into_iter().next().context("no crate is there")
+    found.into_iter().next().context("no crate was found")
 }
 
 /// Returns the name of the test's function: the run's id.
@@ -195,7 +195,7 @@ fn ended(fixture: &Fixture) -> String {
     }
 }
 
-/// Writes the fixture, and adds the test unless it is there.
+/// Writes the fixture, and adds the test unless it exists.
 fn write(folder: &Path, name: &str, fixture: &Fixture) -> anyhow::Result<()> {
     fs::create_dir_all(folder.join(RUNS))?;
     fs::write(folder.join(RUNS).join(format!("{name}.json")), fixture.text())?;

@@ -91,8 +91,8 @@ impl PluginCrate {
         let output = Command::new(cargo)
             .args(["build", "--release", "--target", TARGET, "--quiet", "--color", colour])
             .args(["--message-format", "json-render-diagnostics"])
-            // A crate in a workspace cannot set these in its Cargo.toml. One codegen unit and LTO save a quarter of a run, a
-            // small stack saves half of one (see `.cargo/config.toml`).
+            // A crate in a workspace cannot set these in its Cargo.toml. One codegen unit and LTO save a quarter of a run's time, a
+            // small stack saves half of it (see `.cargo/config.toml`).
             .envs([
                 ("CARGO_PROFILE_RELEASE_LTO", "true"),
                 ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
@@ -199,7 +199,7 @@ fn output_warning(folder: &Path) -> Option<String> {
     })
 }
 
-/// Finds the first line before the tests of a source that prints. Returns its number and the macro.
+/// Finds the first line of a source, before its tests, that prints. Returns its number and the macro.
 fn printing_line(source: &str) -> Option<(usize, &'static str)> {
     const MACROS: [&str; 5] = ["println!", "eprintln!", "print!", "eprint!", "dbg!"];
     let code = source.lines().take_while(|line| line.trim() != "#[cfg(test)]").enumerate();

@@ -24,7 +24,7 @@ const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Timeout for a complete answer. The engine gives up on a slow store sooner.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
-/// Timeout for an answer without an end. The stream is opened again afterwards.
+/// Timeout for an endless answer. The stream is opened again afterwards.
 const STREAM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Timeout for a connection to an engine on this machine, only to see whether it runs.
 const DEV_ANSWER_MAX: Duration = Duration::from_millis(300);
@@ -223,12 +223,12 @@ impl Client {
         Answer::read(self.ask("GET", self.address(path, &[]), None)?)
     }
 
-    /// As [`Self::get`], with a query.
+    /// Like [`Self::get`], with a query.
     pub fn get_with<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Answer<T>> {
         Answer::read(self.ask("GET", self.address(path, query), None)?)
     }
 
-    /// As [`Self::get`], but returns the answer's text.
+    /// Like [`Self::get`], but returns the answer's text.
     pub fn get_text(&self, path: &[&str]) -> anyhow::Result<String> {
         self.get_text_with(path, &[])
     }
@@ -242,7 +242,7 @@ impl Client {
         self.read("GET", &address, status, retry_after, &text).map(|answer| answer.to_string())
     }
 
-    /// Passes each piece of an answer without an end to `piece`, and `None` once a second. Returns when the engine ends the answer.
+    /// Passes each piece of an endless answer to `piece`, and `None` once a second. Returns when the engine ends the answer.
     pub fn follow(
         &self,
         path: &[&str],

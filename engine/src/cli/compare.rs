@@ -198,7 +198,7 @@ pub fn page(one: &ComparisonView) -> String {
         output::state(&one.state)
     )];
     if report.compared == 0 && one.follow {
-        lines.push("No run has ended since it was started.".to_owned());
+        lines.push("No run has ended since the comparison started.".to_owned());
     } else if report.compared == 0 {
         lines
             .push("The plugin has run on none of the chosen events. Earlier versions of the engine recorded no runs.".to_owned());

@@ -44,7 +44,7 @@ pub enum EventCommand {
         /// Only events from this source
         #[arg(long)]
         source: Option<String>,
-        /// Only events with this id of their sender
+        /// Only events with this sender's id
         #[arg(long)]
         id: Option<String>,
         /// Only events with this subject
@@ -448,7 +448,7 @@ pub fn write_run(page: &mut String, story: &RunStoryView, out: &Printer) -> fmt:
     Ok(())
 }
 
-/// Formats a line that a plugin logged, to stand below its run.
+/// Formats a line that a plugin logged, to print below its run.
 pub fn log_line(line: &LogView) -> String {
     let message = indent(&measure::lines(&line.message));
     let facts: String = line.fields.iter().map(|(name, value)| format!("  {}={}", one_line(name), one_line(value))).collect();
@@ -504,7 +504,7 @@ pub fn write_delivery(page: &mut String, story: &DeliveryStoryView, out: &Printe
     Ok(())
 }
 
-/// Says that nothing subscribes to an event, and what may have been meant.
+/// Reports that nothing subscribes to an event, with the nearest pattern.
 pub fn unrouted(story: &EventStoryView) -> String {
     let near = story.nearest.as_deref().map(|near| format!("; the nearest pattern is {}", one_line(near))).unwrap_or_default();
     let event_type = one_line(&story.event.r#type);

@@ -1,4 +1,4 @@
-//! Complete answers for the tests of the commands. A test changes the members that it is about.
+//! Complete answers for the tests of the commands. A test changes only the members that it checks.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ pub fn source() -> Value {
         "answer_body": null, "answer_content_type": "application/json", "secrets": 0, "addresses": 1,
         "created_at": "2026-11-24T09:14:02Z", "accepted": 0, "last_accepted_at": null, "refused": 0, "refusals": [],
     });
-    // Beyond the depth to which `json!` expands in one piece.
+    // Added separately, because `json!` cannot expand so deep an object in one piece.
     with(members, json!({ "proofs": [], "duplicates": 0 }))
 }
 

@@ -1,5 +1,5 @@
-//! Prints what an engine does now: one line per fact, newest last. The facts of a busy second are only counted. `innesco dev`
-//! gets facts from the engine in its process, `innesco event tail` from the event stream of any engine.
+//! Prints the live activity of an engine: one line per fact, newest last. In a busy second, facts beyond a limit are only counted.
+//! `innesco dev` gets facts from the engine in its process, `innesco event tail` from the event stream of any engine.
 
 use std::{
     collections::HashMap,
@@ -105,7 +105,7 @@ fn is_routine(fact: &StreamView) -> bool {
     }
 }
 
-/// Prints facts, and counts those of a busy second.
+/// Prints facts, and counts those beyond the limit of a second.
 #[derive(Default)]
 pub struct FeedPrinter {
     pub heard: HeardSoFar,
@@ -143,7 +143,7 @@ impl FeedPrinter {
             }
             StreamView::Unrouted { r#type, nearest, .. } => {
                 let near = nearest.as_deref().map(|near| format!("; the nearest pattern is {}", one_line(near)));
-                let text = format!("no plugin and no endpoint wants {}{}", one_line(r#type), near.unwrap_or_default());
+                let text = format!("no plugin and no endpoint subscribes to {}{}", one_line(r#type), near.unwrap_or_default());
                 ("unrouted", Styled(YELLOW, text).to_string())
             }
             StreamView::Refused { source, address, message, .. } => {
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_stands_below_its_run() {
+    fn a_log_is_printed_below_its_run() {
         let printer = FeedPrinter::default();
         let id = EventId::from_i64(1).run(2).text(tag());
         let logged = |mut news: News| {
@@ -411,10 +411,10 @@ mod tests {
             let (event, nearest) = (EventId::from_i64(1), nearest.map(str::to_owned));
             line_of(&printer, &News::Unrouted { event, event_type: "ordr.created".into(), nearest })
         };
-        assert_eq!(unrouted(None), "unrouted no plugin and no endpoint wants ordr.created");
+        assert_eq!(unrouted(None), "unrouted no plugin and no endpoint subscribes to ordr.created");
         assert_eq!(
             unrouted(Some("order.*")),
-            "unrouted no plugin and no endpoint wants ordr.created; the nearest pattern is order.*"
+            "unrouted no plugin and no endpoint subscribes to ordr.created; the nearest pattern is order.*"
         );
         let refused = News::Refused {
             source: "github".into(),

@@ -47,7 +47,7 @@ pub struct Fixture {
     pub endpoints: Option<Vec<String>>,
     #[serde(default)]
     settings: BTreeMap<String, String>,
-    /// When the run began, by which values of state expire.
+    /// When the run began. It decides which values of state have expired.
     #[serde(default)]
     at: Option<String>,
     #[serde(default)]

@@ -260,7 +260,7 @@ mod tests {
         assert!(!error.contains("secret!"), "the error does not repeat a possible secret: {error}");
     }
 
-    /// Over a real socket: a webhook that the official library signed verifies, and a changed one does not.
+    /// Over a real socket: a webhook that the official library signed is verified, and a changed one is refused.
     #[tokio::test]
     async fn the_receiver_verifies_the_official_signer() {
         // Ignored: another test may have installed the provider before.

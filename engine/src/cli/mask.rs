@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use anyhow::bail;
 
-/// What a value becomes.
+/// How a value is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// The same for every value: `"masked"`, `0`, `false`.
@@ -29,7 +29,7 @@ impl Masks {
     /// Reads paths. `*` stands for one name; at the end, for everything below.
     ///
     /// # Errors
-    /// A path begins with something else than [`Self::ROOTS`].
+    /// A path begins with none of [`Self::ROOTS`].
     pub fn parse(typed: &[String]) -> anyhow::Result<Self> {
         let mut masks = Vec::new();
         for text in typed {
@@ -67,7 +67,7 @@ impl Masks {
         covered
     }
 
-    /// Replaces values in JSON that was checked.
+    /// Replaces values in valid JSON.
     pub fn json(&self, json: &str, style: Style) -> String {
         let mut scan = Scan { rest: json, out: String::with_capacity(json.len()), masks: self, style };
         scan.value(&mut vec!["data".to_owned()]);

@@ -39,12 +39,12 @@ pub fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// Returns text from elsewhere on one line. Characters that would control a terminal are escaped.
+/// Returns untrusted text on one line. Characters that would control a terminal are escaped.
 pub fn one_line(text: &str) -> String {
     written_out(text, |_| false)
 }
 
-/// As [`one_line`], but keeps lines and tabs.
+/// Like [`one_line`], but keeps line ends and tabs.
 pub fn lines(text: &str) -> String {
     written_out(text, |c| matches!(c, '\n' | '\t')).trim_end().to_owned()
 }
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn text_from_elsewhere_cannot_control_the_terminal() {
+    fn untrusted_text_cannot_control_the_terminal() {
         assert_eq!(one_line("a\u{1b}[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
         assert_eq!(lines("a\tb\n\u{9b}31mc\n\n"), "a\tb\n\\u{9b}31mc");
         assert_eq!(one_line("evil\u{202e}txt"), "evil\\u{202e}txt");

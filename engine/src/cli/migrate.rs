@@ -101,7 +101,7 @@ fn page(moved: &Migration, from: &str, to: &str, key: &str, ended: Duration) -> 
     });
     lines.push(format!(
         "\nThe master key is unchanged: give every node this file as master_key_file: {key}\n\
-         No engine serves from {from} any more; its file is as it was. Start the first node:\n\n  \
+         No engine starts from {from} any more; its file is otherwise unchanged. Start the first node:\n\n  \
          innesco serve --data {from} --store postgres://…"
     ));
     lines.join("\n")

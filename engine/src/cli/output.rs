@@ -1,7 +1,7 @@
 //! Output formats: tables on a terminal, tab-separated lines in a pipe, JSON lines with `--json`. Each state has one word, mark
 //! and colour everywhere.
 //!
-//! Colours are always written, and removed on the way if they are unwanted (`NO_COLOR`, pipes). Text from elsewhere passes
+//! Colours are always written. The output stream removes them if they are unwanted (`NO_COLOR`, pipes). Untrusted text passes
 //! [`measure::one_line`] or [`measure::lines`] before it reaches a terminal.
 
 use std::{
@@ -211,7 +211,7 @@ impl Printer {
         }
     }
 
-    /// As [`Self::time`], without the age.
+    /// Like [`Self::time`], without the age.
     pub fn clock_time(&self, text: &str) -> String {
         match Timestamp::parse_rfc3339(text) {
             Some(at) if self.reader == Reader::Person => self.clock(at),
@@ -268,7 +268,7 @@ pub fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Largest part of a body on a terminal, in bytes: more than anyone reads there.
+/// Largest part of a body shown on a terminal, in bytes.
 const BODY_SHOWN_MAX: usize = 64 << 10;
 
 /// Prints a body: byte for byte into a pipe or a file, as readable text on a terminal.

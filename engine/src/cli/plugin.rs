@@ -238,7 +238,7 @@ fn value_text(value: &StateValueView) -> String {
 fn state_sizes(client: &Client, out: &Printer) -> anyhow::Result<()> {
     let mut items = Vec::new();
     for plugin in client.list::<PluginView>(&["v1", "plugins"], &[], usize::MAX)? {
-        // A file that never became a plugin has no state.
+        // A file that was never loaded as a plugin has no state.
         if plugin.version.is_some() {
             items.push(client.get(&["v1", "plugins", &plugin.name, "state"])?);
         }
@@ -494,7 +494,7 @@ pub(super) fn meant(plugin: Option<&Path>, project: &Project, here: &Path) -> an
         let own = PluginCrate::at(here);
         let all = PluginCrate::below(&project.plugins)?;
         return match own {
-            // The project is not a plugin, even if its Cargo.toml has a package.
+            // The project's own crate is not a plugin, even if its Cargo.toml has a package.
             Ok(own) if all.crates.is_empty() || project.root != here => Ok(vec![own]),
             _ if !all.crates.is_empty() => Ok(all.crates),
             own => Ok(vec![own?]),

@@ -138,7 +138,7 @@ impl Stage {
     }
 }
 
-/// Returns an endpoint to which nothing is sent.
+/// Returns a stand-in for an endpoint. Nothing is sent to it.
 fn endpoint(name: &str) -> Option<Endpoint> {
     let new = NewEndpoint {
         name: Slug::parse(name).ok()?,
@@ -172,7 +172,7 @@ fn file(typed: &Path) -> anyhow::Result<(String, Vec<u8>)> {
     Ok((shown(&path), bytes))
 }
 
-/// What a plugin runs on.
+/// The inputs of a run.
 #[derive(Clone)]
 pub struct Given {
     pub event: Event,
@@ -181,7 +181,7 @@ pub struct Given {
     pub bound: bool,
     /// Names of the endpoints that exist; `None` if every name exists.
     pub endpoints: Option<Vec<String>>,
-    /// When the run begins: decides which values of state expire when.
+    /// When the run begins. It decides which values of state have expired.
     pub at: Timestamp,
 }
 
@@ -192,7 +192,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// Returns how it differs from a run of this version with this outcome.
+    /// Returns how the recorded run differs from a run of this version with this outcome.
     fn notes(&self, version: &str, outcome: &str) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(recorded) = self.version.as_deref().filter(|recorded| *recorded != version) {
@@ -205,7 +205,7 @@ impl Recorded {
     }
 }
 
-/// Returns what the plugin runs on, without the settings and state of the command line.
+/// Returns the inputs of the run, without the settings and state of the command line.
 fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<(Given, Option<Recorded>)> {
     let Some(run) = &args.run else {
         let event = event(args, client)?;
@@ -281,7 +281,7 @@ fn notes(plugin: &Plugin, Given { event, config, bound, .. }: &Given) -> Vec<Str
     notes
 }
 
-/// A run with what it ran on.
+/// A run with its inputs.
 struct Trial<'a> {
     plugin: &'a Plugin,
     event: &'a Event,

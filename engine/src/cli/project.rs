@@ -49,7 +49,7 @@ impl Project {
         Self { root: root.to_owned(), is_checkout: checkout.is_some(), plugins: root.join(client::watched(root)) }
     }
 
-    /// Provides the SDK to the crates here. The repository has it.
+    /// Provides the SDK to the crates here. The repository already contains it.
     pub fn provide_sdk(&self) -> anyhow::Result<()> {
         if !self.is_checkout {
             sdk::refresh(&open_home(&self.root)?)?;
@@ -120,7 +120,7 @@ pub fn provide_sdk_of(folder: &Path, manifest: &Table) -> anyhow::Result<()> {
     sdk::refresh(&open_home(&root)?).map(drop)
 }
 
-/// Creates the folder of `innesco dev`, if it does not exist. Git ignores everything in it: it has a key.
+/// Creates the folder of `innesco dev`, if it does not exist. Git ignores everything in it, because it contains a key.
 pub fn open_home(root: &Path) -> anyhow::Result<PathBuf> {
     let home = root.join(HOME);
     let open = || {

@@ -25,7 +25,7 @@ use crate::{
 /// Endpoints of the example plugins, created at the start.
 const EXAMPLES: [(&str, &[&str]); 4] = [("receiver", &["contact.unreachable"]), ("slack", &[]), ("crm", &[]), ("mailer", &[])];
 
-/// The test receiver, as the engine knows it.
+/// The test receiver, with the parts of the engine that it uses.
 pub struct TestReceiver {
     pub address: SocketAddr,
     pub store: Arc<dyn Store>,
@@ -59,7 +59,7 @@ impl TestReceiver {
     pub async fn create(&self, name: &str) -> anyhow::Result<bool> {
         let created = match self.store.create_endpoint(self.endpoint(Slug::parse(name)?, Vec::new())?).await {
             Ok(_) => true,
-            // The endpoint exists since another run asked for it.
+            // Another run has already created the endpoint.
             Err(store::Error::Taken { .. }) => false,
             Err(error) => return Err(error.into()),
         };

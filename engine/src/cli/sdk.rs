@@ -54,7 +54,8 @@ pub const LOCK: &str = "sdk.lock";
 /// The file with the version and the digest of the written SDK.
 const STAMP: &str = "VERSION";
 
-/// Writes the SDK into the folder of `innesco dev`, unless this version or a newer one is there. Returns the SDK's folder.
+/// Writes the SDK into the folder of `innesco dev`, unless the folder already has this version or a newer one. Returns the SDK's
+/// folder.
 pub fn refresh(home: &Path) -> anyhow::Result<PathBuf> {
     let place = home.join(FOLDER);
     write(home, &place).with_context(|| format!("the SDK cannot be written to {}", place.display()))?;

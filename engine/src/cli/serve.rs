@@ -1,4 +1,4 @@
-//! `innesco serve`: the engine.
+//! `innesco serve`: runs the engine.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use crate::{
 /// The default settings file; `--config` names another.
 const SETTINGS_FILE: &str = "innesco.toml";
 
-/// What `innesco serve --help` says of the settings that have no flag.
+/// The part of `innesco serve --help` about settings that have no flag.
 pub const MORE_SETTINGS: &str = "\
     Every setting can also be given as a variable or in the settings file: plugin.deadline is INNESCO_PLUGIN_DEADLINE, or deadline \
     below [plugin]. --check lists them all. INNESCO_ADMIN_KEY is the first admin key; INNESCO_LOG_LEVEL is the log level, such \
@@ -107,7 +107,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Returns the settings with which an engine would use this folder.
+    /// Returns the settings of an engine that uses this folder.
     pub fn config(&self) -> anyhow::Result<Config> {
         let flags = ServeArgs { data: self.data.clone(), config: self.config.clone(), ..ServeArgs::default() };
         Ok(Config::check(&flags.raw()?)?)

@@ -38,7 +38,7 @@ fn shown(stats: &StatsView, out: &Printer) -> String {
         Column::text("runs", |item| item.counts.runs.to_string()),
         Column::text("failed", |item| item.counts.runs_failed.to_string()),
         Column::text("delivered", |item| item.counts.delivered.to_string()),
-        Column::text("at first try", |item| first_try(&item.counts)),
+        Column::text("on first try", |item| first_try(&item.counts)),
         Column::text("failed attempts", |item| item.counts.attempts_failed.to_string()),
         Column::text("p50", |item| latency(item.counts.p50_ms)),
         Column::text("p99", |item| latency(item.counts.p99_ms)),
@@ -62,7 +62,7 @@ fn sum(stats: &StatsView) -> String {
     }
     let refused = if refused == 0 { String::new() } else { format!(", {refused} refused requests") };
     let first = first_try(&stats.total);
-    let first = if first.is_empty() { first } else { format!(" ({first} at first try)") };
+    let first = if first.is_empty() { first } else { format!(" ({first} on first try)") };
     let times = match (stats.total.p50_ms, stats.total.p99_ms) {
         (Some(p50), Some(p99)) => format!("; from event to delivery: p50 {}, p99 {}", latency(Some(p50)), latency(Some(p99))),
         _ => String::new(),
@@ -120,7 +120,7 @@ mod tests {
         let last = text.lines().last().unwrap();
         assert_eq!(
             last,
-            "Last 24h: 5 events, 4 runs (1 failed), 3 delivered (66 % at first try), 2 failed attempts; from event to delivery: p50 2.8 ms, p99 46 s"
+            "Last 24h: 5 events, 4 runs (1 failed), 3 delivered (66 % on first try), 2 failed attempts; from event to delivery: p50 2.8 ms, p99 46 s"
         );
         let nothing: StatsView = read(json!({ "last": "1h", "bucket_s": 60, "total": quiet, "buckets": [] }));
         assert_eq!(shown(&nothing, &Printer::of(Reader::Pipe, "2026-11-24T09:20:00Z")), "Nothing happened in the last 1h.\n");

@@ -10,7 +10,7 @@ use super::{
 
 /// Pause before a lost stream is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Maximum size of one message, in bytes: above all that an engine sends.
+/// Maximum size of one message, in bytes. No engine sends a larger one.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(clap::Args)]

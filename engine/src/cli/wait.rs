@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn it_waits_for_each_part_and_then_names_what_failed() {
+    fn waits_for_each_part_and_then_names_the_failed_ones() {
         for (changes, settled, failed) in [
             (json!({ "/to_run": true }), false, ""),
             (json!({ "/runs/waiting": 1 }), false, ""),

@@ -25,7 +25,7 @@ pub enum StreamView {
         r#type: String,
         source: String,
     },
-    /// No plugin and no endpoint wants an event.
+    /// No plugin and no endpoint subscribes to an event.
     Unrouted {
         #[schema(value_type = EventId)]
         event: String,

@@ -77,7 +77,7 @@ values! {
     GivenSecret, "GivenSecret", json!({
         "type": "string", "pattern": "^[!-~]{16,256}$",
         "description": "`whsec_` and the base64 of 24 to 64 bytes (`v1`), or `whsk_` and the base64 of an ed25519 seed with its public \
-                         key (`v1a`); for the ways of other senders any 16 to 256 visible characters.",
+                         key (`v1a`); for all other signatures any 16 to 256 visible characters.",
     });
     Patch, "EndpointPatch", patch_schema();
 }

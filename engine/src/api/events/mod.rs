@@ -183,7 +183,7 @@ pub struct Filter {
     pub r#type: Option<String>,
     /// Only events from this source.
     pub source: Option<String>,
-    /// Only events with this id of their sender.
+    /// Only events with this sender's id.
     pub id: Option<String>,
     /// Only events with this subject.
     pub subject: Option<String>,

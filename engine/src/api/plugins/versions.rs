@@ -234,7 +234,7 @@ async fn serve(api: &Api, caller: &Caller, version: &PluginVersion) -> Result<Ch
     changed(api, &version.plugin, version.version, published).await
 }
 
-/// Returns the stored versions of a plugin. One without versions is unknown.
+/// Returns the stored versions of a plugin. A plugin without stored versions counts as unknown.
 async fn stored(api: &Api, name: &str) -> Result<(Slug, Vec<PluginVersion>), Problem> {
     let Ok(plugin) = Slug::parse(name) else { return Err(unknown(api, name)) };
     match api.store.versions(&plugin).await? {
