@@ -5,8 +5,8 @@ use serde_json::json;
 /// A setting that the operator can give a value, declared in [`Plugin::SETTINGS`](crate::Plugin::SETTINGS).
 ///
 /// The engine checks values against the declaration, shows it to the operator, and gives the plugin the default of a setting
-/// without a value. Do not put secrets into settings: every administrator can read them. A token for a receiver is a header of
-/// its endpoint.
+/// without a value. Do not put secrets into settings: every administrator can read them. Put a token for a receiver into a header
+/// of its endpoint.
 ///
 /// ```
 /// use innesco_sdk::Setting;

@@ -44,7 +44,7 @@ pub fn set_json(key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
 
 /// Sets the value of this key for a time. Runs that begin later than that find no value, and the engine deletes it.
 ///
-/// The time counts from the begin of this run. It is recorded, so a repeated run reads the same.
+/// The time counts from the start of this run. That start is recorded, so a repeated run reads the same values.
 pub fn set_for(key: &str, value: impl AsRef<[u8]>, lifetime: Duration) {
     host::state_set_for(key, value.as_ref(), u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
 }

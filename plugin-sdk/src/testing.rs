@@ -155,7 +155,7 @@ impl Engine {
         self
     }
 
-    /// Advances the clock by which values of state expire. It begins at zero and stands still otherwise.
+    /// Advances the clock that decides whether values of state have expired. It starts at zero and moves only by this call.
     pub fn advance(&mut self, time: Duration) {
         self.0.now = self.0.now.saturating_add(time);
     }
@@ -371,7 +371,7 @@ mod tests {
         assert!(error.message.contains("\"count\""), "{error}");
     }
 
-    /// Returns what the event asks for.
+    /// Returns the result of its function.
     struct Asks(fn() -> Result<Outcome>);
 
     impl Plugin for Asks {

@@ -71,7 +71,8 @@ impl Time {
         self.at_offset(0)
     }
 
-    /// Returns the same time with another offset, in minutes east of UTC: 120 for `+02:00`. An offset beyond a day is that of a day.
+    /// Returns the same time with another offset, in minutes east of UTC: 120 for `+02:00`. An offset of more than a day counts as
+    /// a day.
     pub fn at_offset(self, minutes: i32) -> Self {
         let offset = UtcOffset::from_whole_seconds(minutes.clamp(-1_439, 1_439) * 60).unwrap_or(UtcOffset::UTC);
         // Beyond the year 9999 the offset stays.
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_time() {
+    fn refuses_text_that_is_not_a_time() {
         for text in ["", "yesterday", "2026-01-02", "2026-01-02T12:00:00", "2026-13-02T12:00:00Z", "2026-01-02T12:00:00+1"] {
             let error = Time::parse(text).unwrap_err();
             assert_eq!((error.code.as_str(), error.retryable), ("bad-time", false), "{text}");
