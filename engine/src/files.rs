@@ -21,7 +21,7 @@ const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 /// Read, write and execute for the group and for all others.
 const OTHERS: u32 = 0o077;
-/// Set on a folder such as /tmp, which every user may write to.
+/// The sticky bit: set on a folder such as /tmp, which every user may write to.
 const STICKY: u32 = 0o1000;
 
 /// A file that cannot be trusted because other users may read or write it. The text has the command that repairs it.
@@ -195,7 +195,7 @@ pub fn read_own(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     read(Trust::Own, path)
 }
 
-/// As [`read_own`], for text.
+/// Like [`read_own`], for text.
 pub fn read_own_text(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
     read_own(path)?.map(text).transpose()
 }

@@ -143,7 +143,7 @@ mod tests {
     use crate::domain::run::LogLevel;
 
     #[test]
-    fn the_feed_carries_the_begin_of_a_log() {
+    fn the_feed_carries_the_first_lines_of_a_log() {
         let log = |lengths: &[usize]| RunLog {
             lines: lengths
                 .iter()

@@ -61,7 +61,7 @@ impl Catalog {
         self.store.report(said_of(&self.plugins())).await
     }
 
-    /// Loads a version from the store and makes it serve. Returns whether it serves here.
+    /// Loads a version from the store and makes it serve here. Returns whether it does.
     async fn fetch(&self, row: &PluginRow, following: &mut Following) -> Result<bool, store::Error> {
         if following.failed.get(&row.name) == Some(&row.version) {
             return Ok(false);
@@ -101,7 +101,7 @@ impl Catalog {
         Ok(loaded)
     }
 
-    /// Makes a version serve here.
+    /// Makes a version serve on this node.
     async fn serve(&self, row: PluginRow, loaded: Plugin) -> Result<(), store::Error> {
         let stored = self.store.plugins().await?.into_iter().find(|stored| stored.name == row.name);
         let (config, revision) = stored.map(|stored| (stored.config, stored.revision)).unwrap_or_default();

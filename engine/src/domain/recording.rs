@@ -1,8 +1,8 @@
 //! The inputs of a run besides its event. They are stored with the run, so that the run can be repeated exactly, on any machine.
 //!
-//! A run is a function of its version, its event, the endpoint that it belongs to, its plugin's settings, and the state that it read. The
-//! run's row has the first three. [`Recording`] has the other two, and the time by which values of state expire. A later capability of plugins (such as HTTP requests) needs a member
-//! here, or runs that use it cannot be repeated.
+//! A run is a function of its version, its event, the endpoint that it belongs to, its plugin's settings, and the state that it
+//! read. The run's row has the first three. [`Recording`] has the other two, and the time that decides which values of state have
+//! expired. A later capability of plugins (such as HTTP requests) needs a member here, or runs that use it cannot be repeated.
 
 use super::time::Timestamp;
 

@@ -177,9 +177,9 @@ pub struct StateRead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredState {
     pub value: Vec<u8>,
-    /// By which a commit detects a change; never 0.
+    /// Changes with each write, so that a commit detects a change. Never 0.
     pub version: i64,
-    /// A run that begins then or later finds no value; `None` is never.
+    /// A run that begins at this time or later finds no value. `None`: the value never expires.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -195,7 +195,7 @@ impl StoredState {
 pub struct StateWrite {
     pub key: String,
     pub value: Option<Vec<u8>>,
-    /// When the value expires, on the clock of [`Recording::at`]; `None` is never.
+    /// When the value expires, on the clock of [`Recording::at`]. `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 

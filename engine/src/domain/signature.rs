@@ -431,7 +431,7 @@ pub fn verify<'a>(
     if claim.matches(verifiers, body) { Ok(()) } else { Err(Rejection::NoMatch) }
 }
 
-/// Counts computed signatures, so that tests can limit the work that a stranger can cause.
+/// Counts computed signatures, so that tests can limit the work that an unverified caller can cause.
 #[cfg(test)]
 pub mod work {
     use std::cell::Cell;

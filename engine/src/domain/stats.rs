@@ -46,8 +46,8 @@ impl About {
     }
 }
 
-/// What happened in some time. Members that do not apply stay 0: only the engine has latencies, only sources have refused
-/// requests.
+/// What happened in some time. Counts that do not apply to a subject stay 0: only the engine has latencies, only sources have
+/// refused requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {

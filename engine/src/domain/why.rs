@@ -1,10 +1,10 @@
-//! Why an endpoint did or did not receive an event. [`why`] follows the way of one event to one endpoint and names the link that
+//! Why an endpoint did or did not receive an event. [`why`] follows one event on its way to one endpoint and names the link that
 //! decided. The answer says where the event was stopped, what it waits for, or that it was delivered. It also says what would
 //! change that.
 //!
 //! The function does not read the store. The API fills in [`Situation`] from the store and the catalog. An event can reach an
 //! endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's plugin, and by the webhook of any plugin.
-//! `routing` judges both ways of an event without a webhook, `sending` judges a webhook.
+//! If the event has no webhook to the endpoint, `routing` judges both ways. Otherwise `sending` judges the webhook.
 
 mod routing;
 mod sending;
@@ -146,7 +146,7 @@ pub struct Situation<'a> {
     pub standing: Option<Standing>,
 }
 
-/// The endpoint of the question.
+/// The endpoint that the question is about.
 #[derive(Clone, Copy)]
 pub enum Target<'a> {
     Exists(&'a Endpoint),

@@ -2,8 +2,8 @@
 //!
 //! `table.rs` lists every metric: name, labels, meaning. Each handle is created once and held by its users, so counting is one
 //! addition in memory. A plugin's handle is in its catalog entry, an endpoint's in the recorder and in its throttle. Labels are
-//! bounded: names beyond a limit count together as `other`. Text from strangers becomes a label only if it looks like a plain
-//! name, so no URL, secret or payload shows up.
+//! bounded: names beyond a limit count together as `other`. Text from callers becomes a label only if it looks like a plain name,
+//! so no URL, secret or payload shows up.
 //!
 //! Metrics belong to the process and are reached through a function, like the clock. Passing them through every signature would
 //! add nothing, since a process runs one engine. The crate `prometheus` was chosen because its histograms are plain counters;

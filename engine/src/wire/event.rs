@@ -113,7 +113,8 @@ pub struct EventStoryView {
     /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
-    /// The first event that led to this one, and all events that came of it, up to 200. A parent stands before its children. Empty if nothing caused the event and it caused nothing. Only in the first part of a story.
+    /// The chain that contains this event: its first event and all events that follow from it, up to 200. A parent is before its
+    /// children. Empty if the chain is this event alone. Only in the first part of a history.
     #[serde(default)]
     pub chain: Vec<ChainView>,
     /// Whether the chain has more events.

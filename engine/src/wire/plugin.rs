@@ -58,7 +58,7 @@ pub struct PluginVersionView {
     pub at: String,
     /// Name of the key, or the plugin folder.
     pub by: String,
-    /// How it came.
+    /// How the version was proposed.
     #[schema(value_type = Way)]
     pub way: Word,
     pub description: String,

@@ -85,7 +85,7 @@ pub struct RunRecordView {
     pub event: RecordedEventView,
     /// Revision of the plugin's settings.
     pub settings_revision: Option<i64>,
-    /// The settings of that revision, without defaults. Null if they are no longer kept.
+    /// The settings of that revision, without defaults. Null if they are no longer stored.
     pub settings: Option<BTreeMap<String, String>>,
     /// When it began. Decides which values of state had expired; the plugin cannot read it. Null if it used no state.
     #[schema(value_type = Option<Timestamp>)]

@@ -117,7 +117,7 @@ values! {
     EndpointState, "EndpointState", words("State of an endpoint.", &ENDPOINT_STATES);
     DisabledReason, "DisabledReason", words("Why an endpoint is disabled.", &DisabledReason::ALL.map(DisabledReason::as_str));
     Ordering, "Ordering", words(
-        "Order of webhooks: one after the other for the whole endpoint (`endpoint`), or for each `subject`.",
+        "Order of webhooks: one at a time for the whole endpoint (`endpoint`), or for each `subject`.",
         &[Ordering::Endpoint, Ordering::Subject].map(Ordering::as_str));
     OnGone, "OnGone", words(
         "Reaction to the answer `410`: the endpoint is disabled, or removed (subscriptions of programs).",
@@ -129,7 +129,7 @@ values! {
         "State of a version: pushed to be promoted later (`candidate`), `serving`, or one that served before (`kept`).",
         &VersionState::ALL.map(VersionState::as_str));
     Way, "Way", words(
-        "How a version came: as a file in a plugin folder, over the API (`upload`), or built by `innesco dev`.",
+        "How a version was proposed: as a file in a plugin folder, over the API (`upload`), or built by `innesco dev`.",
         &Way::ALL.map(Way::as_str));
     PluginState, "PluginState", words(
         "State of a plugin: it runs (`serving`), has only a `candidate`, was `disabled` by a person, is `held` because it failed too often, \

@@ -16,7 +16,7 @@ use crate::domain::{
 pub struct WhyView {
     #[schema(value_type = EventId)]
     pub event: String,
-    /// The endpoint, as it was asked for.
+    /// The endpoint, as the request named it.
     pub endpoint: String,
     #[schema(value_type = Verdict)]
     pub verdict: Word,

@@ -26,7 +26,7 @@ pub trait Writer: Send {
     /// Returns the size of an item in memory, in bytes.
     fn bytes(item: &Self::Item) -> usize;
 
-    /// Writes the next batch. Puts items back that must be written again.
+    /// Writes the next batch. Puts back the items that must be written again.
     fn step(&mut self, batches: &mut Batches<Self::Item>) -> impl Future<Output = Step> + Send;
 }
 
@@ -44,7 +44,7 @@ pub enum Step {
     },
     /// The store failed. The next batch is tried at once.
     Again,
-    /// The store failed. The next batch is tried after a pause.
+    /// The store failed. The next batch is tried after [`AFTER_FAILURE`].
     Pause,
     /// One item failed alone, again and again, and was given up or amended.
     GaveUp,

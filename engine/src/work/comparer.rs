@@ -1,8 +1,8 @@
 //! Comparisons: repeats recorded runs with the serving version and with a candidate, without effect, and reports what differs.
 //!
-//! A batch reads recorded runs, repeats each with both versions on low-priority threads, and stores the report with the new
-//! cursor. So a comparison continues after a restart. If several nodes work on the same comparison, only one of them stores each
-//! batch. The sandbox has additional places for these runs ([`THREADS_MAX`]), so they take no place from the runs of events.
+//! A batch reads recorded runs, repeats each with both versions on low-priority threads, and stores the report with the new cursor.
+//! So a comparison continues after a restart. If several nodes work on the same comparison, only one of them stores each batch. The
+//! sandbox reserves additional places for the instances of these runs ([`THREADS_MAX`]), so they take none from the runs of events.
 //!
 //! A comparison with `follow` repeats new runs after they have ended. It never builds up a backlog: after [`FOLLOW_TIME`] a batch
 //! counts the rest as skipped. On a busy node the low-priority threads get less done in that time, so more is skipped.
@@ -393,7 +393,7 @@ impl StateSource for Recorded {
             Some(value) => value.clone(),
             None => self.current.get(key)?,
         };
-        // The recorded run has judged which values had expired.
+        // The recorded run has already decided which values had expired.
         Ok(value.map(|value| StoredState { value, version: VERSION, expires_at: None }))
     }
 }

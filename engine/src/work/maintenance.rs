@@ -21,8 +21,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// Number of steps between two runs of retention, and between two writes of the uses of keys.
 const RETIRE_EVERY: u32 = 60;
-/// Maximum difference of the clocks of two nodes: expired state stays this much longer, so that a node whose clock is late still finds
-/// what exists for its runs.
+/// Maximum difference of the clocks of two nodes: expired state stays this much longer, because on a node with a slow clock it has
+/// not expired yet.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(20);

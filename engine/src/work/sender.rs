@@ -168,7 +168,8 @@ impl<E: Exchange> Sender<E> {
         }
     }
 
-    /// Decides the delivery's next state and passes the attempt to the recorder. Releases the claims behind it if they must wait.
+    /// Decides the delivery's next state and passes the attempt to the recorder. Releases the endpoint's other claims if they must
+    /// wait.
     async fn follow(&self, claim: DeliveryClaim, endpoint: &Arc<Endpoint>, attempt: Attempt) -> Done {
         let (now, outcome, n) = (clock::steady(), attempt.outcome, claim.attempts + 1);
         let schedule = schedule(&endpoint.new.policy);
@@ -234,8 +235,8 @@ impl<E: Exchange> Sender<E> {
         Ok(())
     }
 
-    /// Releases a claim that must wait, together with the endpoint's claims that wait in memory: they would be released too, or
-    /// overtake it.
+    /// Releases a claim that must wait, together with the endpoint's claims that wait in memory. Otherwise those would be released
+    /// one by one, or would overtake this claim.
     async fn release_all(&self, claim: DeliveryClaim) -> Done {
         let mut claims = self.handoff.deliveries.withdraw(&claim.endpoint, |_| true);
         claims.push(claim);

@@ -239,8 +239,8 @@ impl Settler {
         (last.items.first()?.id.k() + 1).checked_sub(count)
     }
 
-    /// Logs a line for each run that an operator should look at. The reason is in the run itself alone: it may quote the event's
-    /// data.
+    /// Logs a line for each run that an operator should look at. The reason is only in the run itself, because it may quote the
+    /// event's data.
     fn log(&self, id: RunId, run: &RunRecord, outcome: RunOutcome) {
         let tag = self.store.tag();
         let (event, plugin) = (|| id.event().text(tag), &run.identity.plugin);

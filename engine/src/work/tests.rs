@@ -375,7 +375,7 @@ async fn an_endpoint_that_answers_410_is_disabled_or_removed() {
 }
 
 #[tokio::test]
-async fn an_open_breaker_releases_the_deliveries_behind() {
+async fn an_open_breaker_releases_the_waiting_deliveries() {
     let mut workers = Workers::new().await;
     let breaker = BreakerRule { failures: 1, wait: Duration::from_secs(60), wait_max: Duration::from_secs(60) };
     workers.endpoint("crm", Policy { breaker, ..Policy::default() }).await;

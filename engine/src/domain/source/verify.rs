@@ -322,7 +322,7 @@ impl Proofs {
         })
     }
 
-    /// Checks the head of a request, so that a stranger's body is not read. `None`: the body decides.
+    /// Checks the head of a request, so that the body of an unverified caller is not read. `None`: the body decides.
     ///
     /// # Errors
     /// Refuses a request whose head has no proof, or one that cannot be valid.

@@ -75,7 +75,7 @@ struct Case {
 }
 
 impl Case {
-    /// An `order.created` event; crm subscribes to `order.*`.
+    /// Creates a situation with an `order.created` event, in which crm subscribes to `order.*`.
     fn new() -> Self {
         Self::subscribed(&["order.*"])
     }
@@ -499,7 +499,7 @@ fn webhooks_that_wait_or_have_ended() {
 }
 
 #[test]
-fn the_way_that_explains_most_comes_first() {
+fn the_more_specific_explanation_comes_first() {
     // A plugin that ran on the event says less than the endpoint's own subscription.
     let case = Case::new().where_is("channel", &["mail"]).run(RunFact { webhooks: 1, ..ran("router") });
     check("a plugin that sent elsewhere", &case, (Stopped, Link::Where, "channel", "--where"));
