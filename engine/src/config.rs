@@ -105,7 +105,7 @@ settings! {
     "retention.dead" = "30d", "retention of events with a dead delivery or a parked run";
     "retention.unrouted" = "7d", "retention of events that matched no plugin and no subscription";
     "retention.audit" = "365d", "retention of the audit trail and finished jobs";
-    "retention.size_max" = "0", "maximum size of the store; it warns from 80 % on, and at the limit the oldest finished events are deleted early; 0 means no limit";
+    "retention.size_max" = "0", "maximum size of the store; the log warns from 80 % on, and at the limit the oldest finished events are deleted early; 0 means no limit";
     "retention.dedupe_window" = "7d", "how long the ids of events are stored to detect duplicates";
 }
 
@@ -168,7 +168,7 @@ pub fn variable(name: &str) -> Result<Option<String>, Error> {
     }
 }
 
-/// As [`variable`], for a key of the API.
+/// Like [`variable`], for a key of the API.
 pub fn key_variable(name: &str) -> Result<Option<String>, Error> {
     let Some(text) = variable(name)? else { return Ok(None) };
     let key = given::key(&text).map_err(|bad| Error::Variable { name: name.to_owned(), wrong: bad.to_string() })?;

@@ -20,7 +20,7 @@ pub fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
 /// Fills a buffer with random bytes, for a key that must have no copy elsewhere in memory.
 ///
 /// # Errors
-/// As [`bytes`].
+/// See [`bytes`].
 pub fn fill(bytes: &mut [u8]) -> Result<(), NoRandomness> {
     getrandom::fill(bytes).map_err(NoRandomness)
 }

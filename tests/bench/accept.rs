@@ -33,7 +33,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let between = syncs_per_second(folder.path())?;
         let crowd = ledger.report(closed_loop(&target, &ledger, CALLERS, EVENTS_MAX, TIME).await);
         let after = syncs_per_second(folder.path())?;
-        // A shared disk drifts: each rate is compared with the disk just before and just after.
+        // The speed of a shared disk drifts: each rate is compared with the disk just before and just after.
         raw.note(between);
         one_ratio.note(alone.accepted_per_second() / f64::midpoint(before, between));
         many_ratio.note(crowd.accepted_per_second() / f64::midpoint(between, after));
@@ -53,7 +53,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     // Each accept waits for a sync, so one caller cannot be faster than the disk.
     if one_ratio.highest() > 1.05 {
         println!(
-            "  NOT VALID: one caller was faster than the raw syncs. Those waited for a processor, not for the disk: run it again"
+            "  NOT VALID: one caller was faster than the raw syncs. The raw syncs waited for a processor, not for the disk: run it again"
         );
         println!("  on a machine that does nothing else. Both ratios of this table are too high.\n");
     }

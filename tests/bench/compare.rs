@@ -109,7 +109,7 @@ async fn measure(target: &Target, ledger: &std::sync::Arc<Ledger>, figures: &mut
     report.lost
 }
 
-/// Throughput with a plugin that has its debug information, and with the same plugin built without it.
+/// Measures throughput with a plugin that has its debug information, and with the same plugin built without it.
 pub async fn run_debug(place: &Place) -> anyhow::Result<()> {
     let files = [bench_plugin(), support::crates::wasm_without_debug("bench-plugin")];
     let sizes = files.each_ref().map(Vec::len);

@@ -25,7 +25,7 @@ impl Engine {
         Self::start_with(folder, plugins, &[])
     }
 
-    /// As [`Self::start`], with these settings (variable, value).
+    /// Like [`Self::start`], with these settings (variable, value).
     pub fn start_with(folder: &Path, plugins: &[(&str, &[u8])], settings: &[(&str, &str)]) -> anyhow::Result<Self> {
         fs::create_dir_all(folder.join("plugins"))?;
         for (name, file) in plugins {
@@ -82,17 +82,17 @@ impl Engine {
         }
     }
 
-    /// Waits until it knows this many endpoints: another node may have created them.
+    /// Waits until the engine knows this many endpoints: another node may have created them.
     pub async fn knows_endpoints(&self, count: usize) -> anyhow::Result<()> {
         let until = Instant::now() + Duration::from_secs(30);
         while self.count("/v1/endpoints?", usize::MAX).await? < count {
-            ensure!(Instant::now() < until, "a node does not hear of the endpoints");
+            ensure!(Instant::now() < until, "a node did not learn about the endpoints");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
 
-    /// Waits until every event has been run.
+    /// Waits until no event waits for its runs.
     pub async fn nothing_waits(&self) -> anyhow::Result<()> {
         let until = Instant::now() + Duration::from_secs(120);
         let mut cursor = String::new();
@@ -104,7 +104,7 @@ impl Engine {
                 (false, None) => return Ok(()),
                 (false, Some(next)) => format!("&cursor={next}"),
                 (true, _) => {
-                    ensure!(Instant::now() < until, "the events are not run");
+                    ensure!(Instant::now() < until, "events still wait for their runs");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     String::new()
                 }

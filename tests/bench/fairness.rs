@@ -23,7 +23,7 @@ const TIME: Duration = Duration::from_secs(3);
 /// Number of hanging endpoints, and of retries that wait for each.
 const HANGING: usize = 100;
 const RETRIES: usize = 1_000;
-/// Wait after their first attempt, and the time when all of them are due.
+/// Delay of the retries after their first attempt. After this time all of them are due.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 const BESIDE: [&str; 3] = ["alone", "beside a refused one", "beside a hanging one"];
 

@@ -21,7 +21,7 @@ impl Figure {
     }
 }
 
-/// Returns the median with the lowest and the highest.
+/// Writes the median with the lowest and the highest value.
 impl fmt::Display for Figure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = self.0.clone();

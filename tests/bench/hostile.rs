@@ -107,7 +107,7 @@ fn guest(name: &str, body: &str) -> anyhow::Result<Vec<u8>> {
             (global.get $free)
             (global.set $free (i32.and (i32.add (i32.add (global.get $free) (local.get $bytes)) (i32.const 7)) (i32.const -8))))
           (func (export "innesco:plugin/handler@1.0.0#describe") (result i32) (i32.const 1024))
-          ;; Nothing is asked for: all of the outcome at 8192 is zero.
+          ;; Returns an empty outcome: all of its bytes at 8192 are zero.
           (func (export "innesco:plugin/handler@1.0.0#handle") (param $event i32) (result i32) {body} (i32.const 8192)))"#,
         "x".repeat(32)
     );

@@ -180,7 +180,7 @@ impl Target {
         Self::with_data(url, event_type, ORDER.trim_end())
     }
 
-    /// As [`Self::new`], with this data instead of [`ORDER`]. It has a number like the order's.
+    /// Like [`Self::new`], with this data instead of [`ORDER`]. It has a number like the order's.
     pub fn with_data(url: &str, event_type: &str, data: &str) -> Self {
         let address = url.trim_start_matches("http://").to_owned();
         let body = format!(r#"{{"type":"{event_type}","source":"shop","data":{data}}}"#);
@@ -222,7 +222,7 @@ pub async fn closed_loop(target: &Target, ledger: &Arc<Ledger>, callers: usize, 
     closed_loop_over(std::slice::from_ref(target), ledger, callers, events, time).await
 }
 
-/// As [`closed_loop`], with the callers spread over several targets.
+/// Like [`closed_loop`], with the callers spread over several targets.
 pub async fn closed_loop_over(
     targets: &[Target],
     ledger: &Arc<Ledger>,
@@ -255,7 +255,7 @@ pub async fn closed_loop_over(
     first..last
 }
 
-/// Sends at a fixed rate. An event that waits for its connection counts from when it was due.
+/// Sends at a fixed rate. The time of an event counts from when it was due, even if it waited for its connection.
 pub async fn open_loop(target: &Target, ledger: &Arc<Ledger>, per_second: u32, time: Duration) -> Range<usize> {
     const CONNECTIONS: usize = 64;
     let first = ledger.next.load(Ordering::Relaxed);

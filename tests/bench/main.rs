@@ -97,8 +97,8 @@ fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Res
     let cores = std::thread::available_parallelism()?;
     let load = process::load_average();
     println!("{cores} cores, load {load} at the start, {ROUNDS} alternating rounds, mimalloc everywhere");
-    // After each sync a process then waits for a processor. The durable relay syncs most for its work, so it is slowed most, and
-    // the engine looks better than it is.
+    // On a busy machine, a process waits for a processor after each sync. The durable relay syncs most for its work, so it is
+    // slowed most, and the engine looks better than it is.
     if load > cores.get() as f64 {
         println!("OTHER PROGRAMS ARE RUNNING: do not trust rates, latencies and their ratios; CPU per event is roughly right");
     }

@@ -43,10 +43,10 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let row = |name: &str, figures: &[Figure; 3]| {
         [name.to_owned(), figures[0].to_string(), figures[1].to_string(), figures[2].to_string()]
     };
-    table.row(row("nothing leaves", &still));
+    table.row(row("nothing is deleted", &still));
     table.row(row("old events are deleted", &leaving));
     table.row(row("ratio", &ratio));
-    table.print("Retention: what a caller waits while old events are deleted");
+    table.print("Retention: how long a caller waits while old events are deleted");
     println!("  {left} events were deleted in {} s of it\n", TIME.as_secs());
     Ok(())
 }

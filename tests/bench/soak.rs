@@ -1,4 +1,4 @@
-//! Half of the engine's peak rate for a given time, with a dead receiver among healthy ones, to show what grows.
+//! Load at half of the engine's peak rate for a given time, with a dead receiver among healthy ones. It shows what grows.
 
 use std::time::{Duration, Instant};
 

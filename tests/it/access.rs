@@ -18,7 +18,7 @@ use crate::{
     receivers::Receiver,
 };
 
-/// Sends a request with another key than that of the tests.
+/// Sends a request with this key instead of the key of the tests.
 async fn get_with(engine: &Engine, key: &str, path: &str) -> (u16, Value) {
     let answer = client().get(format!("{}{path}", engine.url)).bearer_auth(key).send().await.expect("the engine answers");
     (answer.status().as_u16(), answer.json().await.expect("JSON"))

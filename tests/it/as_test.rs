@@ -21,7 +21,7 @@ const SOURCES: [(&str, &str); 7] = [
     ("mischief.rs", include_str!("../guests/mischief/src/lib.rs")),
 ];
 
-/// Event types on which the crate fails, with the outcome. `FAILURES=50` adds as many faults as that.
+/// Event types on which the crate fails, with the outcome. `FAILURES=50` adds 50 more faults.
 const FAILURES: [(&str, &str); 8] = [
     ("mischief.loop", "deadline"),
     ("mischief.memory", "out-of-memory"),
@@ -33,7 +33,7 @@ const FAILURES: [(&str, &str); 8] = [
     ("fault.index_closure", "trapped"),
 ];
 
-/// Creates a project with the crate in a folder. Returns its file.
+/// Creates a project with the crate in a folder. Returns the built plugin file.
 fn failing_crate(folder: &Path) -> Vec<u8> {
     ok(&innesco(folder, &["plugin", "new", "failing"]));
     for (name, text) in SOURCES {
@@ -141,7 +141,8 @@ async fn masked_values_leave_the_failure_or_nothing_is_written() {
     assert!(fixture.contains(r#"\"age\":7"#) && fixture.contains("customer masked is too young"), "{fixture}");
     fs::remove_file(&file).unwrap();
 
-    // A constant for the form of a value: without digits the age is no number, with one digit it is still too low.
+    // The mask is a constant of the same form as the value. Without digits the age would be no number; the digit 0 is still too
+    // low.
     ok(&as_test(folder, &engine, &young, &["--mask", "data.customer.*"]));
     assert!(fs::read_to_string(&file).unwrap().contains(r#"{\"customer\":{\"name\":\"masked\",\"age\":0}}"#));
     fs::remove_file(&file).unwrap();

@@ -115,7 +115,7 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
         assert!(sound && report["ok"] == true, "{report:#}");
         assert!(report["counts"]["events"].as_u64() >= Some(before.len() as u64), "{report:#}");
     }
-    // Without its key it does not start, and the check reports why.
+    // Without its master key the restored engine does not start, and the check reports why.
     fs::remove_file(restored.data_folder().join("master.key")).unwrap();
     let (sound, report) = check(&restored);
     assert!(!sound && report["findings"][0]["what"].as_str().unwrap().contains("master key"), "{report:#}");

@@ -35,7 +35,7 @@ async fn endpoint(engine: &Engine, name: &str, receiver: &Receiver) {
     engine.ok("POST", "/v1/endpoints", endpoint).await;
 }
 
-/// Sends events whose deliveries all die.
+/// Sends events whose deliveries all become dead.
 async fn let_die(engine: &Engine, name: &str, count: usize) {
     let event = json!({ "type": format!("{name}.x"), "data": {} });
     let mut left = count;

@@ -177,7 +177,7 @@ async fn connections_end_by_their_limits() {
     for stream in [&mut silent, &mut half] {
         assert_eq!(rest(stream).await, "");
     }
-    // A connection with an earlier request has a longer limit for the next one, and drips it too slowly.
+    // A connection has a longer limit for its second request. This caller sends it too slowly all the same.
     let answer = rest(&mut used).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
     assert!(began.elapsed() >= Duration::from_secs(3), "a used connection may be idle for 3 s, not {:?}", began.elapsed());
@@ -192,7 +192,7 @@ async fn connections_end_by_their_limits() {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        // Closed with unread data, it is reset: it has ended in either case.
+        // If the engine closes the connection while data is unread, the system resets it. It has ended in both cases.
         read = tokio::time::timeout(DEADLINE, reader.read_to_end(&mut all)) => drop(read.expect("closed in time")),
         () = drip => {}
     }
@@ -260,8 +260,8 @@ async fn endless_bodies_time_out_and_free_their_memory() {
                 String::from_utf8_lossy(&all[..length]).into_owned()
             };
             tokio::select! {
-                answer = tokio::time::timeout(DEADLINE, answer) => answer.expect("the engine gives up a slow body in time"),
-                () = drip => unreachable!("it drips until it is answered"),
+                answer = tokio::time::timeout(DEADLINE, answer) => answer.expect("the engine gives up on a slow body in time"),
+                () = drip => unreachable!("the caller drips until it gets an answer"),
             }
         });
     }
@@ -283,12 +283,12 @@ async fn endless_bodies_time_out_and_free_their_memory() {
         () = async {
             while writer.write_all(&chunk).await.is_ok() {}
             std::future::pending::<()>().await;
-        } => unreachable!("it is answered first"),
+        } => unreachable!("the caller gets an answer first"),
     };
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     assert_eq!(status(&answer), 413, "{answer}");
 
-    // A length that exceeds the data, and one that is shorter: neither is an event.
+    // A length above that of the data, and one below it: neither request becomes an event.
     let mut more = dial(to, format!("{}{}", head("content-length: 500\r\n"), r#"{"type":"bad.more"}"#).as_bytes()).await;
     more.shutdown().await.expect("half closed");
     let answer = rest(&mut more).await;
@@ -305,7 +305,7 @@ async fn endless_bodies_time_out_and_free_their_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_management_request_is_small() {
+async fn the_size_limit_of_management_requests_is_low() {
     let engine = Engine::start_set(&[]);
     let large = format!(r#"{{"name":"crm","url":"https://crm.example.com/","title":"{}"}}"#, "x".repeat(256 << 10));
     let post = |path: &str| engine.request("POST", path).header("content-type", "application/json").body(large.clone()).send();
@@ -491,7 +491,7 @@ async fn the_system_buffers_little_of_an_unread_answer() {
     let to = address(&engine);
     let stalled = takes_nothing(to).await;
     let caller = stalled.local_addr().expect("an address");
-    // It is full once it no longer grows.
+    // The buffer is full once it no longer grows.
     let (mut before, mut same) = (0, 0);
     let until = Instant::now() + DEADLINE;
     while same < 10 {
@@ -548,7 +548,7 @@ async fn takes_a_status(to: SocketAddr, event: &str) -> (TcpStream, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_answers_that_are_not_taken_hold_bounded_memory() {
+async fn unread_large_answers_hold_bounded_memory() {
     const CALLERS: usize = 40;
     let engine = Engine::start(&[]);
     let to = address(&engine);

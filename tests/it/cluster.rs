@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     engine::{DEADLINE, Engine, KEY, client},
-    plugins::name_an_endpoint_in_the_making,
+    plugins::send_to_an_endpoint_that_is_being_created,
     postgres::PostgresServer,
     proxy::Proxy,
     receivers::{Answer, Received, Receiver},
@@ -84,7 +84,7 @@ fn signal(node: &Engine, signal: Signal) {
     kill_process(Pid::from_raw(node.pid().cast_signed()).expect("a process"), signal).expect("the node can get a signal");
 }
 
-/// The events that were accepted, as callers know.
+/// The events that callers know to be accepted.
 #[derive(Default)]
 struct Ledger {
     accepted: Mutex<BTreeSet<u64>>,
@@ -202,7 +202,7 @@ async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
     let arrived =
         |path: &str, all: &[Received]| -> BTreeSet<u64> { all.iter().filter(|one| one.path == path).filter_map(job).collect() };
     let received = receiver
-        .wait_for("every accepted job arrives on both ways", LONG, |all| {
+        .wait_for("both webhooks of every accepted job arrive", LONG, |all| {
             accepted.is_subset(&arrived("/receiver", all)) && accepted.is_subset(&arrived("/done", all))
         })
         .await;
@@ -329,5 +329,5 @@ async fn an_event_on_one_node_sees_earlier_changes_on_another() {
     assert_eq!(receiver.received().len(), ROUNDS);
 
     let execute_in_store = |sql: &str| drop(cluster.server.ask(&cluster.database, sql).expect("the database does it"));
-    name_an_endpoint_in_the_making(one, two, execute_in_store).await;
+    send_to_an_endpoint_that_is_being_created(one, two, execute_in_store).await;
 }

@@ -11,7 +11,7 @@ use crate::{
 /// Recorded events: enough that every variant differs in one of them.
 const EVENTS: u64 = 60;
 
-/// Each variant of the guest `changes`, with the change that a report must name, and only that one.
+/// Each variant of the guest `changes`, with the only change that a report must name.
 const VARIANTS: [(u32, &str); 40] = [
     (1, "outcome changed from ok to failed (even)"),
     (2, "outcome changed from ok to trapped (panic)"),
@@ -73,7 +73,7 @@ fn variant(number: u32) -> Vec<u8> {
     bytes
 }
 
-/// Another file with the same code: a custom section changes the digest, and no instruction.
+/// Another file with the same code: a custom section changes the digest, but no instruction.
 fn rebuilt() -> Vec<u8> {
     let mut rebuilt = variant(0);
     rebuilt.extend([0, 6, 4]);

@@ -21,7 +21,7 @@ use crate::{
 const ROUNDS: usize = 22;
 const CALLERS: usize = 8;
 
-/// The jobs that were accepted, as callers know.
+/// The jobs that callers know to be accepted.
 #[derive(Default)]
 struct Ledger {
     /// Each job with its event, if the answer was complete.
@@ -49,7 +49,8 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
     let ledger = Arc::new(Ledger::default());
     let next = Arc::new(AtomicU64::new(0));
     for round in 0..ROUNDS {
-        // Until here every seventh job fails and waits for a retry, for 1 s and then for 10 s: in most rounds some do.
+        // In the first quarter of the rounds every seventh job fails and waits for its retry, 1 s and then 10 s: some wait in most
+        // rounds.
         if round == ROUNDS / 4 {
             engine.send("job.repaired", json!({})).await;
         }
@@ -73,7 +74,7 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
         all.iter().filter(|one| one.path == path).filter_map(job).collect()
     };
     let received = receiver
-        .wait_for("every accepted job arrives on both ways", DEADLINE, |all| {
+        .wait_for("both webhooks of every accepted job arrive", DEADLINE, |all| {
             accepted.is_subset(&arrived("/receiver", all)) && accepted.is_subset(&arrived("/done", all))
         })
         .await;

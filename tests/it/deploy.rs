@@ -177,7 +177,7 @@ fn images_are_named_by_exact_version() {
         for line in text.lines().map(str::trim) {
             let image = line.strip_prefix("image: ").or_else(|| line.strip_prefix("FROM ")).map(|rest| rest.split(' ').next());
             let Some(image) = image.flatten() else { continue };
-            // The engine's image, and the base image that is chosen by digest for reproducible builds.
+            // Two exceptions: the engine's image, and the base image that is chosen by digest for reproducible builds.
             if image == "innesco" || image == "${RUNTIME}" {
                 continue;
             }
@@ -189,7 +189,7 @@ fn images_are_named_by_exact_version() {
 }
 
 #[test]
-fn trusts_only_proxies_about_callers() {
+fn trusts_only_proxies_to_report_callers() {
     let mut seen = 0;
     for name in ["compose/compose.yaml", "kubernetes/config.yaml"] {
         let manifest = manifest(name);

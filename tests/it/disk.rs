@@ -27,7 +27,8 @@ impl<'a> SmallDisk<'a> {
         Self(folder)
     }
 
-    /// Remounts as `ro` or `rw`. Only the mount: a namespace may not change the options of its file system.
+    /// Remounts the disk as `ro` or `rw`. Changes only the mount, because a namespace may not change the options of the file
+    /// system.
     fn remount(&self, how: &str) {
         let mounted = Command::new("mount").args(["-o", &format!("remount,bind,{how}")]).arg(self.0).status();
         assert!(mounted.is_ok_and(|status| status.success()), "the small disk is mounted anew as {how}");
@@ -42,8 +43,8 @@ impl Drop for SmallDisk<'_> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_loses_nothing_and_recovers() {
-    let test = "disk::a_full_disk_refuses_loses_nothing_and_recovers";
+async fn a_full_disk_loses_no_accepted_event() {
+    let test = "disk::a_full_disk_loses_no_accepted_event";
     if !store_is_a_file() || !has_rights(test, "mount a small disk") {
         // The test cannot fill the disk of a database.
         return;
@@ -112,8 +113,8 @@ async fn refuses_a_read_only_data_folder_at_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_turned_read_only_refuses_loses_nothing_and_recovers() {
-    let test = "disk::a_disk_turned_read_only_refuses_loses_nothing_and_recovers";
+async fn a_disk_that_becomes_read_only_loses_no_accepted_event() {
+    let test = "disk::a_disk_that_becomes_read_only_loses_no_accepted_event";
     if !store_is_a_file() || !has_rights(test, "trace an engine") {
         // The test cannot fill the disk of a database.
         return;

@@ -63,12 +63,12 @@ impl Engine {
         Self::start_in(plugins, arguments, &[])
     }
 
-    /// As [`Self::start`], with these settings.
+    /// Like [`Self::start`], with these settings.
     pub fn start_set(settings: &[(&str, &str)]) -> Self {
         Self::start_in(&[], &["--allow-net", "127.0.0.0/8"], settings)
     }
 
-    /// As [`Self::start`], with these environment variables.
+    /// Like [`Self::start`], with these environment variables.
     pub fn start_in(plugins: &[&str], arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(home.path().join("plugins")).expect("a plugin folder");
@@ -149,7 +149,7 @@ impl Engine {
         self.server = Some(server);
     }
 
-    /// Executes one statement in its store, bypassing the engine, written for SQLite or for Postgres.
+    /// Executes one statement directly in the engine's store. The caller gives it for SQLite and for Postgres.
     pub fn execute_in_store(&self, sqlite: &str, postgres: &str) {
         match (&*SERVER, &self.database) {
             (Some(server), Some(url)) => {
@@ -214,7 +214,7 @@ impl Engine {
         self.status_kib("VmRSS:")
     }
 
-    /// The most that this was since the process began.
+    /// Returns the peak of the resident memory in KiB since the process began.
     pub fn memory_peak_kib(&self) -> u64 {
         self.status_kib("VmHWM:")
     }
@@ -242,7 +242,7 @@ impl Engine {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// As [`Self::call`], but only success passes the test.
+    /// Like [`Self::call`], but only success passes the test.
     pub async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(method, path, body).await;
         assert!((200..300).contains(&status), "{method} {path} answered {status}: {answer}\n{}", self.log());

@@ -48,7 +48,7 @@ fn under_usual_umask(engine: &Engine, line: &[&str]) -> std::process::Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closes_new_and_existing_files_to_other_users() {
-    // The files are the same with a database, which would miss the master key that is removed here.
+    // With a database the files are the same, but the engine could not open it without the master key that this test removes.
     if !store_is_a_file() {
         return;
     }
@@ -106,7 +106,7 @@ fn overheard(listener: TcpListener) -> std::thread::JoinHandle<String> {
         let (mut socket, _) = listener.accept().unwrap();
         let mut head = vec![0; 4096];
         let length = socket.read(&mut head).unwrap();
-        // The sender sees the end.
+        // If this fails, the sender's own error shows it.
         let _ = socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
         String::from_utf8_lossy(&head[..length]).into_owned()
     })

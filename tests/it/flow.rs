@@ -15,7 +15,7 @@ fn headers(received: &Received) -> HeaderMap {
     pairs.map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
 }
 
-/// Asks both independent libraries.
+/// Verifies a webhook with two independent libraries.
 pub fn verify(secret: &Value, received: &Received) {
     let secret = secret.as_str().expect("a secret");
     let headers = headers(received);

@@ -277,7 +277,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
         assert_eq!(webhook.header("tracestate"), Some("shop=1,other=2"));
         parents.insert(parent[36..52].to_owned());
     }
-    assert_eq!(parents.len(), 3, "each attempt is a distinct position");
+    assert_eq!(parents.len(), 3, "each attempt has a separate span");
     assert!(!parents.contains(CALLER));
 
     // An event without a trace starts one; a malformed header is ignored.
@@ -439,7 +439,11 @@ async fn dashboard_and_alerts_use_existing_metrics() {
 
     let dashboard: Value = serde_json::from_str(&shipped("deploy/grafana/innesco.json")).expect("the dashboard is JSON");
     assert!(dashboard["schemaVersion"].as_u64().is_some_and(|version| version >= 38), "Grafana 10 and later");
-    assert_eq!((&dashboard["title"], &dashboard["id"]), (&json!("Innesco"), &Value::Null), "an id would overwrite another's");
+    assert_eq!(
+        (&dashboard["title"], &dashboard["id"]),
+        (&json!("Innesco"), &Value::Null),
+        "an id could overwrite another dashboard"
+    );
     let mut asked = Vec::new();
     expressions(&dashboard, &mut asked);
     let alerts: Value = serde_norway::from_str(&shipped("deploy/prometheus/alerts.yml")).expect("the alerts are YAML");

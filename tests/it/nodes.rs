@@ -61,7 +61,7 @@ async fn a_plugin_in_the_folder_of_one_node_serves_on_all() {
     cluster.nodes[0].endpoint("receiver", &receiver.url("/"), &[]).await;
     cluster.nodes[0].write_plugin("ledger.wasm", &first);
     all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
-    // The first node runs nothing, and the second one has no file.
+    // The first node executes no runs, and the second one has no plugin file.
     let event = cluster.nodes[1].send("job.created", json!({ "job": 1 })).await;
     receiver.wait_for_count(1, DEADLINE).await;
     assert_eq!(cluster.nodes[1].settled(&event).await["runs"][0]["version"], one);

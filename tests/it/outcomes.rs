@@ -1,4 +1,5 @@
-//! Results of plugins: bounded in bytes before and in the store, shown in parts. A run that the store refuses delays no other.
+//! Outcomes of runs: limited in bytes, in memory and in the store, and shown in parts. A run that the store refuses delays no other
+//! run.
 
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ const GROWTH_MAX: u64 = 150 << 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
     if !store_is_a_file() {
-        // The syncs of this process are slow.
+        // The test slows down the syncs of the engine. With a database, the database syncs.
         return;
     }
     const EVENTS: usize = 300;
@@ -56,7 +57,7 @@ async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
     }
     slow.end();
     let growth = peak.saturating_sub(before);
-    eprintln!("{} webhooks of 250 kB: from {before} KiB by {growth} KiB", EVENTS * PLUGINS);
+    eprintln!("{} webhooks of 250 kB: memory grew from {before} KiB by {growth} KiB", EVENTS * PLUGINS);
     assert!(growth < GROWTH_MAX, "{growth} KiB more than the {before} KiB before");
 }
 

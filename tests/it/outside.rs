@@ -20,7 +20,8 @@ pub fn command(program: &str, folder: &Path) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG") || name.starts_with("INNESCO_")) {
         command.env_remove(name);
     }
-    // The dependencies of the SDK are those of the workspace, so they are on this machine. Kept between runs of the test.
+    // The dependencies of the SDK are those of the workspace, so they are on this machine. The folder is kept between runs of the
+    // test.
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("outside");
     command.env("CARGO", env!("CARGO")).env("CARGO_NET_OFFLINE", "true").env("CARGO_TARGET_DIR", target);
     command.env_remove("CARGO_MANIFEST_DIR").current_dir(folder);
@@ -44,7 +45,7 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Starts it in this folder and waits until it serves.
+    /// Starts `innesco dev` in this folder and waits until it serves.
     pub fn start(folder: &Path) -> Self {
         let mut dev = command(env!("CARGO_BIN_EXE_innesco"), folder);
         dev.args(["dev", "--listen", "127.0.0.1:0", "--receiver", "127.0.0.1:0"]);
@@ -129,7 +130,7 @@ fn an_empty_folder_and_the_binary_are_enough() {
     dev.wait(0, "my-first saw order 8 of 150", DEADLINE);
     assert!(dev.wait(0, "→ receiver", DEADLINE).contains("200"));
 
-    // An edit serves after a save.
+    // A saved edit serves.
     let source = folder.join("plugins/my-first/src/lib.rs");
     let (seen, text) = (dev.count(), fs::read_to_string(&source).unwrap());
     fs::write(&source, text.replace("my-first saw order", "my-first has order")).unwrap();
@@ -171,7 +172,8 @@ fn a_plugin_beside_other_rust_code_builds_and_passes_its_tests() {
 fn a_plugin_is_tested_without_an_engine_and_each_mistake_names_its_cure() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    // No other test has a crate of this name: cargo takes crates at the same place below their folders for one, as they share a target.
+    // No other test has a crate of this name: the tests share a target folder, in which cargo takes crates with the same relative
+    // path for one crate.
     ok(&innesco(here, &["plugin", "new", "my-tested"]));
     fs::write(here.join("event.json"), r#"{"type": "order.created", "data": {"id": 8, "total": 150}}"#).unwrap();
     let page = ok(&innesco(here, &["plugin", "test", "my-tested", "event.json"]));

@@ -24,7 +24,7 @@ async fn post(engine: &Engine, body: &Value) -> (u16, Option<String>, Value) {
     (answer.status().as_u16(), retry_after, answer.json().await.expect("the answer is JSON"))
 }
 
-/// Sends until it is refused, and returns the number of accepted events and the refusal.
+/// Sends events until one is refused, and returns the number of accepted events and the refusal.
 async fn post_until_refused(engine: &Engine, body: &Value) -> (usize, Value) {
     let until = Instant::now() + DEADLINE;
     let mut taken = 0;
@@ -35,7 +35,7 @@ async fn post_until_refused(engine: &Engine, body: &Value) -> (usize, Value) {
             return (taken, answer);
         }
         taken += 1;
-        assert!(Instant::now() < until, "{taken} requests were taken");
+        assert!(Instant::now() < until, "{taken} requests were accepted");
     }
 }
 
@@ -43,7 +43,7 @@ async fn post_until_refused(engine: &Engine, body: &Value) -> (usize, Value) {
 async fn a_store_that_takes_too_long_refuses_and_recovers() {
     let test = "overload::a_store_that_takes_too_long_refuses_and_recovers";
     if !store_is_a_file() || !has_rights(test, "trace an engine") {
-        // The syncs of this process are slow.
+        // The test slows down the syncs of the engine. With a database, the database syncs.
         return;
     }
     let engine = Engine::start_set(&[("INNESCO_LIMITS_STORE_WAIT_MAX", "100ms")]);
@@ -53,7 +53,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
     let engine = Arc::new(engine);
     let (mut calls, mut taken, mut refused) = (JoinSet::new(), 0, Vec::new());
     let until = Instant::now() + DEADLINE;
-    // A few callers, regardless of earlier answers.
+    // Calls again every 50 ms, without waiting for earlier answers.
     while refused.is_empty() || !calls.is_empty() {
         if refused.is_empty() {
             let engine = Arc::clone(&engine);
@@ -66,7 +66,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
                 answer => refused.push(answer),
             }
         }
-        assert!(Instant::now() < until, "{taken} calls were taken");
+        assert!(Instant::now() < until, "{taken} calls were accepted");
     }
     for (status, retry_after, answer) in refused {
         let detail = answer["detail"].as_str().unwrap_or_default();

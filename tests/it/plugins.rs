@@ -51,9 +51,9 @@ async fn a_plugin_sends_webhooks_and_emits_events() {
     receiver.wait_for("the audit", DEADLINE, |all| all.iter().any(|one| one.text() == r#"{"audit":1}"#)).await;
 }
 
-/// A plugin names an endpoint that is just being created: in either order, the plugin's webhooks are sent. `maker` creates it and
-/// `runner` runs the plugin; they may be two nodes. `execute_in_store` executes a statement in their store.
-pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine, execute_in_store: impl Fn(&str)) {
+/// A plugin sends to an endpoint that is being created at the same moment: in either order, the plugin's webhooks are sent. `maker`
+/// creates it and `runner` runs the plugin; they may be two nodes. `execute_in_store` executes a statement in their store.
+pub async fn send_to_an_endpoint_that_is_being_created(maker: &Engine, runner: &Engine, execute_in_store: impl Fn(&str)) {
     const EVENTS: usize = 5;
     let receiver = Receiver::start().await;
     let url = receiver.url("/");
@@ -66,7 +66,8 @@ pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine, exe
         tokio::join!(maker.endpoint("receiver", &url, &[]), send);
         receiver.wait_for_count(round * EVENTS, DEADLINE).await;
         maker.ok("DELETE", "/v1/endpoints/receiver?force=true", Value::Null).await;
-        // As if it had never existed: a webhook to a deleted endpoint is cancelled. A change makes every node read the endpoints again.
+        // Deletes the row, as if the endpoint had never existed: a webhook to a deleted endpoint is cancelled. A change makes every
+        // node read the endpoints again.
         execute_in_store("DELETE FROM endpoint WHERE deleted_at IS NOT NULL");
         maker.endpoint(&format!("other-{round}"), &url, &[]).await;
     }
@@ -75,7 +76,7 @@ pub async fn name_an_endpoint_in_the_making(maker: &Engine, runner: &Engine, exe
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_may_name_an_endpoint_that_is_being_created() {
     let engine = Engine::start(&["mischief"]);
-    name_an_endpoint_in_the_making(&engine, &engine, |sql| engine.execute_in_store(sql, sql)).await;
+    send_to_an_endpoint_that_is_being_created(&engine, &engine, |sql| engine.execute_in_store(sql, sql)).await;
 }
 
 /// Returns the line of the guest at which a misbehaviour is stopped.
@@ -125,7 +126,7 @@ async fn each_kind_of_misbehaviour_has_a_named_outcome() {
     let run = engine.settled(&flood).await["runs"][0].clone();
     assert_eq!((&run["outcome"], run["log"].as_array().unwrap().len(), &run["log_dropped"]), (&json!("ok"), 100, &json!(99_900)));
 
-    // An endless chain ends.
+    // The engine ends an endless chain.
     engine.send("mischief.again", json!({})).await;
     let list = engine
         .wait("/v1/events?type=mischief.again&state=failed", "the chain ends", |page| {
@@ -181,7 +182,8 @@ async fn a_broken_replacement_leaves_the_old_version_serving() {
     receiver.wait_for_count(2, DEADLINE).await;
 }
 
-/// A store from before versions were stored takes the files of the folder. A plugin whose file does not load matches all the same.
+/// The store of a release that stored no versions takes the files of the folder. A plugin whose file does not load still matches
+/// events.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_versions_takes_the_files_of_the_folder() {
     const FORGET: &str = "DELETE FROM plugin_version";
@@ -464,10 +466,10 @@ fn refused(list: &Value) -> std::collections::BTreeMap<String, String> {
     items.filter_map(reason).collect()
 }
 
-/// Broken files arrive, many and single, while events arrive. Each file is explained, and every event arrives.
+/// Broken files arrive, many at once and one by one, while events arrive. Each file is explained, and every event arrives.
 /// `INNESCO_BROKEN_FILES` sets their number.
 #[tokio::test(flavor = "multi_thread")]
-async fn broken_files_cost_no_event() {
+async fn broken_files_lose_no_event() {
     let files: usize = std::env::var("INNESCO_BROKEN_FILES").map_or(200, |text| text.parse().expect("a number of files"));
     let engine = Engine::start(&["ledger"]);
     let pid = engine.pid();
@@ -571,7 +573,7 @@ async fn of_two_files_with_one_plugin_the_one_written_last_serves() {
     serves_from(&engine, "twin", "b.wasm").await;
     assert!(engine.log().contains("two files have the same plugin"), "{}", engine.log());
 
-    // The other one is removed, broken, or another plugin: nothing changes.
+    // The other file gets another plugin; then this one breaks and is removed: the plugin keeps serving.
     engine.write_plugin("a.wasm", &named("other"));
     serves_from(&engine, "other", "a.wasm").await;
     serves_from(&engine, "twin", "b.wasm").await;
@@ -605,7 +607,7 @@ async fn a_renamed_file_keeps_serving() {
     serves_from(&engine, "one", "a.wasm").await;
     std::fs::rename(folder.join("a.wasm"), folder.join("b.wasm")).unwrap();
     serves_from(&engine, "one", "b.wasm").await;
-    // Another file is removed after the first one would have been.
+    // Another file is removed: the engine would report the removal of a.wasm before this one.
     engine.write_plugin("last.wasm", &named("last"));
     serves_from(&engine, "last", "last.wasm").await;
     std::fs::remove_file(folder.join("last.wasm")).unwrap();

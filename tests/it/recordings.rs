@@ -11,7 +11,7 @@ use crate::{
     receivers::{Received, Receiver},
 };
 
-/// Number of recorded runs. `INNESCO_RECORDED_RUNS` sets another one.
+/// Number of recorded runs. `INNESCO_RECORDED_RUNS` sets another number.
 fn events() -> u64 {
     std::env::var("INNESCO_RECORDED_RUNS").map_or(36, |text| text.parse().expect("a number of runs"))
 }

@@ -1,4 +1,4 @@
-//! Repairs of endpoints: a wrong URL costs no webhook, and nothing arrives under a second id.
+//! Repairs of endpoints: a wrong URL loses no webhook, and nothing arrives under a second id.
 
 use std::{collections::BTreeSet, process::Output};
 
@@ -45,7 +45,7 @@ async fn wrong_url(engine: &Engine, receiver: &Receiver) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_update_of_a_wrong_url_costs_no_webhook() {
+async fn an_update_of_a_wrong_url_loses_no_webhook() {
     let engine = Engine::start(&[]);
     let receiver = receiver().await;
     wrong_url(&engine, &receiver).await;

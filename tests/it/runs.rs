@@ -152,7 +152,7 @@ async fn a_cancelled_run_is_settled_and_can_be_retried() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_without_its_endpoint_has_one_advice_and_runs_once_it_exists() {
+async fn a_run_without_its_endpoint_names_one_remedy_and_runs_once_the_endpoint_exists() {
     let engine = Engine::start(&["mischief"]);
     let receiver = Receiver::start().await;
     let event = engine.send("mischief.nothing", json!({})).await;

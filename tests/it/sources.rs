@@ -43,7 +43,7 @@ impl Sent {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Returns the event as which the request was accepted.
+    /// Returns the id of the event that the request became.
     fn event(&self) -> String {
         assert_eq!(self.status, 200, "{}", self.text);
         self.json()["accepted"].as_str().expect("an event").to_owned()
@@ -495,7 +495,7 @@ async fn a_head_without_a_usable_proof_is_answered_before_its_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unsigned_id_names_no_event() {
+async fn an_unsigned_id_is_refused() {
     let engine = Engine::start(&[]);
     let made = source(&engine, "svix", "standard-webhooks", json!({})).await;
     let (secret, now) = (made["secret"].as_str().unwrap(), jiff::Timestamp::now().as_second().to_string());

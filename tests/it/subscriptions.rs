@@ -1,5 +1,5 @@
-//! Automation tools subscribe and unsubscribe (REST hooks), each with a key of the smallest role. A key of the role `subscribe`
-//! reaches only public addresses, so tests with a receiver use a key of the role `operate`.
+//! Automation tools subscribe and unsubscribe (REST hooks), each with a key of the role with the fewest rights. A key of the role
+//! `subscribe` reaches only public addresses, so tests with a receiver use a key of the role `operate`.
 
 use std::{
     collections::BTreeSet,
@@ -295,7 +295,7 @@ async fn a_key_sees_and_deletes_only_its_own_subscriptions() {
     assert_eq!(listed(&reader).await, ids(&[&made, &others]));
     assert_eq!(reader.call("GET", &path, Value::Null).await.1["target_url"], "https://hooks.innesco-test.invalid/***");
 
-    // After a change by an operator and a restart it still belongs to the key, with its reach.
+    // After a change by an operator and a restart, it still belongs to the key and reaches only what the key may reach.
     let endpoint = format!("/v1/endpoints/{}", id(&made));
     let changed = engine.ok("PATCH", &endpoint, json!({ "title": "Zapier", "timeout": "5s" })).await;
     let keys = engine.get("/v1/keys").await;

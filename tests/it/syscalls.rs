@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::engine::Engine;
 
-/// While this lives, the engine's calls of `calls` behave as `how` describes, such as `error=EROFS` or `delay_enter=300000`
+/// While this value exists, the engine's calls of `calls` behave as `how` describes, such as `error=EROFS` or `delay_enter=300000`
 /// (microseconds). It may trace only what the machine allows: as root, or its own children.
 pub struct Tampered(Child);
 

@@ -29,7 +29,7 @@ async fn submit(engine: &Engine, event_type: &str, numbers: std::ops::Range<u64>
     }
 }
 
-/// Returns the numbers that arrived, each at its first arrival, with their subject.
+/// Returns the numbers in the order of their first arrival, with their subjects.
 fn firsts(received: &[Received]) -> Vec<(u64, u64)> {
     let mut seen = BTreeMap::new();
     let mut order = Vec::new();
@@ -63,7 +63,7 @@ async fn arrives_in_order(ordered: &str, events: u64, kills: usize) {
     engine.ok("POST", "/v1/endpoints", hook).await;
     submit(&engine, "order.created", 0..events).await;
     let (all, mut kills) = (events as usize, (1..=kills).map(|kill| events as usize * kill / (kills + 1)).peekable());
-    // One after the other, and each failure delays the rest: on a busy machine this takes long.
+    // The webhooks are sent one after the other, and each failure delays the rest: on a busy machine this takes long.
     let deadline = std::time::Instant::now() + 4 * DEADLINE;
     let order = loop {
         let order = firsts(&delivered.lock().expect("no code panics while it notes"));

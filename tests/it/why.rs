@@ -53,7 +53,7 @@ async fn why_names_the_link_that_decided() {
     expect(&engine, &event, "strict", ("waiting", "breaker", "is open", "innesco endpoint test strict")).await;
     expect(&engine, &event, "work", ("stopped", "endpoint", "the nearest name is works", "innesco endpoint list")).await;
 
-    // The command that it names changes it.
+    // The command that `why` names lets the webhook through.
     engine.ok("POST", "/v1/endpoints/later/resume", Value::Null).await;
     let path = format!("/v1/events/{event}/why?endpoint=later");
     engine.wait(&path, "the webhook is delivered", |why| why["verdict"] == "delivered").await;

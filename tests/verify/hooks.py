@@ -6,10 +6,10 @@ from schemathesis.core.parameters import ParameterLocation
 # Refusals that no schema can express, by the beginning of their text. A schema describes the form of a value, not other conditions.
 BEYOND_A_SCHEMA = (
     "cursor is ",  # it has to come from the store that is asked
-    "secret: ",  # it has to be one of the endpoint's signature, and a key of its kind
-    "token_header: needs the signature",  # and this to the signature `token`
+    "secret: ",  # it has to fit the endpoint's signature
+    "token_header: needs the signature",  # this header belongs to the signature `token`
     "client_certificate",  # it has to be a certificate with its key
-    "where: narrows",  # in a change: of an endpoint that subscribes to nothing
+    "where: narrows",  # in a change of an endpoint that subscribes to nothing
     "breaker.wait_max: must not be shorter",
     "is in the past",  # a time in the future
     "is more than a hundred years away",
@@ -19,9 +19,9 @@ BEYOND_A_SCHEMA = (
     "url: ",  # it has to be a URL that the engine may send to
     "belongs to preset",  # of a source
     "preset: Twilio signs",  # the engine has to know its own address
-    "header: ",  # the name of a header, of which a schema would say too much
-    "signature: ",  # of a source: a place in a request, and not beside a header
-    "challenge: ",  # a place, and the member of the answer
+    "header: ",  # the name of a header: a schema of all rules would be too long
+    "signature: ",  # of a source: a place in a request, not together with a header
+    "challenge: ",  # a place in a request, and a member of the answer
     "is more than limits.body_bytes_max",  # the engine's settings limit it
     "since: only deliveries that are",  # a time, but not for every state
     "until: only deliveries that are",
@@ -29,7 +29,7 @@ BEYOND_A_SCHEMA = (
     "username: ",
     "prefix: ",
     "list_key: ",
-    "template: ",  # what is signed, with its places
+    "template: ",  # the signed content, with places in the request
     "timestamp: ",
     "tolerance: has no meaning",
     "type_from: ",  # a place in a request
@@ -44,7 +44,7 @@ BEYOND_A_SCHEMA = (
 
 
 def is_wrong(case, location):
-    """Returns whether schemathesis made this part wrong on purpose."""
+    """Returns whether schemathesis made this part invalid on purpose."""
     component = case.meta and case.meta.components.get(location)
     return bool(component and component.mode.is_negative)
 

@@ -1,9 +1,9 @@
-"""Asks Python's libraries about webhooks. Reads one JSON object a line and answers each with a line: {"value": …}, or {"error": …} if the
-library raised something.
+"""Signs and verifies webhooks with Python's libraries. Reads one JSON object per line and answers each with one line: {"value": …}, or
+{"error": …} if the library raised an exception.
 
 {"do": "sign", "library", "key", "id", "at", "body", "url"}: the headers of a webhook.
 {"do": "verify", "library", "key", "headers", "body" (base64), "url"}: whether the library accepts the request. Names are in lower case.
-{"do": "challenge", "library", "token", "query"}: what the library answers to the question of a hub; null if it refuses.
+{"do": "challenge", "library", "token", "query"}: what the library answers to the verification request of a hub; null if it refuses.
 """
 
 import base64

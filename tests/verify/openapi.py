@@ -1,7 +1,7 @@
-"""Lets schemathesis read the engine's OpenAPI document and send what a stranger may think of. Usage: openapi.py BINARY PLUGIN_WASM
+"""Lets schemathesis read the engine's OpenAPI document and send requests that it makes up. Usage: openapi.py BINARY PLUGIN_WASM
 
-No answer may be a 5xx, have a status, a header or a body that the document does not tell of, refuse what the document allows or
-take what it forbids. MAX_EXAMPLES and SEED choose how much and what; the seed is printed."""
+No answer may be a 5xx, have a status, a header or a body that is not in the document, refuse what the document allows or accept what
+it forbids. MAX_EXAMPLES sets the number of requests. SEED chooses them, and is printed."""
 
 import json
 import os

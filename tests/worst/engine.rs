@@ -139,7 +139,7 @@ impl Engine {
         self.send("POST", path, headers, body)
     }
 
-    /// Sends a request, reads the whole answer, and returns the allocations meanwhile.
+    /// Sends a request, reads the whole answer, and returns the allocations made meanwhile.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Work {
         let head = head(method, path, headers, body.len());
         let region = Region::new(super::ALLOCATOR);

@@ -168,12 +168,12 @@ impl Outbound {
         Self::with_resolver(guard, Arc::new(SystemResolver::default()))
     }
 
-    /// As [`Self::new`], with another resolver.
+    /// Like [`Self::new`], with another resolver.
     pub fn with_resolver(guard: Guard, names: Arc<dyn Resolve>) -> Result<Self, StartError> {
         Self::with_roots(guard, names, trust::roots())
     }
 
-    /// As [`Self::new`], with another resolver, and trusting receivers with certificates of these authorities.
+    /// Like [`Self::new`], with another resolver, and trusting receivers with certificates of these authorities.
     pub fn with_trust(guard: Guard, names: Arc<dyn Resolve>, trusted: Vec<CertificateDer<'static>>) -> Result<Self, StartError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(trusted);

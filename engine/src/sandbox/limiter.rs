@@ -13,7 +13,7 @@ pub enum OutOfMemory {
     Machine,
 }
 
-/// Adds up the memories, for each of which wasmtime asks separately.
+/// Adds up all memories. wasmtime asks for each memory separately.
 pub struct Limiter {
     limit: usize,
     used: usize,

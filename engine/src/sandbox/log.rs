@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_leaves_the_log_with_its_message() {
+    fn the_log_line_of_a_panic_becomes_the_message_of_the_run() {
         let log = SharedLog::new(&Limits::default());
         log.write(LogLevel::Info, "before");
         log.write(LogLevel::Error, "panicked at src/lib.rs:1:1: late");

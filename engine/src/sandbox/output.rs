@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_of_plugins_refuse_the_same_with_the_same_words() {
+    fn plugin_tests_refuse_the_same_results_with_the_same_text() {
         use innesco_sdk::{Emit, Webhook, testing::limits};
         let ours = Limits::default();
         let here = [ours.webhooks, ours.events, ours.output_bytes, ours.state_keys, ours.state_key_bytes, ours.state_value_bytes];

@@ -52,7 +52,7 @@ pub struct RunInput<'a> {
     pub limits: &'a Limits,
     /// Whether the plugin belongs to an endpoint. Then its webhooks leave `to` out; otherwise each webhook has `to`.
     pub bound: bool,
-    /// The wall clock, by which values of state expire. The plugin cannot read it.
+    /// The wall clock, which decides which values of state have expired. The plugin cannot read it.
     pub now: Timestamp,
 }
 

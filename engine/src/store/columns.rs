@@ -149,7 +149,7 @@ pub fn ended(
 /// The word that marks a line of a backtrace in the column of the log, where a line of the log has its level.
 const AT: &str = "at";
 
-/// In place of a level: the facts of the line before it. An engine of before shows them as a line.
+/// Stands in place of a level: marks the facts of the preceding line. An earlier engine shows them as a line.
 const WITH: &str = "with";
 
 /// Writes the log of a run, and its backtrace after it.

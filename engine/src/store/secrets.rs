@@ -10,7 +10,7 @@ use super::{Error, KeyFile, Seal};
 /// Uses and replaces the master key.
 #[async_trait]
 pub trait Secrets {
-    /// Encrypts a value for engines on this store. It opens only for the same `context`, which says what the value is.
+    /// Encrypts a value for engines on this store. It opens only for the same `context`, which names the purpose of the value.
     ///
     /// # Errors
     /// [`Error::Sealed`] if the system provides no random bytes.

@@ -80,7 +80,7 @@ pub struct StateKey {
     pub key: String,
     /// Size of its value.
     pub bytes: u64,
-    /// When it expires (wall clock); `None` is never.
+    /// When it expires (wall clock); `None`: never.
     pub expires_at: Option<Timestamp>,
 }
 

@@ -60,9 +60,9 @@ pub trait Story {
     /// [`Error::NotFound`]; see the trait.
     async fn recorded_run(&self, id: RunId) -> Result<RecordedRun, Error>;
 
-    /// Returns the events that cause each other, of which this is one: the first event of the chain and all that came of it, parents before
-    /// children, without data. Returns at most [`CHAIN_EVENTS`] of them, and whether there are more. A cause that retention has deleted
-    /// ends the way up.
+    /// Returns the chain of causes that contains this event: its first event and all events that follow from it, parents before
+    /// children, without data. Returns at most [`CHAIN_EVENTS`] of them, and whether there are more. A cause that retention has
+    /// deleted ends the search for earlier events.
     ///
     /// # Errors
     /// [`Error::NotFound`]; see the trait.

@@ -148,7 +148,7 @@ pub struct StateKeyView {
     pub key: String,
     /// Size of its value.
     pub bytes: u64,
-    /// When it expires. Null is never.
+    /// When it expires; null if never.
     #[schema(value_type = Option<Timestamp>)]
     #[serde(default)]
     pub expires_at: Option<String>,

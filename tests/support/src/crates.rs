@@ -14,7 +14,7 @@ pub fn wasm(package: &str) -> Vec<u8> {
     built.entry(package.to_owned()).or_insert_with(|| build(package, "guests", ["limited", "none"])).clone()
 }
 
-/// As [`wasm`], without debug information and names.
+/// Like [`wasm`], without debug information and names.
 pub fn wasm_without_debug(package: &str) -> Vec<u8> {
     build(package, "guests-stripped", ["none", "symbols"])
 }

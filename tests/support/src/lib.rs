@@ -1,7 +1,7 @@
 //! Shared parts of several test programs: the process under test, receivers on loopback, plugins built from source, and a
 //! Postgres server.
 //!
-//! It knows nothing of the engine's code. A test program that needs the engine's API has its own wrapper around
+//! This crate does not use the engine's code. A test program that needs the engine's API has its own wrapper around
 //! [`process::Server`].
 
 pub mod browser;
@@ -18,7 +18,7 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Returns a folder for test builds, kept between runs. Cargo names it only to integration tests, as `CARGO_TARGET_TMPDIR`.
+/// Returns a folder for test builds, kept between runs. Cargo gives its path only to integration tests, as `CARGO_TARGET_TMPDIR`.
 fn kept_folder() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     program.ancestors().nth(3).expect("cargo puts a test program into PROFILE/deps").join("tmp")

@@ -1,5 +1,5 @@
-//! A Postgres server for tests: dedicated, in a temporary folder, reached through a socket there, and removed with the process
-//! that started it, however that ends.
+//! A Postgres server for tests: dedicated, in a temporary folder, and reached through a socket there. It is removed when the
+//! process that started it ends for any reason.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ const KEEPER: &str = r#"folder="$1"; shift; "$@" & pid=$!; trap '' INT TERM; cat
 pub struct PostgresServer {
     folder: PathBuf,
     programs: PathBuf,
-    /// The words before every command: they run it as another user, because the server refuses to run as root.
+    /// The words that precede every command and run it as another user, because the server refuses to run as root.
     as_owner: Vec<String>,
     /// One shell per start of the server. It waits for the end of this process, and then removes the folder.
     keepers: Vec<Child>,
@@ -175,10 +175,10 @@ impl PostgresServer {
         self.run();
     }
 
-    /// Makes every commit in a database succeed without an answer until [`Self::break_off_commit`]. For connections opened from
-    /// now on.
+    /// Makes every commit in a database succeed without an answer until [`Self::break_off_commit`]. Applies to connections opened
+    /// from now on.
     pub fn hold_back_commits(&self, database: &str) {
-        // It waits for a standby that never answers.
+        // Every commit then waits for a standby that never answers.
         self.ask("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = on")).expect("a setting");
         self.disconnect(database);
     }

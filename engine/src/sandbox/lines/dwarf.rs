@@ -1,7 +1,7 @@
 //! Reads DWARF: which line of source each part of the code came from, and which functions were inlined there.
 //!
-//! A stranger wrote the bytes. Each loop here takes its steps from a [`Budget`], each list has a limit, and nothing recurses. A
-//! part that cannot be read is left out.
+//! The bytes are untrusted. Each loop here takes its steps from a [`Budget`], each list has a limit, and nothing recurses. A part
+//! that cannot be read is left out.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -92,9 +92,9 @@ pub struct Scope {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeKind {
-    /// As the file without debug information has it.
+    /// From the name section of a file without debug information.
     Named,
-    /// As debug information has it. Its name may be only the last part of its path.
+    /// From debug information. Its name may be only the last part of its path.
     Function { is_whole_name: bool },
     /// Inlined, at this place.
     Inlined { call: Place },

@@ -9,7 +9,7 @@ const CUSTOM: u8 = 0;
 const CORE_MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
 
-/// Returns a valid component without what only people and other tools read: debug information, names, producers.
+/// Returns a valid component without the sections that only people and other tools read: debug information, names, producers.
 ///
 /// Then two builds of the same code, with and without debug information, are the same bytes to the compiler.
 pub fn stripped(bytes: &[u8]) -> Cow<'_, [u8]> {

@@ -198,7 +198,7 @@ macro_rules! conformance {
                     a_retried_run_runs_again_and_nothing_else_of_its_event_does,
                     a_waiting_run_can_be_retried_at_once,
                     a_run_parked_for_an_endpoint_can_be_retried_before_it_exists,
-                    a_run_that_cannot_be_retried_says_why,
+                    a_refused_retry_of_a_run_names_the_reason,
                     a_cancelled_run_has_no_effects_and_can_be_retried,
                     a_cancelled_run_no_longer_delays_ordered_deliveries,
                     runs_are_listed_by_state_plugin_event_and_time,

@@ -214,7 +214,7 @@ pub async fn a_run_parked_for_an_endpoint_can_be_retried_before_it_exists(bench:
     assert_eq!(bench.claim().await, 1);
 }
 
-pub async fn a_run_that_cannot_be_retried_says_why(bench: &Bench) {
+pub async fn a_refused_retry_of_a_run_names_the_reason(bench: &Bench) {
     let refusal = async |id: RunId| match retry(bench, id).await {
         Err(Error::Conflict(text)) => text,
         other => panic!("{other:?}"),

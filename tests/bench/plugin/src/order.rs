@@ -1,4 +1,4 @@
-//! The work that every system of the benchmark does for every event: about 1 KB of order in, about 1.2 KB of note out.
+//! The work that every system of the benchmark does for every event: it turns an order of about 1 KB into a note of about 1.2 KB.
 //!
 //! Compiled into the plugin and into the null relays, so that only their environment differs.
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
 pub struct Order {
-    /// The event's number, by which the receiver knows when it was sent. First, so that it is found quickly.
+    /// The event's number, with which the receiver looks up when the event was sent. It comes first, so that it is found quickly.
     seq: u64,
     number: String,
     currency: String,

@@ -1,8 +1,8 @@
 //! Guests: plugins in WebAssembly text, most of them hostile. The first lines of each file describe it.
 //!
-//! [`wasm`] turns such a text into what the SDK builds from a crate: a core module with the types of its world in a custom
-//! section, ready for a plugin folder. Lines that begin with `;;@` insert parts that every guest needs. The line `;; world: …`
-//! names another world than that of the first contract.
+//! [`wasm`] turns such a text into what the SDK builds from a crate: a core module with the types of its world in a custom section,
+//! ready for a plugin folder. Lines that begin with `;;@` insert parts that every guest needs. The line `;; world: …` names a world
+//! other than that of the first contract.
 
 pub mod mutate;
 

@@ -1,4 +1,4 @@
-//! Plugin files that no tool writes: real ones, changed at random, the same way for the same seed.
+//! Plugin files that no tool writes: real files, changed at random. The same seed gives the same files.
 //!
 //! Randomly flipped bytes seldom pass the first check. So most changes follow the file's structure: they move, repeat, nest and
 //! remove whole sections with matching lengths, also in the types that a core module embeds and in the contents of a component.
@@ -138,7 +138,7 @@ impl Mutator {
         sections
     }
 
-    /// Changes the content of a section; if it is a file itself, by its structure.
+    /// Changes the content of a section. If the content is itself a file, its structure is changed.
     fn content(&mut self, id: u8, content: Vec<u8>, depth: usize) -> Vec<u8> {
         const TYPES: &[u8] = b"component-type";
         if depth < 4 && Sections::parse(&content).is_some() {

@@ -135,7 +135,7 @@ impl Hostile {
         Self::after_request(|_| async {}).await
     }
 
-    /// Reads a request up to `reads`, writes `answer` and closes TCP: unread data resets the connection, and TLS ends without
+    /// Reads a request up to `reads`, writes `answer` and closes the TCP connection: unread data resets it, and TLS ends without
     /// `close_notify`. Counts every request with a complete head.
     pub async fn raw(answer: impl Into<Vec<u8>>, reads: Reads, identity: Option<&Identity>) -> Self {
         let (answer, tls) = (answer.into(), identity.map(|identity| identity.acceptor(&[b"http/1.1"])));
@@ -156,7 +156,7 @@ impl Hostile {
         .await
     }
 
-    /// Answers something that is not HTTP.
+    /// Answers with something that is not HTTP.
     pub async fn not_http() -> Self {
         Self::after_request(|mut peer| async move {
             peer.write(b"220 mail.example ESMTP ready\r\n").await;
@@ -171,7 +171,7 @@ impl Hostile {
         Self::answering(answer).await
     }
 
-    /// Answers `status` and nothing else.
+    /// Answers with `status` and nothing else.
     pub async fn status(status: u16) -> Self {
         Self::answering(wire::answer(status, &[], b"")).await
     }

@@ -1,8 +1,8 @@
 //! Receivers for tests, on loopback and with real sockets.
 //!
-//! [`Receiver`] behaves well: it stores its requests and answers as configured. [`Hostile`] misbehaves: each of its constructors
-//! is one kind. Both count events, and a test waits for a count with a deadline. After the deadline the message shows the last
-//! state.
+//! [`Receiver`] behaves well: it stores its requests and answers as configured. [`Hostile`] misbehaves: each of its constructors is
+//! one kind. Both count what happens, and a test waits for a count with a deadline. If the deadline passes, the message shows the
+//! last state.
 //!
 //! Written on bare sockets, so that a test sees the exact bytes and can break every rule.
 
@@ -137,12 +137,12 @@ impl Receiver {
         Self::answering(move |received| answers[received.number.min(answers.len() - 1)].clone()).await
     }
 
-    /// As [`Self::answering`], with TLS and this certificate.
+    /// Like [`Self::answering`], with TLS and this certificate.
     pub async fn with_tls(identity: &Identity, program: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
         Self::serve(Box::new(program), Some(identity.acceptor(&[b"http/1.1"]))).await
     }
 
-    /// As [`Self::with_tls`], and requires a client certificate issued by `wanted`.
+    /// Like [`Self::with_tls`], and requires a client certificate issued by `wanted`.
     pub async fn with_mutual_tls(
         identity: &Identity,
         wanted: &Identity,
@@ -168,7 +168,7 @@ impl Receiver {
                         None => converse(stream, number, &program, &record).await,
                         Some(tls) => match tls.accept(stream).into_fallible().await {
                             Ok(stream) => converse(stream, number, &program, &record).await,
-                            // Reads until the other side closes: closing while it still sends would lose the reason.
+                            // Reads until the other side closes: closing while the other side still sends would lose the reason.
                             Err((_, mut stream)) => {
                                 let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                             }
@@ -275,7 +275,7 @@ impl Identity {
         Self::of(rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate for a plain name"))
     }
 
-    /// As [`Self::self_signed`], but expired.
+    /// Like [`Self::self_signed`], but expired.
     pub fn expired(name: &str) -> Self {
         let mut params = rcgen::CertificateParams::new([name.to_owned()]).expect("a plain name");
         params.not_before = rcgen::date_time_ymd(2000, 1, 1);
@@ -285,7 +285,8 @@ impl Identity {
         Self::of(CertifiedKey { cert, signing_key })
     }
 
-    /// Creates an authority and a certificate for `name` that it issued. The first is only the authority's certificate in PEM.
+    /// Creates an authority and a certificate for `name` that it issued. Returns the authority's certificate in PEM, and the issued
+    /// identity.
     pub fn issued(name: &str) -> (String, Self) {
         let mut authority = rcgen::CertificateParams::new([]).expect("no name at all");
         authority.distinguished_name.push(rcgen::DnType::CommonName, format!("the authority of {name}"));
