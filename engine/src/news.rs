@@ -3,16 +3,26 @@
 //! The feed may lose messages: a slow watcher misses some, and without a watcher no message is built. Facts that must not be lost
 //! are in the store.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::sync::broadcast;
 
-use crate::domain::{
-    delivery::{AttemptOutcome, Next},
-    id::{DeliveryId, EventId, RunId},
-    plugin::Digest,
-    run::{LogLine, RunLog, RunOutcome, RunState},
-    time::Timestamp,
+use crate::{
+    clock,
+    domain::{
+        delivery::{AttemptOutcome, Next},
+        id::{DeliveryId, EventId, RunId},
+        plugin::Digest,
+        run::{LogLine, RunLog, RunOutcome, RunState},
+        time::Timestamp,
+    },
 };
 
 /// Maximum number of messages that a slow watcher can be behind; it misses older ones.
@@ -115,25 +125,35 @@ impl ShownLog {
 
 /// Sends and receives the live feed.
 #[derive(Clone)]
-pub struct Feed(broadcast::Sender<Arc<News>>);
+pub struct Feed {
+    watchers: broadcast::Sender<Arc<News>>,
+    /// When the last message was sent, with or without a watcher: milliseconds of the wall clock.
+    last: Arc<AtomicI64>,
+}
 
 impl Default for Feed {
     fn default() -> Self {
-        Self(broadcast::Sender::new(BACKLOG_MAX))
+        Self { watchers: broadcast::Sender::new(BACKLOG_MAX), last: Arc::default() }
     }
 }
 
 impl Feed {
     /// Sends the result of `news`, if there is a watcher.
     pub fn send(&self, news: impl FnOnce() -> News) {
-        if self.0.receiver_count() > 0 {
+        self.last.store(clock::wall().millis(), Ordering::Release);
+        if self.watchers.receiver_count() > 0 {
             // The last watcher may have left meanwhile.
-            let _ = self.0.send(Arc::new(news()));
+            let _ = self.watchers.send(Arc::new(news()));
         }
     }
 
     pub fn listen(&self) -> broadcast::Receiver<Arc<News>> {
-        self.0.subscribe()
+        self.watchers.subscribe()
+    }
+
+    /// Returns whether a message was sent at this time of the wall clock or later.
+    pub fn has_sent_since(&self, time: Timestamp) -> bool {
+        self.last.load(Ordering::Acquire) >= time.millis()
     }
 }
 
@@ -141,6 +161,16 @@ impl Feed {
 mod tests {
     use super::*;
     use crate::domain::run::LogLevel;
+
+    #[test]
+    fn the_feed_knows_that_it_sent_without_a_watcher() {
+        let feed = Feed::default();
+        let before = clock::wall();
+        assert!(!feed.has_sent_since(before));
+        feed.send(|| unreachable!("no watcher, no message"));
+        assert!(feed.has_sent_since(before));
+        assert!(!feed.has_sent_since(clock::wall().plus(Duration::from_secs(1))));
+    }
 
     #[test]
     fn the_feed_carries_the_first_lines_of_a_log() {

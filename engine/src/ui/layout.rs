@@ -75,13 +75,13 @@ pub struct Page<'a> {
     /// The title of the page and of its browser tab.
     pub title: &'a str,
     pub body: Markup,
-    /// Query that selects the signals for this page, such as `?event=…` for those of one event.
-    pub stream: &'a str,
+    /// The page follows only the signals of this event. Without it, the page follows all signals.
+    pub event: Option<&'a str>,
 }
 
 impl<'a> Page<'a> {
     pub const fn new(place: Place, title: &'a str, body: Markup) -> Self {
-        Self { place, title, body, stream: "" }
+        Self { place, title, body, event: None }
     }
 }
 
@@ -98,7 +98,11 @@ pub async fn page(ui: &Ui, visit: &Visit, page: &Page<'_>) -> Response {
         div #said.sr role="status" aria-live="polite" {}
         (keys(visit))
     };
-    document(&visit.view, page.title, &body, Some(page.stream)).into_response()
+    let stream = match page.event {
+        Some(event) => format!("since={}&event={event}", visit.at.millis()),
+        None => format!("since={}", visit.at.millis()),
+    };
+    document(&visit.view, page.title, &body, Some(&stream)).into_response()
 }
 
 /// Writes a document. `stream` is the query of its event stream. Without a stream, the page is not updated.

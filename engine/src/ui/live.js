@@ -71,15 +71,22 @@ async function load(address, options) {
 
 /** Shows the answer to a click or a form in place. If the answer is another page, opens it. */
 async function answer(address, options) {
-  const loaded = await load(address, options);
-  const to = new URL(loaded.address);
-  if (!loaded.isPage || (to.pathname !== location.pathname && !options)) {
-    location.assign(loaded.address);
-    return;
+  answers += 1;
+  loading += 1;
+  try {
+    const loaded = await load(address, options);
+    const to = new URL(loaded.address);
+    if (!loaded.isPage || (to.pathname !== location.pathname && !options)) {
+      location.assign(loaded.address);
+      return;
+    }
+    if (to.pathname === location.pathname) history.replaceState(null, "", to.pathname + to.search + location.hash);
+    mergeChildren(main, loaded.page.getElementById("main"));
+    said(main.querySelector(".said, .wrong h1")?.textContent);
+  } finally {
+    loading -= 1;
+    refresh();
   }
-  if (to.pathname === location.pathname) history.replaceState(null, "", to.pathname + to.search + location.hash);
-  mergeChildren(main, loaded.page.getElementById("main"));
-  said(main.querySelector(".said, .wrong h1")?.textContent);
 }
 
 /** Announces a text to screen readers. */
@@ -90,8 +97,12 @@ function said(text) {
 // ---- Live regions ----
 
 let lastHeard = Date.now();
-let isFetching = false;
+// Kinds of changes that were signalled and are not shown yet. A page that is being loaded may be older than the signal, so they
+// wait until nothing is loaded.
 let waiting = new Set();
+let loading = 0;
+// Number of clicks and forms so far. A page that was fetched before an answer is older than it, and is not shown.
+let answers = 0;
 
 /** Returns whether a list must not move now, because it is hovered or focused, or part of it is selected. */
 function isHeld(region) {
@@ -125,14 +136,18 @@ function mergeRegion(region, fresh) {
 
 /** Fetches this page for the regions that follow one of these kinds. */
 async function refresh() {
-  if (isFetching || document.hidden || !waiting.size) return;
+  if (loading || document.hidden || !waiting.size) return;
   const kinds = waiting;
   waiting = new Set();
   const follows = (region) => region.dataset.live.split(" ").some((kind) => kinds.has(kind));
   if (![...document.querySelectorAll("main [data-live]")].some(follows)) return;
-  isFetching = true;
+  const seen = answers;
+  const wait = () => kinds.forEach((kind) => waiting.add(kind));
+  let isLost = false;
+  loading += 1;
   try {
-    const loaded = await load(location.href);
+    const loaded = await load(location.href, { signal: AbortSignal.timeout(30_000) });
+    if (answers !== seen) return wait();
     if (!loaded.isPage) return;
     for (const region of document.querySelectorAll("[data-live][id]")) {
       const fresh = loaded.page.getElementById(region.id);
@@ -143,10 +158,13 @@ async function refresh() {
     const there = [...loaded.page.getElementById("main").children].map((child) => child.id).join();
     if (here !== there && !main.querySelector(".wrong")) mergeChildren(main, loaded.page.getElementById("main"));
   } catch {
-    for (const kind of kinds) waiting.add(kind);
+    // The next message of the stream tries again.
+    isLost = true;
+    wait();
   } finally {
-    isFetching = false;
+    loading -= 1;
     root.dataset.refreshed = String(Number(root.dataset.refreshed ?? 0) + 1);
+    if (!isLost) refresh();
   }
 }
 
@@ -158,20 +176,17 @@ function listen() {
   let lostAt = null;
   const heard = () => {
     lastHeard = Date.now();
-    if (lostAt !== null) {
-      for (const kind of ["events", "deliveries", "plugins", "sources"]) waiting.add(kind);
-      refresh();
-    }
+    if (lostAt !== null) for (const kind of ["events", "deliveries", "plugins", "sources"]) waiting.add(kind);
     lostAt = null;
     root.dataset.stream = "open";
     live.dataset.s = "ok";
     word.textContent = normal;
+    refresh();
   };
   stream.addEventListener("pulse", heard);
   stream.addEventListener("changed", (message) => {
-    heard();
     for (const kind of message.data.split(" ")) waiting.add(kind);
-    refresh();
+    heard();
   });
   stream.onerror = () => {
     if (lostAt === null) {

@@ -27,7 +27,12 @@ use tokio::{
 };
 
 use super::{Ui, visit::Visit};
-use crate::{api::Problem, clock, domain::id::EventId, news::News};
+use crate::{
+    api::Problem,
+    clock,
+    domain::{id::EventId, time::Timestamp},
+    news::News,
+};
 
 /// Least time between two signals.
 const PACE: Duration = Duration::from_secs(1);
@@ -70,6 +75,8 @@ impl Changed {
 /// Which signals a page wants.
 #[derive(Deserialize)]
 pub struct Wanted {
+    /// When the page was requested, in milliseconds of the wall clock.
+    since: Option<i64>,
     /// Only those of this event.
     event: Option<String>,
 }
@@ -90,16 +97,26 @@ pub async fn follow(State(ui): State<Arc<Ui>>, visit: Visit, Query(wanted): Quer
     let place = ui.api.streams.place()?;
     let event = wanted.event.and_then(|text| EventId::parse(&text, ui.api.store.tag()));
     let (sender, receiver) = mpsc::channel(2);
-    tokio::spawn(pump(ui, visit, event, sender, place));
+    let since = wanted.since.map(Timestamp::from_millis);
+    tokio::spawn(pump(ui, visit, event, since, sender, place));
     let headers = [(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-store")];
     Ok((headers, Body::new(Pieces(receiver))).into_response())
 }
 
-async fn pump(ui: Arc<Ui>, visit: Visit, event: Option<EventId>, sender: mpsc::Sender<Bytes>, _place: OwnedSemaphorePermit) {
+async fn pump(
+    ui: Arc<Ui>,
+    visit: Visit,
+    event: Option<EventId>,
+    since: Option<Timestamp>,
+    sender: mpsc::Sender<Bytes>,
+    _place: OwnedSemaphorePermit,
+) {
     let mut news = ui.api.feed.listen();
     let pace = if event.is_some() { EVENT_PACE } else { PACE };
-    let mut changed = Changed::default();
-    // The last signal, sent once more later: the page may have read the data a moment too early.
+    // Between the reading of the page and the start of its stream, something may have happened.
+    let is_old = since.is_some_and(|since| ui.api.feed.has_sent_since(since.minus(PACE)));
+    let mut changed = if is_old { Changed::ALL } else { Changed::default() };
+    // What was signalled last, to be signalled once more: the page may have read a moment too early.
     let mut echo = Changed::default();
     let mut last_sent = Instant::now();
     if sender.send(Bytes::from_static(b"event: pulse\ndata:\n\n")).await.is_err() {

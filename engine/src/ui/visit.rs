@@ -22,6 +22,7 @@ use crate::{
         auth::Caller,
     },
     clock,
+    domain::time::Timestamp,
     store::KeyRow,
 };
 
@@ -33,14 +34,17 @@ pub struct Visit {
     pub view: View,
     /// Path and query of the page.
     pub path: String,
+    /// When the page was requested.
+    pub at: Timestamp,
 }
 
 impl Visit {
     /// Returns the visit that belongs to the session cookie, if the session and its key are valid.
     pub fn of(ui: &Ui, headers: &axum::http::HeaderMap, path: &str) -> Option<Self> {
         let session = session::of(ui, headers)?;
-        let key = ui.api.keys.of_session(session.key, clock::wall())?;
-        Some(Self { key, session, view: View::of(headers), path: path.to_owned() })
+        let at = clock::wall();
+        let key = ui.api.keys.of_session(session.key, at)?;
+        Some(Self { key, session, view: View::of(headers), path: path.to_owned(), at })
     }
 
     pub fn texts(&self) -> &'static Texts {

@@ -99,8 +99,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<String
             p.more { (parts::link_button(&with_query(&visit.path, "part", Some(next)), Some("down"), visit.texts().event.more_parts, Look::Plain)) }
         }
     };
-    let stream = format!("event={}", event.event);
-    let page = Page { stream: &stream, ..Page::new(Place::Events, &event.r#type, body) };
+    let page = Page { event: Some(&event.event), ..Page::new(Place::Events, &event.r#type, body) };
     Ok(layout::page(&ui, &visit, &page).await)
 }
 
