@@ -47,8 +47,8 @@ fn complaint(trust: Trust, mode: u32, owner: u32, me: u32) -> Option<Complaint> 
     if trust == Trust::Own && owner != me {
         return Some(Complaint::Owner);
     }
-    // Another user's file may be shared with this process through its group (root's, mounted for a group). The same mode on a
-    // file of this user exposes it.
+    // Another user's file may be shared with this process through its group, such as a file of root that is mounted for a group.
+    // The same mode on a file of this user exposes it.
     let closed = if owner == me { OTHERS } else { 0o027 };
     (mode & closed != 0).then_some(Complaint::Mode)
 }

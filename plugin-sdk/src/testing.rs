@@ -171,10 +171,9 @@ impl Engine {
     /// reaches the caller.
     ///
     /// # Errors
-    ///
-    /// The error of the plugin. Or the error with which the engine ends a run as `bad-output`, with the same code and text: a header
-    /// that a plugin cannot set (`header_not_allowed`), too many webhooks, a bad event type, a state value that is too large, and so
-    /// on. See [`limits`].
+    /// The error of the plugin. Or the error of a run that the engine ends as `bad-output`, with the same code and text: a header
+    /// that a plugin cannot set (`header_not_allowed`), too many webhooks, a bad event type, a state value that is too large, and
+    /// so on. See [`limits`].
     ///
     /// # Panics
     ///

@@ -98,7 +98,7 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
         ids.insert(restored.send("a.b", json!({})).await);
     }
     assert!(ids.is_disjoint(&issued) && ids.first() > issued.last(), "new ids are larger than every issued id");
-    // It sends like the original: the secret is decrypted with the separately stored master key.
+    // The restored engine sends like the original: the secret is decrypted with the separately stored master key.
     let last = ids.last().unwrap().clone();
     let story = restored
         .wait(&format!("/v1/events/{last}"), "the webhook is delivered", |story| story["deliveries"][0]["state"] == "delivered")

@@ -190,7 +190,7 @@ async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
     let clock = Clock::new();
     let mut engine = clock.engine();
     engine.kill();
-    // Its uptime is first ten days more than the machine's, and then the same.
+    // The engine first sees an uptime that is ten days longer than the machine's, and after the restart the machine's.
     engine.set_wrapper(&namespace::up_for_longer("864000"));
     engine.launch();
     let retrying = second_time().await;

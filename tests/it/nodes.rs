@@ -117,7 +117,7 @@ async fn nodes_with_different_files_agree_on_one_version() {
     let log = cluster.nodes[0].log();
     assert!(log.contains("plugin file is not used"), "{log}");
 
-    // Both scan their folders and the store repeatedly, and nothing changes.
+    // Both nodes scan their folders and the store repeatedly, and nothing changes.
     for round in 0..3 {
         for node in &cluster.nodes {
             have_it_look(node).await;

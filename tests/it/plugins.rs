@@ -40,7 +40,7 @@ async fn a_plugin_sends_webhooks_and_emits_events() {
     );
     let emitted = engine.get(&format!("/v1/events/{}", story["emitted"][0].as_str().unwrap())).await;
     assert_eq!((&emitted["cause"], &emitted["source"]), (&json!(event), &json!("plugin/ledger")));
-    // Both show the whole chain, and its trace.
+    // Both histories show the whole chain and its trace.
     for story in [&story, &emitted] {
         let chain: Vec<&Value> = story["chain"].as_array().unwrap().iter().map(|link| &link["type"]).collect();
         assert_eq!(chain, ["job.created", "job.done"]);

@@ -642,7 +642,7 @@ async fn both_addresses_are_valid_during_a_rotation() {
     let second = path(&rotated);
     assert!(first != second && second.starts_with("/in/campaign-") && rotated["id"] == made["id"], "{rotated}");
     assert_eq!((&rotated["url"], &rotated["addresses"]), (&json!(format!("https://hooks.example.com{second}")), &json!(2)));
-    // Both are valid for a day, also for the next process and with another master key.
+    // Both addresses are valid for a day, also for the next process and with another master key.
     engine.ok("POST", "/v1/keys/rekey", Value::Null).await;
     engine.kill();
     engine.launch();

@@ -91,7 +91,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
     let body: Value = serde_json::from_slice(&received[0].body).expect("JSON");
     assert_eq!((&body["type"], &body["data"]), (&json!("order.created"), &json!({ "id": 7 })));
 
-    // It is an endpoint like others, and shows its key.
+    // A subscription is an endpoint like others, and shows its key.
     let name = made["endpoint"].as_str().expect("a name").to_owned();
     let endpoint = engine.get(&format!("/v1/endpoints/{name}")).await;
     assert_eq!((&endpoint["id"], &endpoint["on_gone"]), (&made["id"], &json!("remove")));

@@ -95,7 +95,7 @@ impl Default for BodyRoom {
 }
 
 impl BodyRoom {
-    /// Returns the budgets in which a body to a source with this share counts.
+    /// Returns the budgets that a body to a source with this share counts against.
     pub fn for_source<'r>(&'r self, share: &'r Room) -> [&'r Room; 3] {
         [share, &self.inbound, &self.all]
     }

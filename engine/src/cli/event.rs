@@ -348,7 +348,7 @@ fn write_story(page: &mut String, story: &EventStoryView, data: Option<&str>, ou
     write_advice(page, story)
 }
 
-/// Writes the chain to which the event belongs as a tree, and its trace.
+/// Writes the event's chain of causes as a tree, and its trace.
 fn write_chain(page: &mut String, story: &EventStoryView) -> fmt::Result {
     let mut children: BTreeMap<Option<&str>, Vec<&ChainView>> = BTreeMap::new();
     let known: BTreeSet<&str> = story.chain.iter().map(|link| link.event.as_str()).collect();

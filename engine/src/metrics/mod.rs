@@ -132,8 +132,8 @@ impl Meters {
         self.endpoints.get(name)
     }
 
-    /// Creates a counter for each error code and for each reason for which a source refuses a request, so that the first refusal
-    /// is an increase from 0.
+    /// Creates a counter for each error code and for each reason why a source refuses a request, so that the first refusal is an
+    /// increase from 0.
     pub fn expect_refusals(&self, codes: impl Iterator<Item = &'static str>, reasons: impl Iterator<Item = &'static str>) {
         for code in codes {
             self.table.refused.with_label_values(&[code]);

@@ -314,8 +314,8 @@ impl Drop for Running {
 /// Returns the last labels of a name: the part that one owner registers, and whose name servers answer for all names below.
 ///
 /// A rule of thumb instead of the public suffix list. If it is wrong, different owners under an unusual suffix use one share
-/// together. With the list, one owner could get many shares under a suffix whose labels anyone can register, which the share must
-/// prevent.
+/// together. The list also has suffixes under which anyone can register any number of labels. With it, one owner could get many
+/// shares, which the share must prevent.
 fn registered_domain(name: &str) -> &str {
     /// Labels before a country code where names are registered below, as in `example.co.uk`.
     const SECOND_LEVEL: [&str; 12] = ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"];
@@ -504,7 +504,7 @@ pub(super) mod tests {
         let (server, resolver) = Swallowing::with(Limits { deadline, failure_kept: Duration::from_secs(600), ..LIMITS });
         let late = Err(LookupError::TimedOut { name: "slow.example".to_owned() });
         assert_eq!(resolver.resolve("slow.example", Purpose::Sending).await, late);
-        // Its thread is still busy: later callers fail at once, for either purpose.
+        // The thread of the lookup is still busy: later callers fail at once, for either purpose.
         let (resolver, server) = (&resolver, &server);
         for purpose in [Purpose::Sending, Purpose::Checking] {
             assert!(resolver.shared.join("slow.example", purpose).is_err());

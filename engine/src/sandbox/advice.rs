@@ -1,4 +1,4 @@
-//! Advice for what a plugin does not have: a clock, randomness, files, a network, threads.
+//! Advice for the author of a plugin that needs what the platform does not have: a clock, randomness, files, a network, threads.
 //!
 //! Dependencies of common crates need these. The error appears at build time, as an import of a browser's JavaScript, or as a
 //! panic. It does not name the replacement for plugins. Each function takes such an error and returns the matching advice.

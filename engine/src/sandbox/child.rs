@@ -314,7 +314,7 @@ fn serve(order: &Order, budget: Budget) -> anyhow::Result<()> {
 /// Drops all rights that loading a file does not need. Called before a byte of the file is read.
 fn confine(budget: Budget) -> anyhow::Result<()> {
     close_inherited();
-    // These three protect the engine's performance. If the system refuses them, the limits below still hold.
+    // The next three calls protect the engine's performance. If the system refuses them, the limits below still hold.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let _ = rustix::process::nice(10);
     // When memory is short, the child is killed first.
@@ -323,7 +323,7 @@ fn confine(budget: Budget) -> anyhow::Result<()> {
     limit_memory(budget)?;
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, 0)?;
-    // Its standard streams stay; it can open neither files nor sockets.
+    // The child keeps its standard streams, and can open neither files nor sockets.
     limit(Resource::Nofile, 3)
 }
 

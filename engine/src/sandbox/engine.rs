@@ -136,7 +136,7 @@ pub(super) struct Pool {
 impl Pool {
     fn new(kind: Kind, settings: &Settings, places: Places, purpose: Purpose) -> wasmtime::Result<Self> {
         let threads = settings.threads.clamp(1, 1024);
-        // One more than concurrent runs, so that loading a plugin need not wait for a run to end.
+        // One more permit than concurrent runs, so that loading a plugin need not wait for a run to end.
         let permits = match kind {
             Kind::Small => threads + 1,
             Kind::Big => threads.min(4) + 1,

@@ -79,7 +79,7 @@ impl Limits {
     /// Total time that one run may wait for reads of state. It does not count towards [`Limits::deadline`], and is well below the
     /// lease of the run's event. A run without an answer by then is tried again.
     pub const STATE_WAIT: Duration = Duration::from_secs(60);
-    /// Maximum stack of a plugin's calls, in bytes; wasmtime's default, for which every worker thread's stack has room.
+    /// Maximum stack of a plugin's calls, in bytes; wasmtime's default. The stack of every worker thread has room for it.
     pub const STACK_BYTES: usize = 512 << 10;
 }
 

@@ -1,8 +1,8 @@
 //! Converts a file's bytes into a plugin that can run.
 //!
-//! [`Sandbox::compile`] does everything that reads a file: it validates, encodes, compiles and links it once on trial. The engine
-//! runs that in a child process (`child.rs`). [`Sandbox::load`] takes the code from the child or from the cache, links it and
-//! reads the plugin's manifest. So a start with a full cache starts no child.
+//! [`Sandbox::compile`] does everything that reads a file: it validates, encodes and compiles the file, and links it once as a
+//! test. The engine runs that in a child process (`child.rs`). [`Sandbox::load`] takes the code from the child or from the cache,
+//! links it and reads the plugin's manifest. So an engine whose cache has all plugins starts no child.
 
 use std::{
     collections::BTreeMap,
@@ -256,7 +256,7 @@ impl Sandbox {
         let (code, lines) = thread::scope(|scope| {
             let lines = scope.spawn(|| lines::build(whole, component));
             let code = pool.engine.precompile_component(component);
-            // Debug information at which the parser panics is no reason to refuse the code.
+            // If the parser of the debug information panics, the code is still accepted, without lines.
             (code, lines.join().unwrap_or_default())
         });
         let code = code.map_err(|error| diagnose::not_compilable(&error))?;

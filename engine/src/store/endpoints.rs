@@ -14,9 +14,9 @@ use crate::domain::{
 /// Whether a deletion may remove an endpoint that is in use.
 #[derive(Clone, Debug)]
 pub enum Deletion {
-    /// It may: the caller accepts that waiting webhooks are cancelled.
+    /// Removes it in any case: the caller accepts that waiting webhooks are cancelled.
     Forced,
-    /// It may not, if deliveries wait for the endpoint or one of these plugins has sent to it by name.
+    /// Refuses if deliveries wait for the endpoint, or if one of these plugins has sent to it by name.
     Unused { serving: Vec<Slug> },
 }
 

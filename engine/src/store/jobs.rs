@@ -105,7 +105,8 @@ impl StoredJob {
         Ok(Self { job, cursor: columns.number(3, "cursor")?, end })
     }
 
-    /// Takes the next batch of items, of which at most [`CHECKED_MAX`] were read. Returns the numbers of those that match.
+    /// Takes the next batch from `found`, the items that were read: at most [`CHECKED_MAX`]. Returns the numbers of those that
+    /// match.
     pub fn take(&mut self, found: Vec<(i64, Decision)>, at: Timestamp) -> Vec<i64> {
         let is_last = found.len() < CHECKED_MAX;
         let batch = Batch::of(found, TAKEN_MAX);

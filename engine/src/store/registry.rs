@@ -178,7 +178,7 @@ pub trait PluginRegistry {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn versions(&self, plugin: &Slug) -> Result<Vec<PluginVersion>, Error>;
 
-    /// Returns the candidates of plugins of which no version serves, by plugin, newest first.
+    /// Returns the candidates of plugins without a serving version, by plugin, newest first.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.

@@ -45,7 +45,7 @@ pub const THREADS_MAX: usize = 4;
 const BATCH_TIME: Duration = Duration::from_millis(250);
 /// Maximum number of recorded runs in one page.
 const PAGE_RUNS: u64 = 1_000;
-/// Time in which a comparison with `follow` repeats the runs that have ended since its previous batch.
+/// How long one batch of a comparison with `follow` may take. It repeats the runs that have ended since the previous batch.
 const FOLLOW_TIME: Duration = Duration::from_secs(1);
 /// Recorded runs that are repeated before the time is checked again.
 const FOLLOW_RUNS: usize = 100;

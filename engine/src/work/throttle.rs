@@ -47,9 +47,9 @@ const SLOTS_MIN: usize = 64;
 pub const RATE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The part of a rate that may be sent at once after a pause: too short to matter, long enough to make up for a late timer.
 const RATE_BURST: Duration = Duration::from_millis(100);
-/// Time for which no delivery is claimed for an endpoint that this node does not know.
+/// Pause before the next claim for an endpoint that this node does not know.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
-/// Time for which an endpoint must fail before the store records it: an occasional failure costs no write.
+/// How long an endpoint must fail before the store records it: an occasional failure costs no write.
 const FAILING_NOTED_AFTER: Duration = Duration::from_secs(60);
 
 /// The throttles of all endpoints.

@@ -4,7 +4,7 @@
 //! The store holds the sum over all nodes.
 //!
 //! A caller that is refused too often is limited per source and address, in a table of fixed size with a random seed. A flood
-//! affects only its own address, and no caller can choose with which others it shares a table entry.
+//! affects only its own address, and no caller can choose the other callers with which it shares a table entry.
 
 use std::{
     collections::HashMap,
@@ -269,7 +269,7 @@ mod tests {
             watches.refuse((source, "shop"), (bad, at(n)), "mismatch", &n.to_string());
         }
         assert!(floods(source, bad, at(0)) && floods(source, near, at(0)));
-        // Another entry, unless the two share one by chance.
+        // The caller has another entry for the other source, unless the two entries share a place by chance.
         if watches.place(source, bad) != watches.place(other, bad) {
             assert!(!floods(other, bad, at(0)));
         }

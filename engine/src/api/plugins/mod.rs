@@ -382,7 +382,7 @@ impl PluginView {
         }
     }
 
-    /// Returns the view of the newest candidate of a plugin of which no version serves.
+    /// Returns the view of the newest candidate of a plugin without a serving version.
     pub fn candidate(stored: &PluginVersion) -> Self {
         Self {
             name: stored.plugin.to_string(),

@@ -155,7 +155,7 @@ impl Preset {
                 Some("x-slack-request-timestamp"),
             )),
             Self::Twilio => Rule::Twilio,
-            // A hook has a signing token, a secret token, or both.
+            // A webhook of GitLab has a signing token, a secret token, or both.
             Self::Gitlab => {
                 return Proofs(vec![Rule::Standard, Rule::Token { header: "x-gitlab-token".to_owned() }]);
             }
@@ -183,8 +183,8 @@ impl Preset {
                 stamp: Some(Stamp { place: in_body("/webhookTimestamp"), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("linear-signature", Encoding::Hex, "", "{body}", None)
             }),
-            // A webhook has its signature in a member of JSON. A route posts a received mail as a form with the same three
-            // fields.
+            // A webhook of Mailgun has its signature in a member of its JSON. A Mailgun route posts a received mail as a form with
+            // the same three fields.
             Self::Mailgun => {
                 let signed = |within: &str| HmacRule {
                     place: in_body(&format!("{within}/signature")),
@@ -253,7 +253,7 @@ impl Preset {
     /// Returns the methods that its senders use.
     pub const fn methods(self) -> &'static [&'static str] {
         match self {
-            // Such a webhook can use GET, with the payload in the query.
+            // A webhook of Gitea can use GET, with the payload in the query.
             Self::Gitea => &["GET", "POST"],
             _ => &["POST"],
         }

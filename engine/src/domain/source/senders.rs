@@ -55,8 +55,8 @@ fn post<'a>(headers: Vec<(&'a str, &'a str)>, body: &'a str) -> Sent<'a> {
     Sent { method: "POST", query: "", headers, body }
 }
 
-/// A preset accepts every spelling of its sender. If a request has several proofs, the first one in the preset's list for
-/// which the source has a secret decides.
+/// A preset accepts every spelling of its sender. If a request has several proofs, the first one that the source has a secret for
+/// decides, in the order of the preset's list.
 #[test]
 fn presets_accept_every_spelling_of_their_senders() {
     let body = r#"{"id":7}"#;

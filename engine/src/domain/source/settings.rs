@@ -185,8 +185,8 @@ impl Settings {
     pub const BODY_BYTES_MAX: u64 = 1 << 30;
     /// Maximum size of the answer's body, in bytes.
     pub const ANSWER_BYTES_MAX: usize = 4096;
-    /// Maximum difference between a signed time and now. It is shorter than the days for which duplicates are detected, so an old
-    /// request that is sent again has no effect.
+    /// Maximum difference between a signed time and now. Duplicates are detected for longer than this, so an old request that is
+    /// sent again has no effect.
     pub const TOLERANCE_MAX: Duration = Duration::from_secs(24 * 3600);
     /// Maximum length of a header's name, and of the text before a signature, in bytes.
     const WORD_LEN_MAX: usize = 128;

@@ -481,8 +481,8 @@ fn detects_duplicates_by_the_signed_text() {
     assert_ne!(event("d-1", [1; 32]), event("d-1", [2; 32]));
 }
 
-/// Twilio's signed text has no separators and counts a repeated field once. The data is what was signed, and a form divided in
-/// another way is a duplicate.
+/// Twilio's signed text has no separators and counts a repeated field once. The data has the fields as they were signed. A form
+/// with the same signed text and other field borders is a duplicate.
 #[test]
 fn data_has_exactly_the_pairs_that_twilio_signed() {
     let source = preset("twilio", &["12345678"]);

@@ -500,12 +500,12 @@ fn webhooks_that_wait_or_have_ended() {
 
 #[test]
 fn the_more_specific_explanation_comes_first() {
-    // A plugin that ran on the event says less than the endpoint's own subscription.
+    // A plugin that ran on the event explains less than the endpoint's own subscription.
     let case = Case::new().where_is("channel", &["mail"]).run(RunFact { webhooks: 1, ..ran("router") });
     check("a plugin that sent elsewhere", &case, (Stopped, Link::Where, "channel", "--where"));
     let case = Case::new().where_is("channel", &["mail"]).run(parked("other", RunOutcome::Trapped));
     check("a parked plugin that never sent here", &case, (Stopped, Link::Where, "channel", "--where"));
-    // One that sends to this endpoint, and failed, says more.
+    // A plugin that sends to this endpoint and failed explains more.
     let case = Case::new().where_is("channel", &["mail"]).run(parked("router", RunOutcome::Trapped)).sends("router");
     check("a parked plugin that sends here", &case, (Stopped, Link::Plugin, "router ended as trapped", "run retry"));
     let links: Vec<_> = case.why().chain.iter().map(|step| (step.link, step.stopped.is_some())).collect();

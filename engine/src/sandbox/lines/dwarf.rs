@@ -110,8 +110,7 @@ pub struct Facts {
 /// Reads the debug information of a core module.
 ///
 /// # Errors
-///
-/// It takes more than the budget. A part that is broken is left out.
+/// The debug information takes more than the budget. A broken part is left out.
 pub fn read(module: &CoreModule<'_>, texts: &mut Texts, budget: &mut Budget) -> Result<Facts, Unreadable> {
     let dwarf = Dwarf::load(|id| Ok::<_, Unreadable>(Bytes::new(module.section(id.name()), LittleEndian)))?;
     let code_len = u32::try_from(module.code.len()).map_err(|_| Unreadable)?;

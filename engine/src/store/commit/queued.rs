@@ -58,7 +58,7 @@ impl After {
             Placement::HandOver => {
                 let slot = local.handoff.deliveries.reserve(endpoint, weight::waiting(event, payload.as_deref()));
                 if slot.is_none() {
-                    // This node is woken when it has room.
+                    // Once the queue has room, the claimer of this node is notified.
                     self.overflow();
                 }
                 slot

@@ -480,8 +480,8 @@ pub async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error
     Ok(get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(EventId::from_i64))
 }
 
-/// Returns when the next unclaimed row is due for which there is room. If a queue is full, the notification about its room wakes
-/// the claimer.
+/// Returns when the next unclaimed row is due, of the rows whose queue has room. If a queue is full, the claimer is notified once
+/// it has room.
 async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let sql = "SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1";
     let mut least: Option<Timestamp> = match row(tx, sql, &[]).await? {

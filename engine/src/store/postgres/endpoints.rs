@@ -196,7 +196,7 @@ async fn set_state(tx: &Transaction<'_>, id: EndpointId, from: &[EndpointState],
     Ok(changed)
 }
 
-/// Refuses to delete an endpoint for which deliveries wait, or to which one of these plugins has sent.
+/// Refuses to delete an endpoint if deliveries wait for it, or if one of these plugins has sent to it.
 async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> Result<(), Error> {
     let id = id.as_i64();
     let known = row(tx, "SELECT name FROM endpoint WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", &[&id]).await?;

@@ -104,7 +104,7 @@ pub struct OwnNode {
     skew: AtomicI64,
     /// Leases that are stored in the database although no worker holds them.
     orphans: Mutex<Vec<i64>>,
-    /// Notified when a row is due for which other nodes may have room.
+    /// Notified when a row is due and other nodes may have room for it.
     overflowed: Notify,
     /// Notified when another node has changed the configuration.
     settings_changed: Notify,

@@ -241,7 +241,7 @@ pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the time after its last heartbeat for which a node may rely on its leases: less than the other nodes wait.
+/// Returns how long a node may rely on its leases after its last heartbeat: less than the other nodes wait.
 pub fn tenure(silence: Duration) -> Duration {
     silence * 2 / 3
 }

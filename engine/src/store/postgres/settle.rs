@@ -116,7 +116,7 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Kno
     let runs = leases(tx, "run_queue", &runs).await?;
     if !locks.is_empty() {
         let locks: Vec<i64> = locks.into_iter().collect();
-        // Taken in the order of their numbers on every node, and before the store reads what they protect.
+        // Every node takes these locks in the order of their numbers, and before the store reads what they protect.
         execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
     }
     Ok(Known {

@@ -232,7 +232,7 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, after: &mut 
             continue;
         }
         let room = local.handoff.deliveries.room_for_stored(&endpoint).min(DELIVERIES_MAX);
-        // If both wait, each gets half of the slots, and a first attempt gets an odd one.
+        // If both wait, each kind gets half of the slots. An odd slot goes to the first attempts.
         let retries = match (first, retry) {
             (true, true) => room / 2,
             (_, true) => room,
@@ -388,8 +388,8 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut Aft
     Ok(())
 }
 
-/// Returns when the next unclaimed row is due for which there is room. If a queue is full, the notification about its room wakes
-/// the claimer.
+/// Returns when the next unclaimed row is due, of the rows whose queue has room. If a queue is full, the claimer is notified once
+/// it has room.
 fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let least = |sql: &str| -> Result<Option<Timestamp>, Error> {
         let millis: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;

@@ -140,8 +140,8 @@ impl<'a> Step<'a> {
         Ok(Self { db, began: Instant::now(), bytes_max: None, looked_at: 0, left: 0 })
     }
 
-    /// Deletes those of the next events for which `may_leave` holds, until the time is over. It always checks a few events, so
-    /// that every walk advances.
+    /// Deletes the next events for which `may_leave` returns true, until the time is over. It always checks a few events, so that
+    /// every walk advances.
     fn walk(
         &mut self,
         walk: &mut Walk,
