@@ -21,7 +21,7 @@ use super::{
     wrong,
 };
 use crate::{
-    domain::{duration, signature::Scheme},
+    domain::{duration, grace, signature::Scheme},
     files,
     wire::{DeliveryView, EndpointView, TestSend},
 };
@@ -312,7 +312,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
                 let mut card = revealed("rotated", endpoint, out);
                 card.below(&match grace {
                     _ if at_once => "the old secret is no longer valid".to_owned(),
-                    grace => format!("the old secret stays valid for {}", grace.as_deref().unwrap_or("24h")),
+                    grace => format!("the old secret stays valid for {}", grace.as_deref().unwrap_or(grace::DEFAULT)),
                 });
                 card.into_text()
             })?;

@@ -12,10 +12,10 @@ use super::{
     output::{Column, Printer, confirm, texts},
     wrong,
 };
-use crate::{domain::duration, wire::SourceView};
-
-/// The engine's default grace period of a replaced secret or address.
-const GRACE_DEFAULT: &str = "24h";
+use crate::{
+    domain::{duration, grace},
+    wire::SourceView,
+};
 
 #[derive(clap::Subcommand)]
 pub enum SourceCommand {
@@ -261,7 +261,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
                 let mut card = revealed("rotated", source, secret.as_deref(), (client, out));
                 card.remark(&match grace {
                     grace if is_over(grace.as_deref()) => "The old secret is no longer valid.".to_owned(),
-                    grace => format!("The old secret stays valid for {}.", grace.as_deref().unwrap_or(GRACE_DEFAULT)),
+                    grace => format!("The old secret stays valid for {}.", grace.as_deref().unwrap_or(grace::DEFAULT)),
                 });
                 card.into_text()
             })?;
@@ -279,7 +279,7 @@ pub fn run(command: &SourceCommand, client: &Client, out: &Printer) -> anyhow::R
                     _ if at_once => "The old address is no longer valid.".to_owned(),
                     grace => format!(
                         "The old address stays valid for {}. Give the new one to its senders before then.",
-                        grace.as_deref().unwrap_or(GRACE_DEFAULT)
+                        grace.as_deref().unwrap_or(grace::DEFAULT)
                     ),
                 });
                 card.into_text()

@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod envelope;
 pub mod event;
 pub mod given;
+pub mod grace;
 pub mod id;
 pub mod job;
 pub mod key;

@@ -44,8 +44,6 @@ pub(super) const CONDITIONS_TOO: [&str; 2] = ["source", "subject"];
 pub(super) const HEADER_LEN_MAX: usize = 4096;
 /// Maximum length of a title, in characters.
 const TITLE_LEN_MAX: usize = 200;
-/// Default grace period of an old secret.
-pub const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 
 /// Request to create an endpoint; a change is merged into it.
 #[derive(Deserialize, Serialize, ToSchema)]

@@ -5,7 +5,7 @@ mod schema;
 pub mod test_send;
 mod view;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Extension, Json,
@@ -18,7 +18,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use self::{
-    input::{GRACE_DEFAULT, Input},
+    input::Input,
     schema::{GivenSecret, Patch},
 };
 pub use self::{
@@ -29,8 +29,8 @@ use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, page:
 use crate::{
     clock,
     domain::{
-        duration,
         endpoint::{DisabledReason, Endpoint, EndpointState},
+        grace,
         id::EndpointId,
         signature::Scheme,
     },
@@ -40,7 +40,6 @@ use crate::{
 
 /// Maximum number of endpoints of one engine.
 const ENDPOINTS_MAX: usize = 10_000;
-const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Create an endpoint.
 ///
@@ -240,21 +239,17 @@ pub async fn rotate(
     if scheme == Scheme::None {
         return Err(Problem::conflict("signature \"none\" has no secret; choose another signature first"));
     }
-    let grace = match rotation.grace.as_deref() {
-        None if scheme.carries_several() => GRACE_DEFAULT,
-        None => Duration::ZERO,
-        Some(text) => duration::parse(text).filter(|grace| *grace <= GRACE_MAX).ok_or_else(|| {
-            Problem::bad_value(format!("grace: {text:?} is not a duration of at most 7 days; write 0s, 1h or 24h")).at("/grace")
-        })?,
-    };
-    if !grace.is_zero() && !scheme.carries_several() {
+    let given = rotation.grace.as_deref().unwrap_or(if scheme.carries_several() { grace::DEFAULT } else { "0s" });
+    let period =
+        grace::parse(given).ok_or_else(|| Problem::bad_value(format!("grace: {given:?} is not {}", grace::RULE)).at("/grace"))?;
+    if !period.is_zero() && !scheme.carries_several() {
         let detail = format!(
             "grace: a webhook carries only one {} signature, so the old secret ends at once; leave it out",
             scheme.as_str()
         );
         return Err(Problem::bad_value(detail).at("/grace"));
     }
-    endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::steady(), grace);
+    endpoint.rotate(secret(rotation.secret.as_deref(), scheme)?, clock::steady(), period);
     api.store.update_endpoint(endpoint.clone()).await?;
     api.catalog.refresh_endpoints().await?;
     Ok(Json(EndpointView::revealing(&endpoint, api.store.tag())))

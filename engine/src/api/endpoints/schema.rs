@@ -6,13 +6,13 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-use super::input::{CONDITIONS_MAX, CONDITIONS_TOO, GRACE_DEFAULT, HEADER_LEN_MAX, Input, SUBSCRIPTION_MAX};
+use super::input::{CONDITIONS_MAX, CONDITIONS_TOO, HEADER_LEN_MAX, Input, SUBSCRIPTION_MAX};
 use crate::{
     api::openapi,
     domain::{
         breaker::BreakerRule,
-        duration,
         endpoint::{OUR_HEADER_PREFIXES, OUR_HEADERS, Policy, Subscription},
+        grace,
         name::Attributes,
         rate::Rate,
     },
@@ -71,7 +71,7 @@ values! {
         "description": "Open time of a breaker: 100ms to 24h.",
     });
     Grace, "Grace", json!({
-        "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": [duration::write(GRACE_DEFAULT)],
+        "type": "string", "pattern": durations(&WITHIN_A_WEEK), "examples": [grace::DEFAULT],
         "description": "Grace period in which the old secret still signs: at most 7 days.",
     });
     GivenSecret, "GivenSecret", json!({

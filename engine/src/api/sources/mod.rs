@@ -19,14 +19,12 @@ use self::input::{Input, Patch, SourceSecret, new_token, secret, wrong};
 use super::{Api, audit, auth::Caller, body, endpoints, error::Problem, patch, path::Path};
 use crate::{
     clock,
-    domain::{duration, id::SourceId, source::Source},
+    domain::{grace, id::SourceId, source::Source},
     wire::{PageView, SourceView},
 };
 
 /// Maximum number of sources of one engine.
 const SOURCES_MAX: usize = 1_000;
-const GRACE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
-const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Create a source.
 ///
@@ -204,7 +202,7 @@ pub async fn rotate(
             source.new.settings.preset.as_str()
         )));
     }
-    let grace = grace(rotation.grace.as_deref())?;
+    let grace = grace_period(rotation.grace.as_deref())?;
     source.rotate(secret(rotation.secret.as_deref(), &source.new.settings)?, clock::steady(), grace);
     api.store.update_source(source.clone()).await?;
     api.sources.refresh().await?;
@@ -240,7 +238,7 @@ pub async fn rotate_address(
 ) -> Result<Json<SourceView>, Problem> {
     let rotation = body::optional_json::<AddressRotation>(&api, &headers, body, Problem::bad_value).await?.unwrap_or_default();
     let mut source = Source::clone(&*find(&api, &id)?);
-    source.rotate_address(new_token()?, clock::steady(), grace(rotation.grace.as_deref())?);
+    source.rotate_address(new_token()?, clock::steady(), grace_period(rotation.grace.as_deref())?);
     api.store.update_source(source.clone()).await?;
     api.sources.refresh().await?;
     tracing::info!(source = %source.new.name, "source has a new address");
@@ -248,7 +246,7 @@ pub async fn rotate_address(
 }
 
 /// Reads the grace period of a rotation.
-fn grace(given: Option<&str>) -> Result<Duration, Problem> {
-    let grace = given.map_or(Some(GRACE_DEFAULT), duration::parse).filter(|grace| *grace <= GRACE_MAX);
-    grace.ok_or_else(|| Problem::bad_value("grace: must be a duration of at most 7 days; write 0s, 1h or 24h").at("/grace"))
+fn grace_period(given: Option<&str>) -> Result<Duration, Problem> {
+    let period = grace::parse(given.unwrap_or(grace::DEFAULT));
+    period.ok_or_else(|| Problem::bad_value(format!("grace: must be {}", grace::RULE)).at("/grace"))
 }
