@@ -54,6 +54,14 @@ function mergeChildren(old, fresh) {
   }
 }
 
+/** Changes the page. If the focused element is gone after that, such as a pressed button, its row has the focus. */
+function keepFocus(change) {
+  const id = document.activeElement?.closest("[data-row][id]")?.id;
+  change();
+  const row = id && document.activeElement === body ? document.getElementById(id) : null;
+  (row?.querySelector(".go") ?? row)?.focus({ preventScroll: true });
+}
+
 // ---- Loading ----
 
 /** Fetches a page and returns it as a document, with its address after redirects. */
@@ -81,7 +89,7 @@ async function answer(address, options) {
       return;
     }
     if (to.pathname === location.pathname) history.replaceState(null, "", to.pathname + to.search + location.hash);
-    mergeChildren(main, loaded.page.getElementById("main"));
+    keepFocus(() => mergeChildren(main, loaded.page.getElementById("main")));
     said(main.querySelector(".said, .wrong h1")?.textContent);
   } finally {
     loading -= 1;
@@ -104,23 +112,27 @@ let loading = 0;
 // Number of clicks and forms so far. A page that was fetched before an answer is older than it, and is not shown.
 let answers = 0;
 
+/** Returns whether part of an element's text is selected. */
+function isSelected(element) {
+  const selection = getSelection();
+  return !selection.isCollapsed && element.contains(selection.anchorNode);
+}
+
 /** Returns whether a list must not move now, because it is hovered or focused, or part of it is selected. */
 function isHeld(region) {
-  const selection = getSelection();
-  const isSelected = !selection.isCollapsed && region.contains(selection.anchorNode);
-  return region.matches(":hover") || region.contains(document.activeElement) || isSelected;
+  return region.matches(":hover") || region.contains(document.activeElement) || isSelected(region);
 }
 
 function mergeRegion(region, fresh) {
   const isList = region.hasAttribute("data-hold");
   const isEmpty = !region.querySelector("[data-row]");
   if (!isList || isEmpty || !(region.dataset.hold === "always" || isHeld(region))) return merge(region, fresh);
-  // Visible rows change in place. New rows wait.
+  // Visible rows change in place, also the one under the pointer: it shows what its button did. New rows wait.
   let added = 0;
   for (const row of fresh.querySelectorAll("[data-row][id]")) {
     const shown = document.getElementById(row.id);
     if (!shown) added += 1;
-    else if (!shown.matches(":hover") && !shown.contains(document.activeElement)) merge(shown, row);
+    else if (!isSelected(shown)) merge(shown, row);
   }
   const held = region.querySelector(".held-row");
   if (held && added) {
@@ -149,10 +161,12 @@ async function refresh() {
     const loaded = await load(location.href, { signal: AbortSignal.timeout(30_000) });
     if (answers !== seen) return wait();
     if (!loaded.isPage) return;
-    for (const region of document.querySelectorAll("[data-live][id]")) {
-      const fresh = loaded.page.getElementById(region.id);
-      if (fresh && follows(region)) mergeRegion(region, fresh);
-    }
+    keepFocus(() => {
+      for (const region of document.querySelectorAll("[data-live][id]")) {
+        const fresh = loaded.page.getElementById(region.id);
+        if (fresh && follows(region)) mergeRegion(region, fresh);
+      }
+    });
     // A page of another kind has replaced this one, such as Now after the first event.
     const here = [...main.children].map((child) => child.id).join();
     const there = [...loaded.page.getElementById("main").children].map((child) => child.id).join();
