@@ -69,8 +69,8 @@ pub fn roots_of(file: &Path) -> Result<Arc<RootCertStore>, String> {
     Ok(Arc::new(roots))
 }
 
-/// Returns the system's certificates. The library reads the files of the variables *instead* of them, so it is not used if one is
-/// set.
+/// Returns the system's certificates. If a variable is set, the library would read only its files, so this function then reads the
+/// system's files without the library.
 fn system(overridden: bool) -> CertificateResult {
     if !overridden {
         return rustls_native_certs::load_native_certs();

@@ -122,7 +122,7 @@ async fn failed_runs_become_tests_that_fail_alike_until_the_plugin_is_repaired()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn masked_values_leave_the_failure_or_nothing_is_written() {
+async fn masking_keeps_the_failure_or_writes_nothing() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
     let engine = Engine::start(&[]);

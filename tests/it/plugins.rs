@@ -1019,7 +1019,7 @@ async fn state_with_a_time_to_live_and_facts_in_the_log_work_beside_a_plugin_of_
 
     let keys = engine.get("/v1/plugins/mischief/state/keys").await;
     assert_eq!(keys["items"].as_array().unwrap().iter().filter(|key| key["expires_at"].is_string()).count(), 2, "{keys:#}");
-    // The record says when the run began, so that it can be repeated after the value is gone.
+    // The record says when the run began, so that the run can be repeated after the value has expired.
     let record = engine.get(&format!("/v1/runs/{}/record", runs[0]["id"].as_str().unwrap())).await;
     assert!(record["at"].is_string() && record["state"][0]["value_base64"].is_null(), "{record:#}");
 

@@ -23,7 +23,7 @@ pub(super) const VERSIONS_MAX: i64 = 1_000;
 /// Maximum time from the replacement of a version to the end of its last run.
 const RUN_MAX: Duration = Duration::from_secs(3600);
 
-/// What a proposal wants, and when it was made.
+/// What a proposal is for, and when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proposal {
     /// A file that was in the folder when the node started: it may be older than the version that serves.

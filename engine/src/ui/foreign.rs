@@ -3,7 +3,7 @@
 
 use maud::{Markup, PreEscaped, Render as _, html};
 
-/// Longest text in a list, in characters. The whole text is one click away.
+/// Maximum length of a text in a list, in characters. The whole text is one click away.
 const LIST_CHARS_MAX: usize = 256;
 
 /// Returns whether a character changes the direction of text, hides, or controls a terminal.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Name of the hidden field that proves that a form came from a page of the same session.
 pub const TOKEN_FIELD: &str = "token";
-/// Longest form, in bytes. The longest field is the data of a test event.
+/// Maximum length of a form, in bytes. The longest field is the data of a test event.
 const FORM_BYTES_MAX: usize = 1 << 20;
 
 /// The fields of a form, in their order.

@@ -34,7 +34,7 @@ use crate::{
     news::News,
 };
 
-/// Least time between two signals.
+/// Minimum time between two signals.
 const PACE: Duration = Duration::from_secs(1);
 const EVENT_PACE: Duration = Duration::from_millis(300);
 /// How much later than the pace the last signal is repeated. By then, readings that all readers share are newer than the change,
@@ -72,7 +72,7 @@ impl Changed {
     }
 }
 
-/// Which signals a page wants.
+/// Which signals a page needs.
 #[derive(Deserialize)]
 pub struct Wanted {
     /// When the page was requested, in milliseconds of the wall clock.

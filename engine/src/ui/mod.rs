@@ -52,7 +52,7 @@ const HEADERS: [(header::HeaderName, HeaderValue); 5] = [
     (header::HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// Longest answer of the API to a change, in bytes.
+/// Maximum length of the API's answer to a change, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Facts about the engine that the foot of the rail shows.

@@ -22,7 +22,7 @@ use crate::{
 
 /// How long a reading is reused.
 const FRESH: Duration = Duration::from_secs(1);
-/// Most parked runs that are counted. More are shown as "over" this number.
+/// Maximum number of parked runs that are counted. More are shown as "over" this number.
 pub const PARKED_COUNTED_MAX: usize = 200;
 
 /// One thing that needs a person.

@@ -29,7 +29,7 @@ pub struct WhyView {
     pub at: Option<String>,
     /// What would change it. `null`: nothing has to be done.
     pub change: Option<String>,
-    /// Commands that change it, in their order. Words in capitals stand for values of yours.
+    /// Commands that change it, in their order. Words in capitals are placeholders for your values.
     pub commands: Vec<String>,
     /// The run that decided, or that made the webhook.
     #[schema(value_type = Option<RunId>)]

@@ -4,10 +4,10 @@
 //! valid [`Settings`]. The draft is stored, so that an improved preset applies to all its sources while the operator's choices
 //! stay.
 //!
-//! [`Source::verify`] decides whether a request is verified. [`Source::event`] turns it into an event with any body, so
-//! signed bytes are never lost. A duplicate is detected by the signed id, otherwise by the digest of the signed text. Without a
-//! signature (a password, a token) only an id that the source names counts: two equal bodies may be two events, and losing one is
-//! worse than having it twice.
+//! [`Source::verify`] decides whether a request is verified. [`Source::event`] turns it into an event with any body, so signed
+//! bytes are never lost. A duplicate is detected by the signed id, otherwise by the digest of the signed text. If the sender proves
+//! itself by a password or a token, without a signature, only an id that the source names counts: two equal bodies may be two
+//! events, and losing one is worse than having it twice.
 //!
 //! Headers and method reach plugins as attributes with a dot in the name (`http.header.…`). No CloudEvents attribute can have a
 //! dot, the contract's records never change, and envelopes and subscriptions do not see these attributes.

@@ -10,8 +10,7 @@ use std::{
 
 use crate::{metrics::meters, store::Error};
 
-/// Time after a failed commit in which the store counts as failing. A small write may succeed although a larger one has just
-/// failed.
+/// How long the store counts as failing after a failed commit. A small write may succeed although a larger one has just failed.
 const FAILING_FOR: Duration = Duration::from_secs(5);
 
 /// Measures a commit queue. Only the writer sets it.

@@ -170,7 +170,7 @@ pub async fn a_follower_sees_each_new_run_once_in_order_and_waits_for_unfinished
     let (found, after) = follow(bench, begin, SettledFrom { after, ..from }, Share::ALL).await;
     assert_eq!(found, [second, third], "the fourth is tried again");
     let impatient = SettledFrom { after, waits_since: later, ..from };
-    assert_eq!(follow(bench, begin, impatient, Share::ALL).await.0, [fourth, fifth], "old events are not waited for");
+    assert_eq!(follow(bench, begin, impatient, Share::ALL).await.0, [fourth, fifth], "runs of old events are not waited for");
     assert_eq!(
         follow(bench, begin, SettledFrom { until: begin, ..impatient }, Share::ALL).await,
         (vec![], after),
@@ -185,7 +185,7 @@ pub async fn a_follower_sees_each_new_run_once_in_order_and_waits_for_unfinished
     assert_eq!((found, end), (vec![fourth, fifth], Some(fifth.as_i64())));
     assert_eq!(follow(bench, begin, SettledFrom { after: end, ..from }, Share::ALL).await, (vec![], end));
 
-    // A share, and a count of what is passed without reading it.
+    // A filter with a share, and a page of size 0, which only counts the runs that it passes.
     let share = Share::new(50).unwrap();
     let expected: Vec<_> = [first, second, third, fourth, fifth].into_iter().filter(|run| share.takes(run.as_i64())).collect();
     assert_eq!(follow(bench, begin, from, share).await.0, expected);

@@ -583,7 +583,7 @@ impl Moving {
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let mut tell = |moved: Moved| {
             if !moved.table_done {
-                // The receiver is gone once the move was interrupted.
+                // Once the move is interrupted, the channel has no receiver.
                 let _ = told.send(());
             }
         };

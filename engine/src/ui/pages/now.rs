@@ -41,9 +41,9 @@ use crate::{
     wire::EventView,
 };
 
-/// Most rows of the live list.
+/// Maximum number of rows in the live list.
 const LIVE: usize = 9;
-/// Most problems that are shown.
+/// Maximum number of problems that are shown.
 const NEEDS_MAX: usize = 8;
 
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {

@@ -31,7 +31,7 @@ use crate::{
     wire::{PageView, PluginVersionView, PluginView, RunView},
 };
 
-/// Most runs on the page of a plugin.
+/// Maximum number of runs on the page of a plugin.
 const RUNS: usize = 20;
 
 pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, Problem> {

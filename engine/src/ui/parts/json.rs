@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use crate::ui::{foreign, texts::Formats};
 
-/// Longest JSON string that is shown whole, in characters.
+/// Maximum length of a JSON string that is shown whole, in characters.
 const STRING_CHARS_MAX: usize = 4096;
-/// Longest part of one body that is shown, in bytes.
+/// Maximum length of the shown part of a body, in bytes.
 pub const SHOWN_BYTES_MAX: usize = 64 << 10;
-/// Deepest nesting that is indented. Deeper values are shown on one line.
+/// Maximum depth that is indented. Deeper values are shown on one line.
 const DEPTH_MAX: usize = 60;
 
 /// Writes JSON with an indent of two spaces, or other text unchanged. Returns whether all of the text is shown.

@@ -274,8 +274,7 @@ impl Hostile {
 
     /// Waits until the other side has closed every connection.
     pub async fn wait_until_left(&self) -> Tally {
-        self.wait_for("all connections to be given up", Duration::from_secs(5), |tally| tally.accepted > 0 && tally.open == 0)
-            .await
+        self.wait_for("all connections to be closed", Duration::from_secs(5), |tally| tally.accepted > 0 && tally.open == 0).await
     }
 }
 

@@ -38,7 +38,7 @@ use crate::{
     wire::{EndpointView, StatsView, TestSend},
 };
 
-/// Most bytes of a test's answer that are shown.
+/// Maximum length of the shown part of a test's answer, in bytes.
 const ANSWER_SHOWN_MAX: usize = 2048;
 
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<String>, uri: Uri) -> Result<Response, Problem> {

@@ -34,7 +34,7 @@ use crate::{
 const CONTEXT: &str = "secret shown once";
 /// How long the browser has to open the page.
 const SECONDS: u64 = 120;
-/// Most characters of a test's answer. More would not fit into the cookie beside the secret.
+/// Maximum length of a test's answer, in characters. More would not fit into the cookie beside the secret.
 const EXCERPT_MAX: usize = 300;
 
 /// Why a new secret exists.

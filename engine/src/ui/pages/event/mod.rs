@@ -172,7 +172,7 @@ fn bar(ui: &Ui, visit: &Visit, choice: &Choice, story: &EventStoryView) -> Marku
     }
 }
 
-/// Longest data in a command to copy, in bytes.
+/// Maximum length of the data in a command to copy, in bytes.
 const CURL_BYTES_MAX: usize = 16 << 10;
 
 /// Returns a command that sends the same event again. The shell fills in the key.

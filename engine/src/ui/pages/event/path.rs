@@ -14,7 +14,7 @@ use crate::{
     wire::{DeliveryView, EventStoryView, RunView},
 };
 
-/// Most nodes of one kind that are shown. Further delivered ones are only counted.
+/// Maximum number of shown nodes of one kind. Further delivered ones are only counted.
 const NODES_MAX: usize = 12;
 
 pub fn show(visit: &Visit, story: &EventStoryView) -> Markup {

@@ -26,7 +26,7 @@ use crate::{
     wire::{AttemptView, DeliveryStoryView, EventStoryView, LogView, RequestView, RunStoryView, SentRequestView},
 };
 
-/// Most emitted events that are shown. Each costs a read.
+/// Maximum number of emitted events that are shown. Each costs a read.
 const EMITTED_SHOWN_MAX: usize = 20;
 
 /// Writes one event's story.

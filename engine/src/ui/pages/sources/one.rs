@@ -32,7 +32,7 @@ use crate::{
     wire::{EventView, RefusalView, SourceView},
 };
 
-/// Most accepted requests on the page. The list of events has all of them.
+/// Maximum number of accepted requests on the page. The list of events has all of them.
 const ACCEPTED_SHOWN: usize = 20;
 
 pub async fn show(
