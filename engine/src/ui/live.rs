@@ -113,10 +113,11 @@ async fn pump(
 ) {
     let mut news = ui.api.feed.listen();
     let pace = if event.is_some() { EVENT_PACE } else { PACE };
-    // Between the reading of the page and the start of its stream, something may have happened.
+    // Something may have happened after the page was read and before its stream started.
     let is_old = since.is_some_and(|since| ui.api.feed.has_sent_since(since.minus(PACE)));
     let mut changed = if is_old { Changed::ALL } else { Changed::default() };
-    // What was signalled last, to be signalled once more: the page may have read a moment too early.
+    // The kinds of changes that were signalled last. They are signalled once more, because the page may have read the store a
+    // moment too early.
     let mut echo = Changed::default();
     let mut last_sent = Instant::now();
     if sender.send(Bytes::from_static(b"event: pulse\ndata:\n\n")).await.is_err() {
