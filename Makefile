@@ -6,7 +6,7 @@ setup:
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
 
 # Programs that some tests need to set a clock, to break a disk, to start a database server, and to open the dashboard in a browser.
-# If make cannot install one, its tests fail and name it. Old lists of packages may name versions that are gone.
+# If make cannot install one, its tests fail and name it. Old lists of packages may name versions that no longer exist.
 INSTALL := apt-get install -qq --yes faketime strace postgresql chromium chromium-driver
 tools:
 	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || ! command -v chromedriver >/dev/null; then \
@@ -42,7 +42,7 @@ verify: verify-engine
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/verify.mjs "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
 	$(MAKE) verify-openapi
 
-# The plugins in JavaScript and Python, built from source, in the engine. Takes minutes with a debug build on a busy machine, so it is no part of `make verify`.
+# The plugins in JavaScript and Python, built from source, in the engine. Takes minutes with a debug build on a busy machine, so it is not part of `make verify`.
 verify-plugins: verify-engine
 	cd plugins/js-orders && npm ci --silent --no-audit --no-fund
 	cd tests/verify && python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check --requirement ../../plugins/py-orders/requirements.txt

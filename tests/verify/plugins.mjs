@@ -120,7 +120,7 @@ try {
       return story.state !== "waiting" && story.state !== "retrying" && story;
     });
 
-  // A hundred orders, each sent twice: the second one is no news.
+  // A hundred orders, the last ten of them sent twice: the plugins report each big order once.
   const stories = [];
   for (let id = 0; id < 100; id += 1) stories.push(await settled(await send("order.created", { id, total: id < 50 ? 10 : 1500 })));
   for (let id = 90; id < 100; id += 1) await settled(await send("order.created", { id, total: 1500 }));

@@ -1,6 +1,7 @@
-// The senders that sources.mjs plays. For each: the library, the source that receives the request, the body, how the library signs it
-// (`sign`) and how the library checks it (`verify`). Where a library only checks, `sign` follows the sender's documentation, and the
-// library decides whether that is right. libraries.py asks the PyPI libraries; `signs` and `verifies` name what they can do.
+// The senders that sources.mjs imitates. For each: the library, the source that receives the request, the body, how the library
+// signs it (`sign`) and how the library checks it (`verify`). Where a library only checks, `sign` follows the sender's
+// documentation, and the library decides whether that is right. libraries.py calls the PyPI libraries; `signs` and `verifies` name
+// what they can do.
 import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
 import { hmacValidator as AdyenValidator } from "@adyen/api-library";

@@ -68,7 +68,7 @@ const holds = async (asked) => { try { return (await asked()) !== false; } catch
 
 // Changes one byte of a text to a digit, so that it is still a header.
 const changed = (text, place) => text.slice(0, place) + (text[place] === "0" ? "1" : "0") + text.slice(place + 1);
-// Returns the first and the last place in a text, and some places between.
+// Returns the first and the last place in a text, and some places in between.
 const places = (text) => [...new Set([0, 1, text.length >> 2, text.length >> 1, text.length - 1])];
 
 let [engine, python] = [];

@@ -1,5 +1,5 @@
--- From layout 2: which run made a webhook, how an attempt was sent, why a delivery is cancelled, and the end of each key. In the order in
--- which transactions of older engines lock these tables.
+-- From layout 2: which run made a webhook, how an attempt was sent, why a delivery is cancelled, and the end of each key. Tables are
+-- changed in the order in which transactions of older engines lock them.
 
 ALTER TABLE payload ADD COLUMN run bigint;
 ALTER TABLE delivery ADD COLUMN cancel_reason text;
