@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_those_of_the_offset() {
+    fn the_parts_of_a_time_are_in_its_offset() {
         for (text, parts, weekday, utc) in [
             ("2026-01-02T23:30:00+02:00", (2026, 1, 2, 23, 30), 5, "2026-01-02T21:30:00Z"),
             ("2026-01-01T00:00:00.25-08:00", (2026, 1, 1, 0, 0), 4, "2026-01-01T08:00:00.25Z"),

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_too_complex_file_is_recorded_until_its_record_is_removed() {
+    fn a_file_that_is_too_complex_is_recorded_until_its_record_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = FileCache::open(folder.path().join("cache")).unwrap();
         let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_of_too_complex_files_displace_no_code() {
+    fn records_of_files_that_are_too_complex_evict_no_code() {
         let folder = tempfile::tempdir().unwrap();
         let cache = FileCache::open(folder.path().join("cache")).unwrap();
         cache.put("a", b"code of a");

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_of_wrong_changes_show_valid_ones() {
+    fn errors_about_invalid_changes_show_valid_ones() {
         for (set, unset, expected) in [
             (json!({}), vec![], "nothing to change"),
             (

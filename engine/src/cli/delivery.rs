@@ -272,7 +272,7 @@ mod tests {
     };
 
     #[test]
-    fn a_delivery_with_its_attempts() {
+    fn shows_a_delivery_with_its_attempts() {
         let changes = json!({
             "id": "dlv_2", "event": "evt_1", "endpoint_name": "crm", "attempts": [attempt(json!({ "latency_ms": 9.1 }))],
         });

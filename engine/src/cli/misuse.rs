@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_what_would_be_right() {
+    fn errors_show_a_valid_command_line() {
         let cases = [
             ("innesco sned order.created", "innesco has no command \"sned\". The nearest is: innesco send. See: innesco help"),
             (

@@ -216,7 +216,7 @@ mod tests {
     };
 
     #[test]
-    fn a_run_with_its_remedy() {
+    fn shows_a_run_with_its_remedy() {
         let changes = json!({
             "id": "run_2", "state": "parked", "outcome": "trapped", "message": "panicked at src/lib.rs:13:29: unlucky 13",
             "version": "91be07aabb", "duration_ms": 0.03, "backtrace": ["router::unlucky (src/lib.rs:13)"], "log": [{ "level": "info", "message": "order 13" }],
@@ -235,7 +235,7 @@ on event evt_1, order.created: innesco event show evt_1";
     }
 
     #[test]
-    fn a_parked_run_has_one_advice() {
+    fn a_parked_run_shows_one_remedy() {
         assert_eq!(advice("run_2", "trapped", None), "parked; after a fix: innesco run retry run_2");
         assert_eq!(advice("run_2", "new-outcome", None), "parked; after a fix: innesco run retry run_2");
         let expected = "parked until the endpoint crm exists, then tried again automatically: innesco endpoint add crm URL";

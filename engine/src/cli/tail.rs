@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_read_however_they_are_cut() {
+    fn messages_are_read_from_pieces_of_any_size() {
         let text = b": connected\n\nevent: missed\ndata: {\"kind\":\"missed\",\"count\":2}\n\n: pulse\n\ndata:{\"a\":\"\xc3\xa4\"}\r\n\n";
         let expected = [r#"{"kind":"missed","count":2}"#, r#"{"a":"ä"}"#];
         for size in 1..=text.len() {

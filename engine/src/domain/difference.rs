@@ -741,7 +741,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_only_reordered_or_rewritten_is_named_so() {
+    fn names_json_that_is_only_reordered_or_rewritten() {
         let raw = |text: &str| with(|requests| requests.webhooks[1].payload.body = Bytes::from(text.to_owned()));
         let (one, other) = (raw(r#"{"a":1,"b":[2]}"#), raw(r#"{"b":[2],"a":1}"#));
         assert_eq!(changes(&one, &other), ["webhook to slack: body in another order"]);

@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn vectors_of_other_senders() {
+    fn signs_the_vectors_of_other_senders() {
         let text = |text: &str| Secret::Text(text.to_owned());
         let (stripe, stripe_v1) = ("whsec_test_secret", "10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c");
         let base64 = "xL5cCS2Qf6JA8tpSTB/YKRNwU3knTRE8rNXsOmZ61NQ=";

@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_a_status_in_any_division_of_bytes() {
+    fn finds_a_status_in_pieces_of_any_size() {
         for (answer, status) in [
             ("HTTP/1.1 200 OK\r\n\r\n", Some(200)),
             ("HTTP/1.0 404\r\n", Some(404)),

@@ -108,7 +108,7 @@ fn body(report: &Report) -> &[u8] {
 }
 
 #[test]
-fn a_core_module_as_cargo_writes_it_loads_and_runs() {
+fn a_core_module_from_cargo_loads_and_runs() {
     let plugin = load("echo").unwrap();
     assert_eq!(&*plugin.manifest().name, "echo");
     assert_eq!(plugin.manifest().on[0].to_string(), "hostile.*");
@@ -488,7 +488,7 @@ fn cached_code_needs_no_child() {
 }
 
 #[test]
-fn a_too_complex_file_is_not_tried_again() {
+fn a_file_that_is_too_complex_is_not_tried_again() {
     let (shelf, bytes) = (Shelf::default(), guests::wasm("echo"));
     shelf.put_too_complex(&Digest::of(&bytes), "loading it nests calls too deep");
     let error = SANDBOX.load(&bytes, &shelf).unwrap_err().to_string();

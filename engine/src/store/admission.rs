@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_many_callers_counts_and_not_too_often() {
+    fn one_of_many_callers_counts_at_most_twice_a_second() {
         let admission = Admission::new(AdmissionLimits::default());
         let now = Timestamp::from_millis(-5);
         assert!(admission.is_old(now));

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_one_webhook_to_an_endpoint_for_both() {
+    fn sends_one_webhook_if_both_settings_name_the_same_endpoint() {
         let mut engine = testing::engine().config("country.IT", "receiver").config("threshold", "99.5");
         let outcome = engine.run(&OrderRouter, &order(json!({ "id": 7, "total": 100, "country": "IT" }))).unwrap();
         assert_eq!(endpoints(&outcome), ["receiver"]);

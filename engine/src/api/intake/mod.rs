@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_modes_of_cloudevents() {
+    fn reads_the_three_modes_of_cloudevents() {
         let structured = &good(
             &[("content-type", "application/cloudevents+json; charset=utf-8")],
             r#"{"specversion":"1.0","type":"a","source":"s","id":"1","datacontenttype":"text/plain","data":"hi"}"#,

@@ -218,7 +218,7 @@ fn check(name: &str, case: &Case, (verdict, link, reason, command): Expected) {
 }
 
 #[test]
-fn events_that_led_to_no_webhook() {
+fn explains_events_that_led_to_no_webhook() {
     let cases: Vec<(&str, Case, Expected)> = vec![
         ("not run yet", Case { to_run: true, ..Case::new() }, (Waiting, Link::Event, "waits to be run", "")),
         (
@@ -377,7 +377,7 @@ fn events_that_led_to_no_webhook() {
 }
 
 #[test]
-fn webhooks_that_wait_or_have_ended() {
+fn explains_webhooks_that_wait_or_have_ended() {
     let at = NOW;
     let open = |seconds| Breaker::Open { until: later(seconds), wait: Duration::from_secs(10) };
     let ordered = |case: Case| case.endpoint(|endpoint| endpoint.new.policy.ordering = Some(Ordering::Endpoint));

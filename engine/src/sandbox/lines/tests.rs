@@ -269,7 +269,7 @@ fn debug_information_changes_nothing_that_the_compiler_sees() {
 /// Prints what debug information costs: time to load a file that is not in the cache, time of a run, time of a failed run.
 #[test]
 #[ignore = "a measurement: run it alone, with --nocapture"]
-fn what_debug_information_costs() {
+fn measures_the_cost_of_debug_information() {
     let with = support::crates::wasm("faults");
     let without = without_sections(&without_sections(&with, ".debug_"), "name");
     let sandbox = Sandbox::in_process();

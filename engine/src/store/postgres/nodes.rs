@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_tokens_of_nodes_do_not_overlap() {
+    fn the_token_ranges_of_nodes_do_not_overlap() {
         let (from, until) = tokens(7);
         for count in [0, 1, i64::from(u32::MAX), i64::MAX] {
             assert!((from..until).contains(&token(7, count)));

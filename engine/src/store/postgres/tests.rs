@@ -317,7 +317,7 @@ async fn order_holds_across_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_endpoint_with_a_rate_belongs_to_one_node_while_that_lives() {
+async fn an_endpoint_with_a_rate_belongs_to_one_node_while_that_node_lives() {
     let cluster = Cluster::of(2, FOR_EVER).await;
     let [one, two] = &cluster.nodes[..] else { unreachable!("two nodes") };
     let policy = Policy { rate: Some(Rate::parse("5/s").unwrap()), ..Policy::default() };
@@ -405,7 +405,7 @@ async fn claims_wait_until_the_node_has_read_every_earlier_change() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_connection_is_a_temporary_error_and_strands_no_claim() {
+async fn a_lost_connection_is_a_temporary_error_and_leaves_no_claim_behind() {
     let cluster = Cluster::of(1, FOR_EVER).await;
     let node = &cluster.nodes[0];
     let crm = node.endpoint("crm").await;

@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_would_store_too_much_state_refuses_all_and_changes_nothing() {
+    fn one_run_with_too_much_state_refuses_the_settlement_and_changes_nothing() {
         let big = ran_with("p", state_effects(&[], &[("b", Some(&[0; 30]))]));
         let mut known = known();
         let full = settlement(settles(0, 5), vec![ran("p"), big], vec![direct(CRM)]);
