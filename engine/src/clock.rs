@@ -89,7 +89,7 @@ fn boot() -> Option<Boot> {
     Some(Boot { id: id.trim().to_owned(), up: elapsed(rustix::time::ClockId::Boottime) })
 }
 
-/// On other systems only the wall clock survives a process.
+/// Other systems do not report it, so that only the wall clock continues across a restart.
 #[cfg(not(target_os = "linux"))]
 fn boot() -> Option<Boot> {
     None

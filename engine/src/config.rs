@@ -264,7 +264,7 @@ impl Raw {
 /// Flattens the file into dotted keys and texts.
 fn read_file(text: &str) -> Result<Vec<(String, String)>, Error> {
     let text = text.trim_start_matches('\u{feff}');
-    // Without the line's text, which may contain a password.
+    // The error leaves out the line's text, which may contain a password.
     let wrong = |error: toml::de::Error| {
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
         Error::Toml(format!("line {line}: {}", error.message()))

@@ -179,7 +179,7 @@ impl Traces {
             ],
             status: match ran.outcome {
                 RunOutcome::Ok => Status::Unset,
-                // Without the plugin's message, which may contain data of the event.
+                // Leaves out the plugin's message, which may contain data of the event.
                 outcome => Status::error(outcome.as_str()),
             },
         });
@@ -327,7 +327,7 @@ impl HttpClient for Carrier {
         let trouble = match &sent {
             Ok(response) if response.status().is_success() => None,
             Ok(response) => Some(format!("it answered {}", response.status().as_u16())),
-            // Without its URL, which may contain a key.
+            // Leaves out the URL, which may contain a key.
             Err(error) => Some(if error.is_timeout() { "it does not answer".into() } else { "it cannot be reached".into() }),
         };
         // Logged only when the state changes, so that an outage of a night is two lines.

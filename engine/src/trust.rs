@@ -82,7 +82,7 @@ fn system(overridden: bool) -> CertificateResult {
 fn path(value: OsString) -> Option<OsString> {
     let value = match value.to_str().map(given::value) {
         Some(Ok(text)) => text.into(),
-        // Not text, or with a line end inside. The warning about the file shows it.
+        // The value is not text, or has a line end inside. The warning about the file shows it.
         _ => value,
     };
     (!value.is_empty()).then_some(value)

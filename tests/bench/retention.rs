@@ -22,7 +22,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let folder = place.fresh()?;
         let engine = Engine::start(folder.path(), &[])?;
         let ledger = Ledger::new(OLD);
-        // No endpoint subscribes: each is finished after its runs.
+        // No endpoint subscribes, so each event is finished after its runs.
         closed_loop(&Target::new(&engine.server.url, "order.created"), &ledger, 64, OLD, Duration::from_secs(300)).await;
         engine.nothing_waits().await?;
         let before = engine.count_events().await?;

@@ -65,7 +65,7 @@ async fn closes_new_and_existing_files_to_other_users() {
     assert!(made.iter().all(|path| path.exists()), "{made:?}");
     assert_eq!((mode(&data), open_to_others(&data)), (0o700, Vec::<String>::new()));
 
-    // As an earlier version left them.
+    // The modes that an earlier version left.
     engine.kill();
     set(&data, 0o755);
     for name in ["innesco.db", "innesco.db-wal", "innesco.db-shm", "lock"] {

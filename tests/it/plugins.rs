@@ -996,7 +996,7 @@ async fn state_with_a_time_to_live_and_facts_in_the_log_work_beside_a_plugin_of_
     let engine = Engine::start(&["mischief"]);
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
-    // Built with the first contract, which a test keeps.
+    // This plugin is built with the first contract.
     engine.write_plugin("state.wasm", &guests::build("state", "first", &["mischief.once"]));
     engine.wait("/v1/plugins", "both serve", |page| page["items"].as_array().unwrap().len() == 2).await;
     let once = |subject: &'static str| engine.ok("POST", "/v1/events", json!({ "type": "mischief.once", "subject": subject }));

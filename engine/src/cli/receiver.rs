@@ -125,7 +125,7 @@ fn judge(endpoints: &EndpointTable, address: SocketAddr, path: &str, headers: &H
 fn judge_for(endpoint: &Endpoint, headers: &HeaderMap, body: &[u8]) -> Verdict {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let now = clock::wall();
-    // As the engine signs: with the secrets that are valid now.
+    // Uses the secrets that are valid now, like the engine.
     let secrets = || endpoint.signing_secrets(now);
     match endpoint.new.scheme {
         Scheme::None => Verdict::Unchecked("the endpoint has no signature"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::time::Timestamp;
 
-/// Waits before each attempt; the first is usually zero. The number of entries is the number of attempts.
+/// The waits before each attempt; the first one is usually zero. The number of entries is the number of attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Vec<Duration>);
 

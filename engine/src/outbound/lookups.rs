@@ -291,7 +291,8 @@ struct Running {
 }
 
 impl Running {
-    /// Dropped outside the table's lock, because a runtime that ends drops them at once.
+    /// Gives each look-up a thread. Call it without the table's lock: a runtime that ends drops them at once, which takes that
+    /// lock.
     fn launch(ready: Vec<Self>) {
         for running in ready {
             tokio::task::spawn_blocking(move || running.run());

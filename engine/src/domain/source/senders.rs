@@ -159,7 +159,7 @@ fn presets_accept_every_spelling_of_their_senders() {
             assert_eq!(data, body, "{name}: the signed part is the data");
         }
     }
-    // Only the signed field is data: no other field is, and no second field with its name.
+    // Only the signed field is data. Other fields are not, nor is a second field with its name.
     for body in
         ["payload=%7B%22id%22%3A7%7D&ref=evil", "payload=%7B%22id%22%3A7%7D&payload=evil", "a=1&payload=%7B%22id%22%3A7%7D"]
     {

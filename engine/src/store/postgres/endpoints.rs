@@ -245,7 +245,7 @@ async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>,
 /// are dead.
 async fn close_deliveries(tx: &Transaction<'_>, at: Timestamp) -> Result<(usize, usize), Error> {
     let (mut closed, mut dead) = (0, 0);
-    // Each kind has an index. Goes from the endpoints to their deliveries: there are far more deliveries than endpoints.
+    // Each kind has an index. The statement starts from the endpoints, because there are far more deliveries.
     for kind in ["l.lease IS NULL AND l.ordering IS NULL", "l.lease IS NULL AND l.ordering IS NOT NULL"] {
         let sql = format!(
             "WITH gone AS (

@@ -38,8 +38,8 @@ impl Secrets for Postgres {
                 Box::pin(async move {
                     upgrade::alone(tx).await?;
                     let seal = Arc::new(local.seals.file().begin_change()?);
-                    // Taken first, so that it waits for the steps of all nodes that seal with the old key, and later steps wait
-                    // for it.
+                    // This row is locked first: the statement waits for the steps of all nodes that seal with the old key, and
+                    // later steps wait for this transaction.
                     execute(tx, "UPDATE meta SET value = $1 WHERE key = 'seal'", &[&seal.mark()?]).await?;
                     reseal(tx, "source", source_columns::seal_context, &old, &seal).await?;
                     reseal(tx, "endpoint", columns::seal_context, &old, &seal).await?;
