@@ -80,6 +80,12 @@ pub trait Endpoints {
     /// If the commit failed.
     async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error>;
 
+    /// Returns the endpoints that have been failing, and since when (wall clock).
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    async fn failing_endpoints(&self) -> Result<Vec<(EndpointId, Timestamp)>, Error>;
+
     /// Closes one batch of deliveries that wait for disabled or deleted endpoints. They become dead if the endpoint is disabled,
     /// cancelled if it is deleted. Returns their number.
     ///

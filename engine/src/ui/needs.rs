@@ -2,7 +2,7 @@
 //! the first page lists them. They are read at most once a second for all readers together.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +13,8 @@ use super::Ui;
 use crate::{
     api::Problem,
     domain::{
-        endpoint::{DisabledReason, EndpointState},
+        endpoint::{DisabledReason, Endpoint, EndpointState},
+        id::EndpointId,
         run::RunState,
         time::Timestamp,
     },
@@ -75,12 +76,17 @@ pub async fn now(ui: &Ui) -> Result<Arc<Needs>, Problem> {
 async fn read(ui: &Ui) -> Result<Needs, Problem> {
     let (store, catalog) = (&ui.api.store, &ui.api.catalog);
     let mut all = Vec::new();
-    for endpoint in store.endpoints().await? {
-        let name = endpoint.new.name.to_string();
-        match (endpoint.new.state, endpoint.failing_since) {
-            (EndpointState::Active, Some(since)) => all.push(Need::Failing { endpoint: name, since }),
+    let failing: HashMap<EndpointId, Timestamp> = store.failing_endpoints().await?.into_iter().collect();
+    let endpoints = catalog.endpoints();
+    let is_well = |one: &Endpoint| one.new.state == EndpointState::Active && !failing.contains_key(&one.id);
+    let mut unwell: Vec<_> = endpoints.iter().filter(|endpoint| !is_well(endpoint)).collect();
+    unwell.sort_by(|one, other| one.new.name.cmp(&other.new.name));
+    for endpoint in unwell {
+        let name = || endpoint.new.name.to_string();
+        match (endpoint.new.state, failing.get(&endpoint.id)) {
+            (EndpointState::Active, Some(since)) => all.push(Need::Failing { endpoint: name(), since: *since }),
             (EndpointState::Disabled(reason), _) if reason != DisabledReason::ByHand => {
-                all.push(Need::Disabled { endpoint: name, reason });
+                all.push(Need::Disabled { endpoint: name(), reason });
             }
             _ => {}
         }

@@ -208,12 +208,16 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
 }
 
 pub async fn the_start_of_failing_is_stored_and_cleared(bench: &Bench) {
-    let (crm, since) = (bench.endpoint("crm").await, Timestamp::from_millis(1234));
+    let (crm, erp, since) = (bench.endpoint("crm").await, bench.endpoint("erp").await, Timestamp::from_millis(1234));
     assert_eq!(bench.find_endpoint(crm).await.failing_since, None);
+    assert_eq!(bench.store.failing_endpoints().await, Ok(vec![]));
     bench.store.note_failing(crm, Some(since)).await.unwrap();
+    bench.store.note_failing(erp, Some(since)).await.unwrap();
+    bench.store.delete_endpoint(erp, Deletion::Forced, None).await.unwrap();
     let after = bench.after_a_crash().await;
     let endpoint = after.find_endpoint(crm).await;
     assert_eq!(endpoint.failing_since, Some(since));
+    assert_eq!(after.store.failing_endpoints().await, Ok(vec![(crm, since)]), "a deleted endpoint does not fail");
     after.store.update_endpoint(endpoint).await.unwrap();
     assert_eq!(
         after.find_endpoint(crm).await.failing_since,
@@ -222,6 +226,7 @@ pub async fn the_start_of_failing_is_stored_and_cleared(bench: &Bench) {
     );
     after.store.note_failing(crm, None).await.unwrap();
     assert_eq!(after.find_endpoint(crm).await.failing_since, None);
+    assert_eq!(after.store.failing_endpoints().await, Ok(vec![]));
 }
 
 pub async fn secrets_open_after_a_change_of_the_master_key(bench: &Bench) {

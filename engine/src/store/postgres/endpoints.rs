@@ -111,6 +111,10 @@ impl Endpoints for Postgres {
         .await
     }
 
+    async fn failing_endpoints(&self) -> Result<Vec<(EndpointId, Timestamp)>, Error> {
+        self.read(|tx, _| Box::pin(all_failing(tx))).await
+    }
+
     async fn close_deliveries(&self, at: Timestamp) -> Result<usize, Error> {
         let (closed, dead) = self.step(move |tx, _| Box::pin(close_deliveries(tx, at))).await?;
         meters().dead(DeadReason::EndpointDisabled.as_str(), dead);
@@ -217,6 +221,12 @@ pub async fn senders(tx: &Transaction<'_>, id: i64) -> Result<Vec<(String, u64)>
                JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin";
     let senders = rows(tx, sql, &[&id, &SENT_CHECKED_MAX]).await?;
     senders.iter().map(|row| Ok((get(row, 0)?, get::<i64>(row, 1)?.unsigned_abs()))).collect()
+}
+
+async fn all_failing(tx: &Transaction<'_>) -> Result<Vec<(EndpointId, Timestamp)>, Error> {
+    let sql = "SELECT id, failing_since FROM endpoint WHERE failing_since IS NOT NULL AND deleted_at IS NULL ORDER BY name";
+    let read = |row: &Row| Ok((EndpointId::from_i64(get(row, 0)?), Timestamp::from_millis(get(row, 1)?)));
+    rows(tx, sql, &[]).await?.iter().map(read).collect()
 }
 
 async fn all_deleted(tx: &Transaction<'_>) -> Result<Vec<(Slug, EndpointId)>, Error> {

@@ -63,6 +63,8 @@ ALTER TABLE event ALTER COLUMN body SET STORAGE EXTERNAL;
 CREATE INDEX event_by_type ON event (type, id);
 CREATE INDEX event_by_source ON event (source, id);
 CREATE INDEX event_by_cause ON event (cause) WHERE cause IS NOT NULL;
+CREATE INDEX event_by_caller_id ON event (caller_id, id) WHERE caller_id IS NOT NULL;
+CREATE INDEX event_by_subject ON event (subject, id) WHERE subject IS NOT NULL;
 
 -- About the first event id of each minute (wall clock): maps times to ids, for filters and retention.
 CREATE TABLE minute (
@@ -166,6 +168,7 @@ CREATE TABLE delivery (
 );
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
 CREATE INDEX delivery_unhappy ON delivery (state, id) WHERE state <> 'delivered';
+CREATE INDEX delivery_unhappy_by_endpoint ON delivery (endpoint, state, id) WHERE state <> 'delivered';
 
 -- Webhook contents that plugins made. A delivery without a row here sends its event's data.
 CREATE TABLE payload (

@@ -63,3 +63,9 @@ CREATE INDEX stats_by_age ON stats (cell, sheet);
 
 ALTER TABLE state ADD COLUMN expires_at bigint;
 CREATE INDEX state_expires ON state (expires_at) WHERE expires_at IS NOT NULL;
+
+-- Indexes for the search, and for the dead deliveries of one endpoint.
+
+CREATE INDEX event_by_caller_id ON event (caller_id, id) WHERE caller_id IS NOT NULL;
+CREATE INDEX event_by_subject ON event (subject, id) WHERE subject IS NOT NULL;
+CREATE INDEX delivery_unhappy_by_endpoint ON delivery (endpoint, state, id) WHERE state <> 'delivered';

@@ -96,6 +96,10 @@ impl Endpoints for Sqlite {
         .await
     }
 
+    async fn failing_endpoints(&self) -> Result<Vec<(EndpointId, Timestamp)>, Error> {
+        self.read(all_failing).await
+    }
+
     async fn close_deliveries(&self, at: Timestamp) -> Result<usize, Error> {
         let (closed, dead) = self.write(move |db, _| close_deliveries(db, at, CLOSE_MAX)).await?;
         meters().dead(DeadReason::EndpointDisabled.as_str(), dead);
@@ -198,6 +202,13 @@ pub fn senders(db: &Connection, id: EndpointId) -> Result<Vec<(String, u64)>, Er
     let rows = select
         .query_map(params![id.as_i64(), SENT_CHECKED_MAX], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn all_failing(db: &Connection) -> Result<Vec<(EndpointId, Timestamp)>, Error> {
+    let sql = "SELECT id, failing_since FROM endpoint WHERE failing_since IS NOT NULL AND deleted_at IS NULL ORDER BY name";
+    let mut select = db.prepare_cached(sql)?;
+    let found = select.query_map([], |row| Ok((EndpointId::from_i64(row.get(0)?), Timestamp::from_millis(row.get(1)?))))?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 fn all_deleted(db: &Connection) -> Result<Vec<(Slug, EndpointId)>, Error> {

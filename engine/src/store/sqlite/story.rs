@@ -192,7 +192,9 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
         also("e.type = ?", Box::new(event_type.clone()));
     }
     if let Some(source) = &filter.source {
-        also("e.source = ?", Box::new(source.clone()));
+        // An event type, an id or a subject selects fewer events than a source. The plus keeps SQLite from its index.
+        let is_alone = filter.event_type.is_none() && filter.id.is_none() && filter.subject.is_none();
+        also(if is_alone { "e.source = ?" } else { "+e.source = ?" }, Box::new(source.clone()));
     }
     if let Some(id) = &filter.id {
         also("e.caller_id = ?", Box::new(id.clone()));
