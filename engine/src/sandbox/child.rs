@@ -252,22 +252,14 @@ struct Order {
 
 impl Order {
     fn arguments(&self) -> [String; 4] {
-        let places = match self.places {
-            Places::Pooled => "pooled",
-            Places::OnDemand => "on-demand",
-        };
-        [places.to_owned(), self.small_memory_bytes.to_string(), self.big_memory_bytes.to_string(), self.file_bytes.to_string()]
+        let places = self.places.as_str().to_owned();
+        [places, self.small_memory_bytes.to_string(), self.big_memory_bytes.to_string(), self.file_bytes.to_string()]
     }
 
     fn parse(arguments: &[String]) -> Option<(Self, Budget)> {
         let [places, small, big, file, memory, cpu] = arguments else { return None };
-        let places = match places.as_str() {
-            "pooled" => Places::Pooled,
-            "on-demand" => Places::OnDemand,
-            _ => return None,
-        };
         let order = Self {
-            places,
+            places: Places::ALL.into_iter().find(|known| known.as_str() == places)?,
             small_memory_bytes: small.parse().ok()?,
             big_memory_bytes: big.parse().ok()?,
             file_bytes: file.parse().ok()?,

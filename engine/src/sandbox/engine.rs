@@ -1,5 +1,5 @@
-//! Two engines: a small one for ordinary plugins, and a large one for components with an interpreter. Each has a pool of
-//! instances, reserved at start. A thread of the sandbox advances their epochs, which enforce deadlines.
+//! Two engines: a small one for ordinary plugins, and a large one for components with an interpreter. Memories of instances are
+//! reserved at start. A thread of the sandbox advances their epochs, which enforce deadlines.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -12,7 +12,9 @@ use wasmtime::{
     component::{HasSelf, Linker},
 };
 
-use super::{backtrace, bindings, child::Children, host::Host, limiter::Counts, limits::Limits, limits::Settings, wasi};
+use super::{
+    backtrace, bindings, child::Children, host::Host, limiter::Counts, limits::Limits, limits::Settings, memory::Memories, wasi,
+};
 
 /// Interval of deadline checks. A run ends at most one tick after its deadline.
 const TICK: Duration = Duration::from_millis(5);
@@ -41,7 +43,7 @@ pub(super) enum Compiler {
 pub struct SetupError(#[source] anyhow::Error);
 
 impl Sandbox {
-    /// Reserves the pools (or works without them if there is no room) and starts the thread that enforces deadlines. The thread
+    /// Reserves memories (or works without them if there is no room) and starts the thread that enforces deadlines. The thread
     /// ends with the last clone and the last plugin. Files are compiled in a child process of this program, so its `main` must
     /// begin as [`run_child`](super::run_child) requires.
     ///
@@ -50,8 +52,8 @@ impl Sandbox {
     /// If the machine's processor or kernel lacks what the compiler needs.
     pub fn new(settings: Settings) -> Result<Self, SetupError> {
         let in_child = |places| Compiler::Child(Arc::new(Children::new(settings.clone(), places)));
-        Self::with_places(&settings, Places::Pooled, in_child(Places::Pooled))
-            .or_else(|_| Self::with_places(&settings, Places::OnDemand, in_child(Places::OnDemand)))
+        let with = |places| Self::with_places(&settings, places, in_child(places));
+        with(Places::Cleared).or_else(|_| with(Places::Pooled)).or_else(|_| with(Places::OnDemand))
     }
 
     /// Creates a sandbox that compiles in this process. A child process would start the running program, which in a test is not the
@@ -83,13 +85,28 @@ impl Sandbox {
 /// Where instances are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Places {
+    /// Ordinary plugins in memories of which only the written pages are cleared (`memory.rs`); interpreters in a pool, because
+    /// they begin with megabytes of data. Needs Linux 6.7.
+    Cleared,
     /// In a pool whose address space is reserved at start.
     Pooled,
     /// Each instance separately: slower, and possible everywhere.
     OnDemand,
 }
 
-/// The purpose of an engine. Both compile to the same code.
+impl Places {
+    pub const ALL: [Self; 3] = [Self::Cleared, Self::Pooled, Self::OnDemand];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cleared => "cleared",
+            Self::Pooled => "pooled",
+            Self::OnDemand => "on-demand",
+        }
+    }
+}
+
+/// The purpose of an engine. With the same places, both compile to the same code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Run,
@@ -143,11 +160,13 @@ impl Pool {
         };
         let memory_bytes_max = kind.memory_bytes(&settings.limits);
         let mut config = config();
-        if places == Places::OnDemand {
-            on_demand(&mut config, memory_bytes_max);
-        }
-        if (places, purpose) == (Places::Pooled, Purpose::Run) {
-            pooled(&mut config, kind, permits as u32, memory_bytes_max);
+        match (places, kind) {
+            (Places::Cleared, Kind::Small) => cleared(&mut config, permits, purpose)?,
+            (Places::Cleared, Kind::Big) | (Places::Pooled, _) if purpose == Purpose::Run => {
+                pooled(&mut config, kind, permits as u32, memory_bytes_max);
+            }
+            (Places::Cleared | Places::Pooled, _) => {}
+            (Places::OnDemand, _) => on_demand(&mut config, memory_bytes_max),
         }
         let engine = Engine::new(&config)?;
         let mut linker = Linker::new(&engine);
@@ -241,12 +260,22 @@ fn pooled(config: &mut Config, kind: Kind, permits: u32, memory_bytes: usize) {
         // whole small run. Measured: a larger value is slower.
         .linear_memory_keep_resident(320 << 10)
         .table_keep_resident(16 << 10)
-        // Faster, but pages that were swapped out in between are not reset (wasmtime pull request 14357).
+        // Leaves content in pages that are not present (`memory.rs`).
         .pagemap_scan(Enabled::No);
     if kind == Kind::Big {
         pool.table_elements(100_000).max_component_instance_size(16 << 20).max_core_instance_size(16 << 20);
     }
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+}
+
+/// For memories of which only the written pages are cleared. Initial data is copied into them: a mapped image would have to be
+/// mapped again for each other plugin, and costs a page fault for each page that a run writes.
+fn cleared(config: &mut Config, permits: usize, purpose: Purpose) -> wasmtime::Result<()> {
+    config.memory_init_cow(false).memory_reservation(Memories::RESERVED_BYTES).memory_guard_size(Memories::GUARD_BYTES);
+    if purpose == Purpose::Run {
+        config.with_host_memory(Arc::new(Memories::new(permits)?));
+    }
+    Ok(())
 }
 
 /// For machines whose address space is too small for a pool (39-bit processors, `ulimit -v`): an instance reserves only its

@@ -25,6 +25,7 @@ mod limits;
 mod lines;
 mod load;
 mod log;
+mod memory;
 mod nesting;
 mod output;
 mod run;

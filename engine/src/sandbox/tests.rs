@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 
-use support::guests;
+use support::{crates, guests};
 
 use super::{
     child::Children,
@@ -29,7 +29,7 @@ use crate::domain::{
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// One sandbox for all tests: its pools are large.
-static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| sandbox(4, Places::Pooled));
+static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| sandbox(4, Places::Cleared));
 
 /// Creates a sandbox that compiles in this process: a child process would start this test program.
 fn sandbox(threads: usize, places: Places) -> Sandbox {
@@ -286,19 +286,26 @@ fn an_unavailable_store_does_not_fail_the_run() {
 
 #[test]
 fn no_instance_leaves_anything_to_the_next_thousand() {
-    let plugin = load("secret").unwrap();
-    let other = SANDBOX.load(&guests::build("secret", "other", &["*"]), &NoCache).unwrap();
-    for number in 0..1000 {
-        let plugin = if number % 3 == 2 { &other } else { &plugin };
-        let report = Run::default().of(plugin, NoState).unwrap();
-        assert!(report.result.is_ok(), "instance {number}: {:?}", report.result.err());
+    let stock = crates::stock_wasm("stock");
+    for places in Places::ALL {
+        let sandbox = sandbox(1, places);
+        let of_text = |name| guests::build("secret", name, &["hostile.*"]);
+        let plugins = [of_text("secret"), of_text("other"), stock.clone()].map(|file| sandbox.load(&file, &NoCache).unwrap());
+        for number in 0..1000 {
+            let mut run = Run::default();
+            run.event.new.subject = (number % 5 == 2).then(|| "stop".into());
+            let report = run.of(&plugins[number % 3], NoState).unwrap();
+            if let Err(failure) = report.result {
+                assert!(failure.message.contains("stopped in the middle"), "instance {number}, {places:?}: {failure:?}");
+            }
+        }
     }
 }
 
 #[test]
-fn a_machine_without_room_for_a_pool_keeps_the_same_promises() {
-    let sandbox = sandbox(2, Places::OnDemand);
-    for (guest, expected) in guests::HOSTILE {
+fn every_kind_of_memory_keeps_the_same_promises() {
+    let sandboxes = Places::ALL.map(|places| sandbox(2, places));
+    for (sandbox, (guest, expected)) in sandboxes.iter().flat_map(|sandbox| guests::HOSTILE.map(|guest| (sandbox, guest))) {
         let plugin = sandbox.load(&guests::wasm(guest), &NoCache).unwrap();
         let report = Run::default().of(&plugin, NoState).unwrap();
         let outcome = report.result.as_ref().map_or_else(|failure| failure.outcome, |_| RunOutcome::Ok);
@@ -480,8 +487,8 @@ fn cached_code_needs_no_child() {
     SANDBOX.load(&bytes, &shelf).unwrap();
     // A child of this test program compiles nothing, so a started child is noticed.
     let settings = Settings { threads: 1, ..Settings::default() };
-    let children = Children::new(settings.clone(), Places::Pooled);
-    let sandbox = Sandbox::with_places(&settings, Places::Pooled, Compiler::Child(Arc::new(children))).unwrap();
+    let children = Children::new(settings.clone(), Places::Cleared);
+    let sandbox = Sandbox::with_places(&settings, Places::Cleared, Compiler::Child(Arc::new(children))).unwrap();
     assert!(sandbox.load(&bytes, &shelf).is_ok());
     let error = sandbox.load(&bytes, &NoCache).unwrap_err();
     assert!(matches!(&error, LoadError::NoLoader { .. }) && error.passes(), "{error}");

@@ -19,17 +19,32 @@ pub fn wasm_without_debug(package: &str) -> Vec<u8> {
     build(package, "guests-stripped", ["none", "symbols"])
 }
 
+/// As [`wasm`], built as cargo builds a crate outside of this repository: with a stack of 1 MiB, and without the profile and the
+/// flags of the workspace.
+pub fn stock_wasm(package: &str) -> Vec<u8> {
+    build_with(package, "guests-stock", |command| {
+        let profile = [("LTO", "false"), ("CODEGEN_UNITS", "16"), ("DEBUG", "false"), ("STRIP", "none")];
+        // Cargo reads the flags of the folders above the current one.
+        command.current_dir("/").envs(profile.map(|(name, value)| (format!("CARGO_PROFILE_RELEASE_{name}"), value)));
+    })
+}
+
 fn build(package: &str, folder: &str, [debug, strip]: [&str; 2]) -> Vec<u8> {
+    build_with(package, folder, |command| {
+        // The profile of the workspace is for the engine.
+        let profile = [("CARGO_PROFILE_RELEASE_DEBUG", debug), ("CARGO_PROFILE_RELEASE_STRIP", strip)];
+        command.envs(profile).current_dir(crate::root());
+    })
+}
+
+fn build_with(package: &str, folder: &str, set: impl FnOnce(&mut Command)) -> Vec<u8> {
     // Not the usual target folder, because the outer cargo may hold its lock.
     let target = crate::kept_folder().join(folder);
-    let output = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"])
-        .arg(&target)
-        // The profile of the workspace is for the engine.
-        .envs([("CARGO_PROFILE_RELEASE_DEBUG", debug), ("CARGO_PROFILE_RELEASE_STRIP", strip)])
-        .current_dir(crate::root())
-        .output()
-        .expect("cargo runs");
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"]).arg(&target);
+    command.arg("--manifest-path").arg(crate::root().join("Cargo.toml"));
+    set(&mut command);
+    let output = command.output().expect("cargo runs");
     assert!(
         output.status.success(),
         "plugin {package} does not build (is the target there? rustup target add wasm32-unknown-unknown):\n{}",
