@@ -122,6 +122,27 @@ impl Engine {
         Ok(())
     }
 
+    /// Waits until this many plugins serve.
+    pub async fn serves_plugins(&self, count: usize) -> anyhow::Result<()> {
+        let until = Instant::now() + Duration::from_secs(300);
+        loop {
+            let page = self.call(reqwest::Method::GET, "/v1/plugins", None).await?;
+            let serving =
+                page["items"].as_array().map_or(0, |items| items.iter().filter(|one| one["state"] == "serving").count());
+            if serving >= count {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "{serving} of {count} plugins serve");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Returns the id of the newest event.
+    pub async fn newest_event(&self) -> anyhow::Result<String> {
+        let page = self.call(reqwest::Method::GET, "/v1/events?limit=1", None).await?;
+        Ok(page["items"][0]["event"].as_str().context("an event is stored")?.to_owned())
+    }
+
     /// Returns the number of events.
     pub async fn count_events(&self) -> anyhow::Result<usize> {
         self.count("/v1/events?", usize::MAX).await
@@ -196,4 +217,9 @@ pub fn rebuilt(mut file: Vec<u8>) -> Vec<u8> {
 /// Builds the benchmark's plugin as its authors would, and returns its bytes.
 pub fn bench_plugin() -> Vec<u8> {
     support::crates::wasm("bench-plugin")
+}
+
+/// Builds the benchmark's plugin as cargo builds a crate outside of this repository.
+pub fn stock_plugin() -> Vec<u8> {
+    support::crates::stock_wasm("bench-plugin")
 }

@@ -15,16 +15,19 @@ mod relay;
 
 mod accept;
 mod attacks;
+mod calls;
 mod compare;
+mod dashboard;
 mod fairness;
 mod figures;
 mod hostile;
 mod nodes;
 mod retention;
+mod scale;
 mod side_by_side;
 mod soak;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 
@@ -34,10 +37,28 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Number of alternating rounds: a disturbed round differs from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 10] =
-    ["relay", "accept", "hostile", "attacks", "fairness", "backlog", "retention", "compare", "debug", "nodes"];
+const DEFAULT: [&str; 13] = [
+    "relay",
+    "calls",
+    "accept",
+    "hostile",
+    "attacks",
+    "fairness",
+    "backlog",
+    "retention",
+    "compare",
+    "debug",
+    "dashboard",
+    "scale",
+    "nodes",
+];
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    // The sandbox starts this program again to compile a plugin.
+    if arguments.next().is_some_and(|first| first == innesco::sandbox::CHILD_COMMAND) {
+        return Ok(innesco::sandbox::run_child(arguments));
+    }
     // `cargo bench` adds a flag.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -57,12 +78,15 @@ fn main() -> anyhow::Result<()> {
                 for scenario in scenarios {
                     match *scenario {
                         "relay" => side_by_side::run(place).await?,
+                        "calls" => calls::run()?,
                         "accept" => accept::run(place).await?,
                         "hostile" => hostile::run(place).await?,
                         "attacks" => attacks::run(place).await?,
                         "retention" => retention::run(place).await?,
                         "compare" => compare::run(place).await?,
                         "debug" => compare::run_debug(place).await?,
+                        "dashboard" => dashboard::run(place).await?,
+                        "scale" => scale::run(place).await?,
                         "backlog" => fairness::run_backlog(place).await?,
                         "nodes" => nodes::run(place).await?,
                         _ => fairness::run(place).await?,
@@ -71,7 +95,8 @@ fn main() -> anyhow::Result<()> {
                 Ok(())
             })
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Folders for the scenarios.

@@ -1,4 +1,4 @@
-//! The main table: two null relays and the engine, without and with a plugin, under the same load, alternating.
+//! The main table: two null relays and the engine, without a plugin and with one of two builds, under the same load, alternating.
 
 use std::{path::Path, process::Command, time::Duration};
 
@@ -25,10 +25,11 @@ enum System {
     Durable,
     Direct,
     Plugin,
+    Stock,
 }
 
 impl System {
-    const ALL: [Self; 4] = [Self::Memory, Self::Durable, Self::Direct, Self::Plugin];
+    const ALL: [Self; 5] = [Self::Memory, Self::Durable, Self::Direct, Self::Plugin, Self::Stock];
 
     const fn name(self) -> &'static str {
         match self {
@@ -36,12 +37,13 @@ impl System {
             Self::Durable => "durable null relay",
             Self::Direct => "engine, no plugin",
             Self::Plugin => "engine, one plugin",
+            Self::Stock => "engine, stock plugin",
         }
     }
 
     /// Starts a fresh process in an empty folder that sends everything to `target`. Also returns the engine's handle, if it is
     /// one.
-    async fn start(self, folder: &Path, target: &str, plugin: &[u8]) -> anyhow::Result<Server> {
+    async fn start(self, folder: &Path, target: &str, plugins: &Plugins) -> anyhow::Result<Server> {
         let relay = |more: &[&Path]| {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["null-relay", target]).args(more);
@@ -55,13 +57,22 @@ impl System {
                 engine.endpoint("receiver", target, &["order.*"]).await?;
                 Ok(engine.server)
             }
-            Self::Plugin => {
-                let engine = Engine::start(folder, &[("bench-plugin", plugin)])?;
+            Self::Plugin | Self::Stock => {
+                let file = if self == Self::Plugin { &plugins.own } else { &plugins.stock };
+                let engine = Engine::start(folder, &[("bench-plugin", file)])?;
                 engine.endpoint("receiver", target, &[]).await?;
                 Ok(engine.server)
             }
         }
     }
+}
+
+/// The same source, built in two ways.
+struct Plugins {
+    /// As the plugins of this repository.
+    own: Vec<u8>,
+    /// As cargo builds a crate anywhere.
+    stock: Vec<u8>,
 }
 
 /// The results of one phase.
@@ -102,7 +113,7 @@ const ROWS: &[Row] = &[
 ];
 
 pub async fn run(place: &Place) -> anyhow::Result<()> {
-    let plugin = engine::bench_plugin();
+    let plugins = Plugins { own: engine::bench_plugin(), stock: engine::stock_plugin() };
     let mut figures = vec![vec![Figure::default(); ROWS.len()]; System::ALL.len()];
     let mut own = Figure::default();
     let mut remarks = Vec::new();
@@ -111,7 +122,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         for nth in 0..System::ALL.len() {
             let at = (nth + round) % System::ALL.len();
             let system = System::ALL[at];
-            let result = measure(system, place, &plugin).await.with_context(|| system.name())?;
+            let result = measure(system, place, &plugins).await.with_context(|| system.name())?;
             for (figure, (_, read, _)) in figures[at].iter_mut().zip(ROWS) {
                 figure.note(read(&result));
             }
@@ -128,21 +139,23 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
             }
         }
     }
-    let [_, durable, direct, with_plugin] = &figures[..] else { unreachable!("four systems") };
+    let [_, durable, direct, with_plugin, with_stock] = &figures[..] else { unreachable!("five systems") };
     let mut table = Table::new(&[
         "",
         System::Memory.name(),
         System::Durable.name(),
         System::Direct.name(),
         System::Plugin.name(),
+        System::Stock.name(),
         "no plugin ÷ durable",
         "plugin ÷ durable",
+        "stock ÷ durable",
         "goal",
     ]);
     for (nth, (name, _, goal)) in ROWS.iter().enumerate() {
         let mut cells = vec![(*name).to_owned()];
         cells.extend(figures.iter().map(|system| system[nth].to_string()));
-        cells.extend([direct, with_plugin].map(|system| system[nth].against(&durable[nth]).to_string()));
+        cells.extend([direct, with_plugin, with_stock].map(|system| system[nth].against(&durable[nth]).to_string()));
         cells.push((*goal).to_owned());
         table.row(cells);
     }
@@ -154,11 +167,11 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure(system: System, place: &Place, plugin: &[u8]) -> anyhow::Result<Round> {
+async fn measure(system: System, place: &Place, plugins: &Plugins) -> anyhow::Result<Round> {
     let folder = place.fresh()?;
     let open_events = (OPEN.as_secs_f64() * f64::from(OPEN_RATE)) as usize;
     let ledger = Ledger::new(WARM_UP + 2 * EVENTS + open_events);
-    let server = system.start(folder.path(), &sink(&ledger).await?, plugin).await?;
+    let server = system.start(folder.path(), &sink(&ledger).await?, plugins).await?;
     let target = Target::new(&server.url, "order.created");
     let warm = closed_loop(&target, &ledger, 64, WARM_UP, CLOSED_MAX).await;
     ledger.settled(&warm).await;

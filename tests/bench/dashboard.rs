@@ -1,0 +1,293 @@
+//! The dashboard over a full store: the time and the size of each page, and what open pages cost the engine.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use reqwest::header;
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::{
+    Place, ROUNDS,
+    engine::{Engine, KEY, bench_plugin},
+    figures::{Figure, Table},
+    load::{Ledger, Target, closed_loop, sink},
+};
+
+/// Stored events. Each has one delivery to each of the endpoints.
+const EVENTS: i64 = 200_000;
+const ENDPOINTS: [&str; 5] = ["crm", "billing", "warehouse", "chat", "archive"];
+/// Time over which the events are spread; less than what retention deletes.
+const SPREAD: Duration = Duration::from_secs(86_400);
+/// Requests of each page.
+const REQUESTS: usize = 200;
+/// Pages that are open at the same time.
+const OPEN: usize = 10;
+/// Events of one measurement of throughput.
+const LOAD: usize = 20_000;
+const LOAD_MAX: Duration = Duration::from_secs(20);
+
+pub async fn run(place: &Place) -> anyhow::Result<()> {
+    let folder = place.fresh()?;
+    let plugin = bench_plugin();
+    let rounds = 2 * ROUNDS * LOAD + 4_000;
+    let ledger = Ledger::new(rounds);
+    let receiver = sink(&ledger).await?;
+    let mut engine = Engine::start(folder.path(), &[("bench-plugin", &plugin)])?;
+    for name in ENDPOINTS {
+        engine.endpoint(name, &receiver, &["sample.*"]).await?;
+    }
+    engine.endpoint("receiver", &receiver, &[]).await?;
+    engine.source("shop", "github").await?;
+    let sample = Target::new(&engine.server.url, "sample.created");
+    closed_loop(&sample, &ledger, 1, 1, LOAD_MAX).await;
+    engine.nothing_waits().await?;
+    engine.no_delivery_is("pending").await?;
+    ensure!(engine.server.terminate(Duration::from_secs(30)).is_some(), "the engine does not stop");
+    drop(engine);
+    let filling = Instant::now();
+    fill(&folder.path().join("data/innesco.db")).context("the store cannot be filled")?;
+    println!("  {} deliveries stored in {:.0} s", EVENTS * ENDPOINTS.len() as i64, filling.elapsed().as_secs_f64());
+
+    let engine = Engine::start(folder.path(), &[])?;
+    let reader = Reader::sign_in(&engine.server.url).await?;
+    let event = engine.newest_event().await?;
+    let mut table = Table::new(&["page", "CPU ms", "median ms", "p99 ms", "HTML kB"]);
+    let (mut slowest, mut largest) = ([Figure::default(), Figure::default()], Figure::default());
+    for page in pages(&event) {
+        let PageTimes { cpu, median, p99, kb } = PageTimes::of(&engine, &reader, &page).await?;
+        table.row(std::iter::once(page).chain([cpu, median, p99, kb].map(|figure| format!("{figure:.1}"))));
+        slowest[0].note(median);
+        slowest[1].note(p99);
+        largest.note(kb);
+    }
+    let highest = [&slowest[0], &slowest[1], &largest].map(|figure| format!("{:.1}", figure.highest()));
+    let [median, p99, kb] = highest;
+    table.row(["highest".into(), String::new(), median, p99, kb]);
+    table.row(["goal".into(), String::new(), "≤ 50".into(), "≤ 250".into(), "≤ 90".into()]);
+    table.print(&format!("Dashboard: {} stored deliveries, {REQUESTS} requests of each page", EVENTS * ENDPOINTS.len() as i64));
+
+    let target = Target::new(&engine.server.url, "order.created");
+    let warm = closed_loop(&target, &ledger, 64, 2_000, LOAD_MAX).await;
+    ledger.settled(&warm).await;
+    let [mut alone, mut beside]: [[Figure; 2]; 2] = Default::default();
+    let mut fetched = 0;
+    for _ in 0..ROUNDS {
+        measure(&engine, &target, &ledger, &mut alone).await;
+        let watchers = Watchers::open(&reader, &event).await?;
+        measure(&engine, &target, &ledger, &mut beside).await;
+        fetched += watchers.close().await?;
+    }
+    let mut table = Table::new(&["64 callers, one plugin", "delivered/s", "CPU µs/event"]);
+    for (name, [rate, cpu]) in [("no page open", &alone), ("ten pages open", &beside)] {
+        table.row([name.to_owned(), rate.to_string(), cpu.to_string()]);
+    }
+    table.row(["ratio".to_owned(), beside[0].against(&alone[0]).to_string(), beside[1].against(&alone[1]).to_string()]);
+    table.row(["goal", "≥ 0.95", ""].map(str::to_owned));
+    table.print("Dashboard: what open pages cost");
+    println!("  The open pages were fetched {fetched} times.\n");
+    Ok(())
+}
+
+/// Every kind of page, with the filters that a store could be slow at.
+fn pages(event: &str) -> Vec<String> {
+    let mut pages: Vec<String> = [
+        "/",
+        "/?last=hour",
+        "/?last=week",
+        "/events",
+        "/events?type=order.*",
+        "/events?type=sample.7",
+        "/events?source=shop",
+        "/events?source=nobody",
+        "/events?state=failed",
+        "/events?state=retrying",
+        "/events?time=week",
+        "/deliveries",
+        "/deliveries?state=dead",
+        "/deliveries?state=retrying",
+        "/deliveries?state=pending",
+        "/deliveries?state=cancelled",
+        "/deliveries?endpoint=crm",
+        "/deliveries?endpoint=crm&state=dead",
+        "/deliveries?endpoint=receiver&state=dead",
+        "/deliveries?time=hour",
+        "/deliveries/retry?endpoint=crm",
+        "/endpoints",
+        "/endpoints/new",
+        "/endpoints/crm",
+        "/endpoints/crm?state=dead",
+        "/plugins",
+        "/plugins/bench-plugin",
+        "/sources",
+        "/sources/shop",
+        "/search?q=SO-2026",
+        "/search?q=sample.7",
+        "/settings/keys",
+        "/settings/audit",
+        "/settings/nodes",
+    ]
+    .map(str::to_owned)
+    .into();
+    pages.extend([format!("/events/{event}"), format!("/deliveries?event={event}"), format!("/search?q={event}")]);
+    pages
+}
+
+/// Measures one load: delivered events a second, and processor time of the server for each.
+async fn measure(engine: &Engine, target: &Target, ledger: &Arc<Ledger>, figures: &mut [Figure; 2]) {
+    let used = engine.server.cpu();
+    let phase = closed_loop(target, ledger, 64, LOAD, LOAD_MAX).await;
+    ledger.settled(&phase).await;
+    let report = ledger.report(phase);
+    figures[0].note(report.delivered_per_second());
+    figures[1].note((engine.server.cpu() - used).as_secs_f64() * 1e6 / report.count.max(1) as f64);
+}
+
+/// What a page costs: milliseconds, and its size in kB.
+pub struct PageTimes {
+    pub cpu: f64,
+    pub median: f64,
+    pub p99: f64,
+    pub kb: f64,
+}
+
+impl PageTimes {
+    /// Reads a page many times, one after the other.
+    pub async fn of(engine: &Engine, reader: &Reader, page: &str) -> anyhow::Result<Self> {
+        let (mut times, mut bytes) = (Vec::new(), 0);
+        let used = engine.server.cpu();
+        for _ in 0..REQUESTS {
+            let began = Instant::now();
+            bytes = reader.read(page).await?.len();
+            times.push(began.elapsed().as_secs_f64() * 1e3);
+        }
+        let cpu = (engine.server.cpu() - used).as_secs_f64() * 1e3 / REQUESTS as f64;
+        times.sort_by(f64::total_cmp);
+        Ok(Self { cpu, median: times[REQUESTS / 2], p99: times[REQUESTS * 99 / 100], kb: bytes as f64 / 1e3 })
+    }
+}
+
+/// A person who is signed in.
+#[derive(Clone)]
+pub struct Reader {
+    client: reqwest::Client,
+    url: String,
+    cookie: String,
+}
+
+impl Reader {
+    pub async fn sign_in(url: &str) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build()?;
+        let form = client.post(format!("{url}/sign-in")).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let answer = form.body(format!("key={KEY}")).send().await?;
+        let cookie = answer.headers().get(header::SET_COOKIE).context("signing in sets a cookie")?.to_str()?;
+        let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        Ok(Self { client, url: url.to_owned(), cookie })
+    }
+
+    fn get(&self, page: &str) -> reqwest::RequestBuilder {
+        let request = self.client.get(format!("{}{page}", self.url));
+        request.header(header::COOKIE, &self.cookie).header(header::ACCEPT, "text/html")
+    }
+
+    async fn read(&self, page: &str) -> anyhow::Result<String> {
+        let answer = self.get(page).send().await?;
+        ensure!(answer.status().is_success(), "{page} answered {}", answer.status());
+        Ok(answer.text().await?)
+    }
+}
+
+/// Open pages. As their script does, each fetches itself when its stream says that something changed, one fetch at a time.
+struct Watchers(Vec<JoinHandle<anyhow::Result<usize>>>, tokio::sync::watch::Sender<bool>);
+
+impl Watchers {
+    async fn open(reader: &Reader, event: &str) -> anyhow::Result<Self> {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let of_event = format!("/events/{event}");
+        let shown = [
+            "/",
+            "/events",
+            "/deliveries",
+            "/endpoints",
+            "/endpoints/crm",
+            "/plugins",
+            of_event.as_str(),
+            "/",
+            "/events",
+            "/deliveries",
+        ];
+        let mut opening = JoinSet::new();
+        for page in shown.iter().take(OPEN).map(|page| (*page).to_owned()) {
+            let (reader, mut stopped) = (reader.clone(), stopped.clone());
+            opening.spawn(async move {
+                reader.read(&page).await?;
+                let stream =
+                    if page.starts_with("/events/") { format!("/live?event={}", &page[8..]) } else { "/live".to_owned() };
+                let mut signals = reader.get(&stream).send().await?.error_for_status()?;
+                anyhow::Ok(tokio::spawn(async move {
+                    let mut fetched = 0;
+                    loop {
+                        let signal = tokio::select! {
+                            signal = signals.chunk() => signal?.context("a stream ended")?,
+                            _ = stopped.changed() => return Ok(fetched),
+                        };
+                        if signal.windows(7).any(|word| word == b"changed") {
+                            reader.read(&page).await?;
+                            fetched += 1;
+                        }
+                    }
+                }))
+            });
+        }
+        let opened: anyhow::Result<Vec<_>> = opening.join_all().await.into_iter().collect();
+        Ok(Self(opened?, stop))
+    }
+
+    /// Closes the pages and returns how often they were fetched.
+    async fn close(self) -> anyhow::Result<usize> {
+        let Self(open, stop) = self;
+        stop.send_replace(true);
+        let mut fetched = 0;
+        for page in open {
+            fetched += page.await??;
+        }
+        Ok(fetched)
+    }
+}
+
+/// Repeats the one event of a store with its deliveries and attempts. One delivery in a hundred is dead, one in a hundred is
+/// cancelled.
+fn fill(file: &Path) -> anyhow::Result<()> {
+    let db = rusqlite::Connection::open(file)?;
+    let step = i64::try_from(SPREAD.as_millis())? / EVENTS;
+    let numbers = format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})", EVENTS - 1);
+    // The bits of ids are explained in engine/src/domain/id.rs.
+    db.execute_batch(&format!(
+        "PRAGMA synchronous = OFF; BEGIN IMMEDIATE;
+         CREATE TEMP TABLE first AS SELECT id, accepted_at - {EVENTS} * {step} AS at FROM event;
+         UPDATE event SET accepted_at = (SELECT at FROM first);
+         {numbers} INSERT INTO event (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause,
+             codec, data, request, body)
+         SELECT event.id + i, accepted_at + i * {step}, source, caller_id, 'sample.' || (i % 20), 'order/' || i, time, content_type,
+             attributes, depth, cause, codec, data, request, body FROM n, event ORDER BY 1;
+         UPDATE delivery SET at = (SELECT at FROM first);
+         {numbers} INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at, cancel_reason)
+         SELECT ((first.id + i) << 14) | (delivery.id & 16383), endpoint, round,
+             CASE i % 100 WHEN 7 THEN 'dead' WHEN 8 THEN 'cancelled' ELSE 'delivered' END,
+             CASE i % 100 WHEN 7 THEN 'exhausted' END, attempts, delivery.at + i * {step}, NULL
+         FROM n, first, delivery ORDER BY 1;
+         UPDATE attempt SET at = (SELECT at FROM first);
+         {numbers} INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms, sent)
+         SELECT ((first.id + i) << 22) | (attempt.id & 4194303), attempt.at + i * {step}, outcome, status, latency_us, detail, excerpt,
+             retry_after_ms, sent FROM n, first, attempt ORDER BY 1;
+         DELETE FROM minute;
+         INSERT INTO minute (minute, first_id) SELECT accepted_at / 60000, min(id) FROM event GROUP BY 1;
+         COMMIT;",
+    ))?;
+    let stored: i64 = db.query_row("SELECT count(*) FROM delivery", [], |row| row.get(0))?;
+    ensure!(stored == EVENTS * ENDPOINTS.len() as i64, "{stored} deliveries are stored");
+    Ok(())
+}
