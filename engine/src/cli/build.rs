@@ -92,7 +92,7 @@ impl PluginCrate {
             .args(["build", "--release", "--target", TARGET, "--quiet", "--color", colour])
             .args(["--message-format", "json-render-diagnostics"])
             // A crate in a workspace cannot set these in its Cargo.toml. One codegen unit and LTO save a quarter of a run's time, a
-            // small stack saves half of it (see `.cargo/config.toml`).
+            // small stack saves half of it where the kernel is old (see `.cargo/config.toml`).
             .envs([
                 ("CARGO_PROFILE_RELEASE_LTO", "true"),
                 ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),

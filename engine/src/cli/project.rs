@@ -25,7 +25,8 @@ debug = \"limited\"
 ";
 /// The configuration of cargo for the target of plugins.
 const CARGO_CONFIG: &str = "\
-# A plugin's stack lies before everything else in its memory. With the default of 1 MiB, each run costs twice as much.
+# A plugin's stack lies before everything else in its memory. With the default of 1 MiB, each run costs twice as much
+# where the engine runs on a Linux before 6.7.
 [target.wasm32-unknown-unknown]
 rustflags = [\"-C\", \"link-arg=-zstack-size=131072\"]
 ";
