@@ -102,7 +102,7 @@ fn pages(event: &str) -> Vec<String> {
         "/events?type=order.*",
         "/events?type=sample.7",
         "/events?source=shop",
-        "/events?source=nobody",
+        "/events?source=unknown",
         "/events?state=failed",
         "/events?state=retrying",
         "/events?time=week",

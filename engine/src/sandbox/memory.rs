@@ -144,7 +144,7 @@ impl Space {
     #[expect(unsafe_code, reason = "maps memory")]
     fn map(reserved: usize, guard: usize) -> io::Result<Self> {
         let whole = guard.checked_mul(2).and_then(|guards| guards.checked_add(reserved)).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: a new mapping, which replaces no other, and which nobody can access.
+        // SAFETY: a new mapping, which replaces no other, and which is not accessible.
         let before = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), MapFlags::PRIVATE)? };
         // SAFETY: the guard is within the mapping.
         let start = unsafe { before.cast::<u8>().add(guard) };
