@@ -146,6 +146,9 @@ impl Space {
         let whole = guard.checked_mul(2).and_then(|guards| guards.checked_add(reserved)).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping, which replaces no other, and which is not accessible.
         let before = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), MapFlags::PRIVATE)? };
+        // A huge page would be cleared as a whole for one written byte. A kernel without huge pages refuses the advice.
+        // SAFETY: the range is this mapping, and the advice changes no content.
+        let _ = unsafe { madvise(before, whole, Advice::LinuxNoHugepage) };
         // SAFETY: the guard is within the mapping.
         let start = unsafe { before.cast::<u8>().add(guard) };
         let start = NonNull::new(start).ok_or(io::ErrorKind::OutOfMemory)?;
