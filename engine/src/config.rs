@@ -5,7 +5,7 @@
 //! their origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set
 //! such variables; one that looks mistyped is logged.
 
-use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use url::Url;
@@ -17,6 +17,7 @@ use crate::{
     sandbox,
     store::{AdmissionLimits, StateLimits, VersionLimits},
     traces,
+    ui::InForce,
 };
 
 /// One setting.
@@ -222,6 +223,12 @@ impl Raw {
         self.0.iter().map(|(setting, value, origin)| (*setting, shown(setting, value), origin))
     }
 
+    /// Returns every setting as the dashboard shows it.
+    fn in_force(&self) -> Arc<[InForce]> {
+        let from = |origin: &Origin| (*origin != Origin::Default).then(|| origin.to_string());
+        self.iter().map(|(setting, value, origin)| InForce { key: setting.key, value, from: from(origin) }).collect()
+    }
+
     /// Returns whether the settings file contains a password.
     pub fn file_holds_password(&self) -> bool {
         self.0.iter().any(|(setting, value, origin)| *origin == Origin::File && shown(setting, value) != *value)
@@ -354,6 +361,8 @@ pub struct Config {
     pub otel: Option<Url>,
     /// Maximum size of the store, in bytes.
     pub store_bytes_max: Option<u64>,
+    /// Every setting as the dashboard shows it.
+    pub in_force: Arc<[InForce]>,
 }
 
 /// Shows no values: URLs of the database and of the collector may contain a password. `serve --check` prints all values without
@@ -564,6 +573,7 @@ impl Config {
                 dedupe: raw.duration("retention.dedupe_window")?,
             },
             otel: raw.read("otel.endpoint", traces::parse_endpoint, "is not a collector; write http://127.0.0.1:4318")?,
+            in_force: raw.in_force(),
             store_bytes_max: match raw.size("retention.size_max")? {
                 0 => None,
                 bytes => Some(bytes as u64),

@@ -303,7 +303,17 @@ async fn live_updates_shift_nothing_and_keep_the_focus() {
 }
 
 /// Pages for `make screenshots`: name, path.
-const PICTURES: [(&str, &str); 19] = [
+const PICTURES: [(&str, &str); 29] = [
+    ("plugin-runs", "/plugins/order-router/runs"),
+    ("plugin-log", "/plugins/order-router/log"),
+    ("plugin-settings", "/plugins/order-router/settings"),
+    ("plugin-state", "/plugins/changes/state"),
+    ("plugin-limits", "/plugins/order-router/limits"),
+    ("plugin-upload", "/plugins/upload?plugin=order-router"),
+    ("plugin-candidate", "/plugins/changes"),
+    ("plugin-compare-start", "/plugins/changes/compare"),
+    ("settings-limits", "/settings/limits"),
+    ("settings-jobs", "/settings/jobs"),
     ("sources", "/sources"),
     ("source", "/sources/shop"),
     ("source-new", "/sources/new?preset=woocommerce"),
@@ -331,7 +341,7 @@ const PICTURES: [(&str, &str); 19] = [
 async fn screenshots() {
     let folder = PathBuf::from(std::env::var_os("SCREENSHOTS").expect("SCREENSHOTS names a folder"));
     std::fs::create_dir_all(&folder).expect("the folder can be made");
-    let engine = Engine::start(&["order-router"]);
+    let engine = Engine::start(&["order-router", "changes"]);
     let browser = Browser::start().await;
     browser.set_zone("Europe/Rome").await;
     let mut paths: Vec<(String, String)> = vec![("sign-in".into(), "/sign-in".into())];
@@ -339,6 +349,8 @@ async fn screenshots() {
     take(&browser, &engine, &folder, "first-run", "/").await;
     let (failing, story) = fill(&engine).await;
     crate::dashboard_sources::fill(&engine).await;
+    let comparison = crate::dashboard_plugins::fill(&engine).await;
+    paths.push(("plugin-compare".into(), format!("/plugins/changes/compare?id={comparison}&open=change-0")));
     paths.extend(PICTURES.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())));
     paths.push(("event".into(), format!("/events/{failing}")));
     paths.push(("event-open".into(), format!("/events/{failing}?open=data,{story}")));

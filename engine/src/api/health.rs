@@ -24,7 +24,7 @@ pub struct LastProbe(Mutex<Option<(Instant, Option<String>)>>);
 #[derive(Serialize, ToSchema)]
 pub struct Ready {
     ready: bool,
-    reasons: Vec<String>,
+    pub reasons: Vec<String>,
 }
 
 /// Check whether the process is alive.

@@ -12,7 +12,7 @@ pub(crate) mod deliveries;
 pub(crate) mod endpoints;
 pub(crate) mod error;
 pub(crate) mod events;
-mod health;
+pub(crate) mod health;
 pub(crate) mod heavy;
 pub mod inbound;
 mod intake;

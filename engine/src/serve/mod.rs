@@ -171,6 +171,8 @@ impl Engine {
                 StoreAt::Sqlite => "SQLite",
                 StoreAt::Postgres(_) => "Postgres",
             },
+            settings: Arc::clone(&self.config.in_force),
+            store_bytes_max: self.config.store_bytes_max,
         };
         let links = self.links;
         let api = Arc::new(Api {

@@ -35,6 +35,12 @@ impl Fields {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, text)| text.trim()).filter(|text| !text.is_empty())
     }
 
+    /// Returns the fields whose name begins with a prefix: the rest of the name, and the trimmed text. Empty fields are missing.
+    pub fn beginning_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
+        let named = self.0.iter().filter_map(move |(name, text)| Some((name.strip_prefix(prefix)?, text.trim())));
+        named.filter(|(_, text)| !text.is_empty())
+    }
+
     /// Returns whether a box is ticked.
     pub fn is_set(&self, name: &str) -> bool {
         self.get(name).is_some()

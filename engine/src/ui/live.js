@@ -1,8 +1,7 @@
 // Keeps a page up to date and shows answers in place. Every page works without it: links load pages, and forms return to them.
 //
-// The page opens one event stream. A signal names what changed. The script then fetches the page again and merges each region that
-// follows this kind of change ([data-live]) with its fresh state. Elements with an id are matched by id, others by position. So
-// focus, selection and scroll position stay, and unchanged elements are not touched.
+// A signal of the page's event stream names what changed. Then the page is fetched again, and each region that follows this kind
+// of change ([data-live]) is merged: elements with an id are matched by id, others by position. Unchanged elements are not touched.
 "use strict";
 
 const root = document.documentElement;
@@ -248,16 +247,17 @@ document.addEventListener("submit", (event) => {
   answer(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, event.submitter)) });
 });
 
-// The name of a new endpoint follows its title until a name is typed.
-const title = document.getElementById("f-title");
+// A new name follows the title of the endpoint, or the file of the plugin, until a name is typed.
+const titled = document.querySelector("#f-title, .drop #f-file");
 const nameField = document.getElementById("f-name");
-if (title && nameField && !nameField.value) {
+if (titled && nameField && !nameField.value) {
   const follow = () => {
-    const words = title.value.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
+    const title = titled.files?.[0]?.name.replace(".wasm", "") ?? titled.value;
+    const words = title.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
     nameField.value = words.replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 64);
   };
-  title.addEventListener("input", follow);
-  nameField.addEventListener("input", () => title.removeEventListener("input", follow));
+  titled.addEventListener("input", follow);
+  nameField.addEventListener("input", () => titled.removeEventListener("input", follow));
 }
 
 // A page with a secret must not be shown again from the browser's back-forward cache.
@@ -316,5 +316,7 @@ if (zone && zone !== body.dataset.zone) {
   if (main && document.getElementById("rail") && !main.querySelector("[data-once]")) load(location.href).then(({ page, isPage }) => isPage && mergeChildren(main, page.getElementById("main")));
 }
 const again = document.getElementById("again");
-if (again) setTimeout(() => location.reload(), again.dataset.again * 1000);
+if (again && main.querySelector(".wrong")) setTimeout(() => location.reload(), again.dataset.again * 1000);
+// A page about unfinished work is read again, until it has no such mark any more.
+setInterval(() => document.getElementById("again") && refresh(waiting.add("again")), 1000);
 if (body.hasAttribute("data-live") && document.getElementById("live")) listen();

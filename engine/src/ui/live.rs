@@ -1,8 +1,7 @@
 //! The event stream of a page: signals that something has changed. The page then fetches itself, so a signal carries no data.
 //!
 //! A page has one stream, and a stream sends at most one signal of each kind per second (per 300 ms on the page of an event). A
-//! node signals only its own work. With several nodes, a page shows the work of other nodes when it is loaded, or when the next
-//! signal of its node arrives.
+//! node hears only its own work. With several nodes, a stream signals every kind every five seconds.
 
 use std::{
     convert::Infallible,
@@ -40,6 +39,8 @@ const EVENT_PACE: Duration = Duration::from_millis(300);
 /// How much later than the pace the last signal is repeated. By then, readings that all readers share are newer than the change,
 /// because they are at most [`PACE`] old.
 const ECHO: Duration = Duration::from_millis(200);
+/// Time between two signals of every kind, for the work of other nodes.
+const OTHERS: Duration = Duration::from_secs(5);
 /// The stream sends a message at least this often, so that a page notices a broken stream.
 const PULSE: Duration = Duration::from_secs(2);
 
@@ -120,6 +121,7 @@ async fn pump(
     // moment too early.
     let mut echo = Changed::default();
     let mut last_sent = Instant::now();
+    let mut others_at = Instant::now() + OTHERS;
     if sender.send(Bytes::from_static(b"event: pulse\ndata:\n\n")).await.is_err() {
         return;
     }
@@ -151,6 +153,12 @@ async fn pump(
                     return;
                 }
             }
+            () = tokio::time::sleep_until(others_at) => {
+                if has_others(&ui).await {
+                    changed = Changed::ALL;
+                }
+                others_at = Instant::now() + OTHERS;
+            }
             received = news.recv() => match received {
                 Ok(one) if event.is_none_or(|event| is_about(&one, event)) => changed.note(&one),
                 Ok(_) => {}
@@ -159,6 +167,11 @@ async fn pump(
             },
         }
     }
+}
+
+/// Returns whether other nodes work on the same store.
+async fn has_others(ui: &Ui) -> bool {
+    ui.api.store.nodes().await.is_ok_and(|nodes| nodes.len() > 1)
 }
 
 /// The body of a stream.

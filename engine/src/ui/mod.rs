@@ -7,9 +7,11 @@
 //! What must stay true: every form and link works without script. Untrusted text reaches a page only through `foreign.rs`. Pages
 //! load nothing from other hosts, and the content security policy ([`POLICY`]) has no `unsafe-*`.
 
+pub mod actions;
 pub mod assets;
 pub mod foreign;
 pub mod form;
+pub mod in_force;
 pub mod layout;
 pub mod live;
 pub mod needs;
@@ -35,8 +37,8 @@ use serde_json::Value;
 use tower::ServiceExt as _;
 use url::Url;
 
-pub use self::session::OneTimeLinks;
 use self::visit::Visit;
+pub use self::{in_force::InForce, session::OneTimeLinks};
 use crate::api::{Api, Problem, SignedIn};
 
 /// Content security policy: a page may load only what this engine serves, and no other page can frame it.
@@ -62,6 +64,9 @@ pub struct About {
     pub node: String,
     /// The kind of store, such as `SQLite`.
     pub store: &'static str,
+    pub settings: Arc<[InForce]>,
+    /// Most bytes that the store may hold; `None` without a limit.
+    pub store_bytes_max: Option<u64>,
 }
 
 /// The shared parts of all pages.
@@ -101,6 +106,7 @@ impl Ui {
         content_type: &'static str,
         body: Body,
     ) -> Result<Value, Problem> {
+        debug_assert!(actions::is_made(&method, path), "{method} {path} is missing in actions.rs");
         let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, content_type);
         let request = request.extension(SignedIn(Arc::clone(&visit.key))).body(body);
         let request = request.map_err(|_| Problem::bad_request(format!("{path:?} is not a path")))?;
@@ -143,17 +149,8 @@ fn pages() -> Router<Arc<Ui>> {
         .route("/endpoints/{endpoint}/disable", get(pages::endpoints::actions::to_page).post(pages::endpoints::actions::disable))
         .route("/jobs/{job}", get(pages::retry_many::progress))
         .route("/jobs/{job}/cancel", post(pages::retry_many::stop))
-        .route("/plugins", get(pages::plugins::list))
-        .route("/plugins/{plugin}", get(pages::plugins::show))
-        .route("/plugins/{plugin}/promote", post(pages::plugins::promote))
-        .route("/plugins/{plugin}/rollback", post(pages::plugins::roll_back))
-        .route("/plugins/{plugin}/disable", post(pages::plugins::disable))
-        .route("/plugins/{plugin}/enable", post(pages::plugins::enable))
-        .route("/settings", get(pages::settings::first))
-        .route("/settings/keys", get(pages::settings::keys).post(pages::settings::create_key))
-        .route("/settings/keys/{key}/revoke", post(pages::settings::revoke_key))
-        .route("/settings/audit", get(pages::settings::audit))
-        .route("/settings/nodes", get(pages::settings::nodes))
+        .merge(pages::plugins::routes())
+        .merge(pages::settings::routes())
         .route("/sources", get(pages::sources::list))
         .route("/sources/new", get(pages::sources::form).post(pages::sources::create))
         .route("/sources/{source}", get(pages::sources::show))

@@ -229,6 +229,13 @@ impl Browser {
         }
     }
 
+    /// Chooses a file in the field of a form.
+    pub async fn attach(&self, css: &str, file: &Path) {
+        let field = self.wait(css).await;
+        let body = json!({ "text": file.to_str().expect("a path that is text") });
+        self.post(&format!("{field}/value"), body).await.unwrap_or_else(|error| panic!("{css} takes no file: {error}"));
+    }
+
     /// Presses keys on the focused element.
     pub async fn press(&self, keys: &str) {
         let focused = self.ask(Method::GET, "/element/active", Value::Null).await.expect("a focused element");

@@ -164,7 +164,7 @@ pub async fn progress(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<St
     let back = endpoint.as_ref().map_or_else(|| "/deliveries".to_owned(), |endpoint| page_of(&endpoint.name));
     let body = html! {
         (head(&visit, &back, endpoint.as_ref(), title))
-        div #job.ask data-live="deliveries" { (told(&visit, &job, endpoint.as_ref(), &back)) }
+        div #job.ask data-live="deliveries again" { (told(&visit, &job, endpoint.as_ref(), &back)) }
         @if job.state == "running" { p.small #again data-again=(AGAIN_SECONDS) { (t.again) } }
     };
     Ok(layout::page(&ui, &visit, &Page::new(Place::Deliveries, title, body)).await)

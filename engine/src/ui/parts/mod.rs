@@ -72,6 +72,17 @@ pub fn action_with(visit: &Visit, path: &str, icon_name: Option<&str>, label: &s
     }
 }
 
+/// As [`action_with`], for an answer that is another page.
+pub fn action_away(visit: &Visit, path: &str, icon_name: Option<&str>, label: &str, look: Look, fields: &Markup) -> Markup {
+    html! {
+        form.act method="post" action=(path) data-whole {
+            (hidden(visit))
+            (fields)
+            button class=(look.class()) type="submit" { @if let Some(name) = icon_name { (icon(name)) } (label) }
+        }
+    }
+}
+
 /// A button that cannot be used, with its reason beside it.
 pub fn disabled_button(icon_name: Option<&str>, label: &str, reason: &str) -> Markup {
     html! {

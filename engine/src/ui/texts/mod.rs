@@ -160,8 +160,37 @@ texts! {
 
     /// Plugins and their versions.
     plugins: Plugins {
-        none, none_why, name, on, versions, version, since, by, kept, runs, no_runs, memory, message, enable, disable, disable_says,
-        disable_confirm, roll_back, roll_back_says, roll_back_confirm, promote, promote_says, promote_confirm, not_loaded, held_why,
+        none, none_why, plugin, on, runs_in_day, failed, waiting, waits, new_why, upload_short, upload, upload_plugin,
+        upload_version, file_of_plugin, file_of_version, upload_says, upload_says_version, name_hint, serve_at_once,
+        uploaded(size, time), is_candidate, same_manifest, description, overview, runs, log, limits, parts, enable, disable,
+        disable_says, disable_confirm, roll_back, roll_back_says, roll_back_confirm, roll_back_to, promote, promote_now,
+        promote_says, promote_confirm, remove, remove_says, remove_confirm, remove_force, not_changed, not_loaded,
+        held_title(number), held_cure, see_runs, parked_says(number), candidate_says, compare, serves_now, time, memory,
+        not_done, and_waiting(number), runs_failed(number), of_newest(number), or_more(number), versions, version, kept, by,
+        of_file, what_it_is, runs_on, may, may_what, may_not, may_not_what, its_version, file, event, asked,
+        asked_for(webhooks, events), all_runs, no_runs, no_runs_why, no_runs_of_state, retry_parked, level, all_levels,
+        contains, no_lines, no_lines_why, log_says(number), no_settings, new_name, new_value, unset, save, save_says,
+        required, default, revisions, no_revisions, number, by_whom, begin_with, state_size(keys, bytes, max), key, expires,
+        never, no_state, no_state_why, more_keys, delete_value, clear_state, clear_state_says, clear_state_confirm(number),
+        limits_says,
+    }
+
+    /// Comparing versions of a plugin.
+    compare: Compare {
+        title, against(serving, candidate), nothing_sent, running, follows, cancelled, all_same, differ_word, no_candidate,
+        no_candidate_why, candidate, which, of_the_past, of_now, last, share, any_time, mask, start, stop,
+        compared_so_far(done, all), followed_so_far(done), earlier, versions, compared, what_differs, gate, side_by_side,
+        gate_compared, gate_failures, gate_targets, gate_time, met, not_met, not_met_says, first_ends, not_stored,
+        needs_admin, nothing_compared, nothing_compared_why, same, of_compared(number), differ, in_ways(number),
+        new_failures, and_fewer(number), time, was(time), not_repeatable(number), current_state(number), skipped(number),
+        runs(number), samples, time_p50, memory_p50, memory,
+    }
+
+    /// What the settings in force mean.
+    in_force: InForce {
+        value, setting, from, default, body_bytes, body_time, connections, head_time, idle_time, backlog, store_wait,
+        subscribe_rate, plugin_bytes, deadline, memory, output, webhooks, events, state, state_keys, log_lines, quarantine,
+        versions, versions_bytes, threads, slow_threads, disable_after, delivered, dead, unrouted, audit, size, dedupe,
     }
 
     /// Keys, audit trail, nodes.
@@ -171,6 +200,12 @@ texts! {
         may_admin, good_for, ever, month, quarter, year, create_key, shown_once, copy_now, key, any_key, action, any_action, when,
         target, no_entry, no_entry_why, audit_note, one_engine, one_engine_why, node, does, address, engine, holds, answers, silent,
         alive, not_loaded, loaded,
+        limits, jobs, master_key, master_key_says, rekey, rekey_confirm, rekeyed, health, takes_events, takes_no_events,
+        in_hand, disk, disk_free(free, all), kept_for, limits_in_force, limits_say, store, store_full(percent),
+        store_full_cure, of_size(size), no_limit, free_of(size), other_machine, kind_of_store, of_node, no_jobs,
+        no_jobs_why, comparisons, job, job_runs, job_stopped, job_done, progress, failed, begun, retries_deliveries,
+        retries_runs, replays_events, replay_many, replay_says, since, replay_button, retry_runs, retry_runs_say,
+        every_plugin, retry_runs_button, retry_deliveries,
     }
 
     /// Keyboard shortcuts.
