@@ -374,7 +374,7 @@ pub static TEXTS: Texts = Texts {
     search: Search {
         title: "Search",
         nothing: "Nothing found",
-        nothing_why: "Search for an id (ours, the sender's, a webhook-id), a subject, a type, a source or a state, written in full.",
+        nothing_why: "Search for an id (the engine's, the sender's, a webhook-id), a subject, a type, a source or a state, written in full.",
     },
     plugins: Plugins {
         none: "No plugins yet",
@@ -830,7 +830,7 @@ pub static TEXTS: Texts = Texts {
         by_admin: "an administrator",
         by_api: "the API",
         by_system: "the system",
-        triggered_hint: "With all four, also events that do not name who triggered them.",
+        triggered_hint: "If you choose all four, events that do not name who triggered them match, too.",
         format: "Format",
         format_form: "form",
         more: "Body, signature, headers, conditions, tries, rate, order, plugin",
@@ -933,8 +933,8 @@ pub static TEXTS: Texts = Texts {
         cancelled: "Retry stopped",
         done: "Retry done",
         again: "This page updates automatically.",
-        done_of: |done, total| format!("{done} of {total} made due"),
-        done_so_far: |done| format!("{done} made due so far"),
+        done_of: |done, total| format!("{done} of {total} due again"),
+        done_so_far: |done| format!("{done} due again so far"),
         sent_again: "sent again",
         show_retrying: "show those that still fail",
         not_sent: "not sent",
