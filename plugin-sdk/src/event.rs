@@ -43,8 +43,7 @@ impl Event {
     /// Returns when the engine accepted the event, with its parts, in UTC.
     ///
     /// # Errors
-    ///
-    /// As [`time`](Self::time).
+    /// See [`time`](Self::time).
     pub fn accepted_time(&self) -> Result<Time> {
         Time::parse(self.accepted_at())
     }

@@ -28,8 +28,8 @@ use crate::{
 
 /// Minimum age before the store is read again: counting rows costs time.
 const FRESH: Duration = Duration::from_secs(5);
-/// The store is not read again for this many times the duration of the last reading, so that counting uses at most a twentieth of
-/// one core.
+/// Minimum pause before the next reading of the store, as a multiple of the duration of the last one: counting uses at most a
+/// twentieth of one core.
 const REST: u32 = 20;
 
 /// Who may read the metrics.

@@ -21,8 +21,8 @@ use crate::{
 
 /// Maximum number of stored compiled versions; the oldest are removed first.
 const CODE_FILES_MAX: usize = 256;
-/// Maximum number of stored digests of too complex files; the oldest are removed first. A file whose digest was removed is tried
-/// once more.
+/// Maximum number of stored digests of files that are too complex; the oldest are removed first. A file whose digest was removed is
+/// tried once more.
 const TOO_COMPLEX_FILES_MAX: usize = 4096;
 const CODE: &str = "code";
 const LINES: &str = "lines";
@@ -139,7 +139,7 @@ impl CodeCache for FileCache {
 
     fn put_too_complex(&self, digest: &Digest, reason: &str) {
         if let Err(error) = self.write(&too_complex_key(digest), TOO_COMPLEX, reason.as_bytes()) {
-            tracing::warn!(%error, "digest of a too complex file could not be recorded; the next start tries the file again");
+            tracing::warn!(%error, "digest of a file that is too complex could not be recorded; the next start tries the file again");
         }
     }
 }

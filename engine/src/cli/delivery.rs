@@ -88,13 +88,13 @@ pub struct Bulk {
     /// All deliveries that wait for their next attempt
     #[arg(long, group = "bulk")]
     waiting: bool,
-    /// With one of these: only to this endpoint
+    /// With --dead, --cancelled or --waiting: only to this endpoint
     #[arg(long, requires = "bulk")]
     endpoint: Option<String>,
     /// With --dead: only with this reason: exhausted, gone, endpoint-disabled
     #[arg(long, requires = "dead")]
     reason: Option<String>,
-    /// With one of these: only these event types: order.created, order.*
+    /// With --dead, --cancelled or --waiting: only these event types: order.created, order.*
     #[arg(long = "type", requires = "bulk", value_name = "PATTERN")]
     event_type: Option<String>,
     /// With --dead or --cancelled: only since this time: 2h (ago), or 2026-01-31T09:30:00Z

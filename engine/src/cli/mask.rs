@@ -175,7 +175,7 @@ fn replaced(token: &str, style: Style) -> String {
         ("true" | "false", Style::Constant) => "false".to_owned(),
         ("true" | "false", Style::Shape) => token.to_owned(),
         (_, Style::Constant) => "0".to_owned(),
-        // The exponent stays, or the number could be too large.
+        // The exponent stays, because another one could make the number too large.
         (number, Style::Shape) => {
             let (digits, exponent) = number.split_at(number.find(['e', 'E']).unwrap_or(number.len()));
             digits.chars().map(|c| if c.is_ascii_digit() { '1' } else { c }).chain(exponent.chars()).collect()

@@ -333,7 +333,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         queue.count -= 1;
         queue.bytes -= self.bytes;
         let mut room = queue.has_room_again(&self.queues.limits);
-        // An empty queue gives back no slot, so it would never notify. Therefore a slot of any queue notifies for it.
+        // An empty queue has no slot to give back, so it could never notify. Therefore any returned slot notifies for it.
         if inner.exhausted && inner.bytes <= self.queues.limits.total_bytes {
             inner.exhausted = false;
             room = true;

@@ -1,9 +1,7 @@
-//! Claims due rows that no worker holds: after a restart, for retries, for rows that found no room in memory when they were
-//! stored, and for rows that another node gave back. Skips rows that another node is claiming, so no node waits.
-//!
-//! To some endpoints only one node at a time may send: to ordered ones, and to those with a rate limit or a concurrency below the
-//! default. The node that first claims a delivery of such an endpoint holds the endpoint while the node lives. So one node
-//! enforces its order, rate and concurrency.
+//! Claims due rows that no worker holds: after a restart, for retries, for rows that found no room in memory when they were stored,
+//! and for rows that another node gave back. Skips rows that another node is claiming, so no node waits. Only one node at a time
+//! may send to an endpoint that is ordered, or has a rate limit or a concurrency below the default. The node that first claims a
+//! delivery of such an endpoint holds the endpoint while the node lives. So one node enforces its order, rate and concurrency.
 
 use std::{sync::Arc, time::Duration};
 
@@ -241,7 +239,7 @@ impl Claiming<'_> {
             if room == 0 || !first && !retry || !self.hold(waiting.endpoint, waiting.single).await? {
                 continue;
             }
-            // If both wait, each gets half of the slots, and a first attempt gets an odd one.
+            // If both wait, each kind gets half of the slots. An odd slot goes to the first attempts.
             let retries = match (first, retry) {
                 (true, true) => room / 2,
                 (_, true) => room,

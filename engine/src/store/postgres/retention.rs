@@ -258,8 +258,8 @@ async fn forget(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error>
     Ok(execute(tx, sql, &[&bound, &BATCH]).await? as usize)
 }
 
-/// Deletes deleted endpoints together with the last event from before their deletion. Until then an event's history shows their
-/// names.
+/// Removes deleted endpoints together with the last event that was accepted before their deletion. Until then an event's history
+/// shows their names.
 async fn forget_endpoints(tx: &Transaction<'_>, now: Timestamp) -> Result<usize, Error> {
     let oldest = row(tx, "SELECT accepted_at FROM event ORDER BY id LIMIT 1", &[]).await?;
     let oldest = oldest.map(|row| get(&row, 0)).transpose()?.map(Timestamp::from_millis);

@@ -579,7 +579,7 @@ impl Moving {
 
     /// Continues the move and interrupts it in the middle of the batch after the next one. Returns `None` if the move ended
     /// earlier.
-    async fn go_and_be_cut(&self) -> Option<Migration> {
+    async fn continue_and_interrupt(&self) -> Option<Migration> {
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let mut tell = |moved: Moved| {
             if !moved.table_done {
@@ -613,7 +613,7 @@ async fn an_interrupted_move_is_resumed_until_it_is_complete() {
     };
     let mut cuts = 0;
     let moved = loop {
-        if let Some(moved) = moving.go_and_be_cut().await {
+        if let Some(moved) = moving.continue_and_interrupt().await {
             break moved;
         }
         cuts += 1;
@@ -657,7 +657,7 @@ async fn a_store_moves_only_unchanged_and_only_into_an_empty_database() {
     let store = moving.open().unwrap();
     store.accept((0..10).map(|_| event("a")).collect()).await.unwrap();
     drop(store);
-    assert!(moving.go_and_be_cut().await.is_none());
+    assert!(moving.continue_and_interrupt().await.is_none());
     let read = clock::steady();
     while clock::steady() == read {}
     drop(moving.open().unwrap());

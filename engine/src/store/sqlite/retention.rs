@@ -283,8 +283,8 @@ fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
         .execute(params![bound, BATCH])?)
 }
 
-/// Deletes deleted endpoints together with the last event from before their deletion. Until then an event's history shows their
-/// names.
+/// Removes deleted endpoints together with the last event that was accepted before their deletion. Until then an event's history
+/// shows their names.
 fn forget_endpoints(db: &Connection, now: Timestamp) -> Result<usize, Error> {
     let oldest: Option<i64> =
         db.prepare_cached("SELECT accepted_at FROM event ORDER BY id LIMIT 1")?.query_row([], |row| row.get(0)).optional()?;
