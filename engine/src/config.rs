@@ -351,7 +351,7 @@ pub struct Config {
     pub subscribe_rate: Rate,
     pub plugin_bytes_max: usize,
     pub run_limits: sandbox::Limits,
-    /// A plugin is held if one of its versions breaks more limits than this within a minute; 0 turns this off.
+    /// A plugin is held if one of its versions breaks limits more often than this within a minute; 0 turns this off.
     pub quarantine: usize,
     pub run_threads: usize,
     pub slow_threads: usize,
@@ -533,7 +533,7 @@ impl Config {
                 )?,
             },
             log: raw.read("log", log, "is not a log format; write text or json")?,
-            metrics: raw.read("metrics", access, "is not an access to /metrics; write open or key")?,
+            metrics: raw.read("metrics", access, "is not a kind of access; write open or key")?,
             drain: raw.duration("drain")?,
             body_bytes_max,
             body_time_max: raw.time("limits.body_time_max")?,

@@ -109,7 +109,7 @@ impl Ledger {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a run is far shorter than what a double cannot hold")]
+#[expect(clippy::cast_precision_loss, reason = "a run is short enough for a double")]
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }

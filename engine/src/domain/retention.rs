@@ -39,8 +39,8 @@ impl Retention {
     }
 }
 
-/// Minimum time for which a deleted endpoint is stored. It is stored longer while an event from before its deletion exists: a
-/// delivery of that event must find its endpoint in order to be cancelled.
+/// Minimum time for which a deleted endpoint is stored. It is stored longer while an event exists that was accepted before the
+/// deletion: a delivery of that event must find its endpoint in order to be cancelled.
 pub const DELETED_ENDPOINT_KEPT: Duration = Duration::from_secs(3600);
 /// Maximum difference between the clocks of two nodes. An event that one node accepts before another node deletes the event's
 /// endpoint may have a later time than the deletion, by this much.

@@ -61,7 +61,7 @@ impl Failure {
         Self::new(AttemptOutcome::TimedOut, detail)
     }
 
-    /// Before the connection was open.
+    /// Explains a failure before the connection was open.
     pub(super) fn of_dial(error: &(dyn Error + 'static), url: &Url) -> Self {
         let place = Place(url);
         match causes(error).find_map(|cause| known(cause, &place)) {
@@ -73,7 +73,7 @@ impl Failure {
         }
     }
 
-    /// After the connection was open. `status` is that of the answer, if it arrived.
+    /// Explains a failure after the connection was open. `status` is that of the answer, if it arrived.
     pub(super) fn of_exchange(error: &hyper::Error, status: Option<u16>, url: &Url) -> Self {
         let place = Place(url);
         let Some(status) = status else {

@@ -103,7 +103,7 @@ impl PluginVersion {
     pub(super) const COLUMNS: &str = "version, plugin, CASE WHEN file IS NOT NULL THEN 'serving' WHEN candidate > 0 THEN 'candidate' ELSE 'kept' END, \
          published_at, author, way, author_version, description, patterns, file_name, bytes, served, ended_at";
 
-    /// Selects the candidates of plugins of which no version serves.
+    /// Selects the candidates of plugins without a serving version.
     pub(super) const CANDIDATES: &str = "WHERE candidate > 0 AND kept IS NOT NULL \
          AND plugin NOT IN (SELECT plugin FROM plugin_version WHERE file IS NOT NULL) ORDER BY plugin, published_at DESC, version";
 

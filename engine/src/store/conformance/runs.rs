@@ -310,8 +310,12 @@ pub async fn runs_are_listed_by_state_plugin_event_and_time(bench: &Bench) {
         ("runs of a plugin", RunFilter { plugin: Some(slug("q")), ..all() }, vec![waits, failed]),
         ("parked runs of a plugin", RunFilter { plugin: Some(slug("q")), ..state("parked") }, vec![failed]),
         ("runs of an event", RunFilter { event: Some(failed.event()), ..all() }, vec![failed]),
-        ("runs on a type", RunFilter { event_type: Some("order.paid".into()), ..all() }, vec![trapped, done]),
-        ("parked runs on a type", RunFilter { event_type: Some("order.paid".into()), ..state("parked") }, vec![trapped]),
+        ("runs on events of a type", RunFilter { event_type: Some("order.paid".into()), ..all() }, vec![trapped, done]),
+        (
+            "parked runs on events of a type",
+            RunFilter { event_type: Some("order.paid".into()), ..state("parked") },
+            vec![trapped],
+        ),
         ("parked since ten minutes ago", RunFilter { since: minutes(-10), ..state("parked") }, vec![failed, trapped]),
         ("since a time in the future", RunFilter { since: minutes(10), ..all() }, vec![]),
         ("until ten minutes ago", RunFilter { until: minutes(-10), ..all() }, vec![]),
@@ -398,7 +402,11 @@ pub async fn a_job_retries_the_runs_that_its_filter_selects(bench: &Bench) {
     for (what, filter, expected) in [
         ("runs of a plugin", RunRetryFilter { plugin: Some(slug("p")), ..any() }, vec![all[0], all[2]]),
         ("runs with an outcome", RunRetryFilter { outcome: Some(RunOutcome::Failed), ..any() }, vec![all[2]]),
-        ("runs on types", RunRetryFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..any() }, vec![all[0], all[1]]),
+        (
+            "runs on events of types",
+            RunRetryFilter { event_type: Some(Pattern::parse("order.*").unwrap()), ..any() },
+            vec![all[0], all[1]],
+        ),
         ("since a time after all events", RunRetryFilter { since: later, ..any() }, vec![]),
         ("until a time after all events", RunRetryFilter { until: later, ..any() }, all.to_vec()),
     ] {

@@ -58,7 +58,7 @@ impl Secrets for Postgres {
 const KEEP_KEY: &str = "SELECT value FROM meta WHERE key = 'seal' FOR SHARE";
 
 impl Postgres {
-    /// Writes as [`Self::step`], with the key that seals the store's secrets. No other node replaces that key before the
+    /// Writes like [`Self::step`], with the key that seals the store's secrets. No other node replaces that key before the
     /// transaction ends.
     pub async fn step_sealing<T: Send + 'static>(
         &self,
