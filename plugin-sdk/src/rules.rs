@@ -117,7 +117,7 @@ fn refuse<T>(code: &str, message: impl Into<String>) -> Result<T> {
     Err(Error::permanent(code, message))
 }
 
-/// Adds which webhook or event it is, counted from 1.
+/// Adds the number of the webhook or event, counted from 1.
 fn of(thing: &str, place: usize, error: Error) -> Error {
     Error { message: format!("{thing} {}: {}", place + 1, error.message), ..error }
 }

@@ -32,7 +32,7 @@ const SENDS_AT_ONCE: usize = 64;
 const IN_HAND_MAX: usize = 8_192;
 /// Maximum number of events in one transaction.
 const BATCH_MAX: usize = 1_000;
-/// Maximum wait of delivered events for a transaction that deletes them, when no new event starts one.
+/// Maximum time that delivered events wait to be deleted, if no new event starts a transaction.
 const TIDY_AFTER: Duration = Duration::from_millis(50);
 const SECRET: &[u8] = b"the same secret for every webhook";
 

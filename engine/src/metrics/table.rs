@@ -101,7 +101,7 @@ table! {
     end_to_end_seconds = histogram(END_TO_END_SECONDS) "innesco_end_to_end_seconds" "Time from the acceptance of an event to its delivery, including retries and replays";
 
     depth = numbers(&["stage"]) "innesco_queue_depth" "Waiting items in memory and on disk: events, deferred runs, parked runs, deliveries, dead deliveries";
-    oldest = gauges(&["stage"]) "innesco_queue_oldest_seconds" "Age of the oldest item: an event since its acceptance, a run or delivery since it was due, a dead delivery since it died";
+    oldest = gauges(&["stage"]) "innesco_queue_oldest_seconds" "Age of the oldest item: an event since its acceptance, a run or delivery since it was due, a dead delivery since it became dead";
     handoff_items = numbers(&["stage"]) "innesco_handoff_items" "Items in memory between commit and workers, including those in progress";
     handoff_bytes = numbers(&["stage"]) "innesco_handoff_bytes" "Bytes in memory between commit and workers, including items in progress";
     handoff_limit_bytes = numbers(&["stage"]) "innesco_handoff_limit_bytes" "Limit of bytes in memory between commit and workers; further items wait on disk";

@@ -149,7 +149,7 @@ pub async fn a_job_retries_each_delivery_once_despite_crashes(bench: &Bench) {
     loop {
         let now = advance(&bench, job.id).await;
         steps += 1;
-        // The retried deliveries die again at once: the job must not send them once more.
+        // The retried deliveries become dead again at once: the job must not send them once more.
         while bench.claim().await > 0 {
             for claim in bench.deliveries().await {
                 *sent.entry(claim.id).or_default() += 1;
