@@ -24,10 +24,10 @@ use super::{
 
 /// Calls of one thread in a round.
 const CALLS: u32 = 20_000;
-/// Threads that call at the same time, and what the column is called.
+/// Number of threads that call at the same time, and the title of the column.
 const THREADS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
 
-/// What is called.
+/// The work of one call.
 enum Work {
     Native,
     Plugin(Plugin),

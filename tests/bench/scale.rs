@@ -16,7 +16,7 @@ use super::{
     load::{Ledger, Target, closed_loop, sink},
 };
 
-/// How many of each there are.
+/// Numbers of endpoints, patterns and plugins.
 struct Size {
     endpoints: usize,
     patterns: usize,
@@ -56,7 +56,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     }
     let [mut rate, mut cpu]: [[Figure; 2]; 2] = Default::default();
     for round in 0..2 * ROUNDS {
-        // The order changes, so that none always follows the other.
+        // The order alternates, so that neither engine always follows the other.
         let at = (round + round / 2) % 2;
         let engine = &sizes[at].0;
         let target = Target::new(&engine.server.url, "order.created");

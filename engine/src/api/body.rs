@@ -143,12 +143,12 @@ pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<(Bytes, 
     read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await
 }
 
-/// As [`read`], with another limit.
+/// Like [`read`], with another limit.
 pub async fn read_up_to(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> Result<(Bytes, Held), Problem> {
     read_within(api, headers, body, limit, &[&api.body_room.all]).await
 }
 
-/// As [`read`], with another limit, counted in `rooms`.
+/// Like [`read`], with another limit, counted in `rooms`.
 pub async fn read_within(
     api: &Api,
     headers: &HeaderMap,
@@ -319,7 +319,7 @@ pub async fn json<T: DeserializeOwned>(
     json_within(api, headers, body, MANAGEMENT_BYTES_MAX, wrong).await
 }
 
-/// As [`json`], with another limit.
+/// Like [`json`], with another limit.
 pub async fn json_within<T: DeserializeOwned>(
     api: &Api,
     headers: &HeaderMap,
@@ -334,7 +334,7 @@ pub async fn json_within<T: DeserializeOwned>(
     api.heavy.run(bytes.len(), || parse(&bytes, wrong)).await?
 }
 
-/// As [`json`], for an optional body.
+/// Like [`json`], but for an optional body.
 pub async fn optional_json<T: DeserializeOwned>(
     api: &Api,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! Linear memories of ordinary plugins. Between two runs, exactly those pages are cleared that the first run wrote.
+//! Linear memories of ordinary plugins. After each run, exactly the pages that the run wrote are cleared.
 //!
 //! wasmtime's pool clears a fixed part at the start of a memory and returns the rest to the kernel. But a plugin as cargo builds it
 //! begins with a stack of 1 MiB, and writes behind it. So each of its runs would return all its pages, which interrupts all cores,
@@ -40,7 +40,7 @@ impl Memories {
     /// Size of the guards, in bytes, for the constant offset of an access; wasmtime's default.
     pub const GUARD_BYTES: u64 = 32 << 20;
 
-    /// Reserves so many memories. Fails if there is no room for them, or if this kernel does not say which pages hold something.
+    /// Reserves this many memories. Fails if there is no room for them, or if this kernel does not say which pages hold something.
     pub fn new(count: usize) -> io::Result<Self> {
         let pagemap = Pagemap::open()?;
         let map = |_| Space::map(Self::RESERVED_BYTES as usize, Self::GUARD_BYTES as usize);
@@ -76,7 +76,7 @@ unsafe impl MemoryCreator for Memories {
 
 /// A memory in use.
 struct Memory {
-    /// Always there, until it is dropped.
+    /// `None` only after the drop.
     space: Option<Space>,
     size: usize,
     shelf: Arc<Shelf>,
@@ -114,7 +114,7 @@ unsafe impl LinearMemory for Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         let Some(mut space) = self.space.take() else { return };
-        // Where anything fails, the space is unmapped, and what was in it is gone too.
+        // If anything fails, the space is unmapped, and its content is dropped too.
         if space.clear(&self.shelf.pagemap).is_ok() {
             let mut free = self.shelf.free.lock().unwrap_or_else(PoisonError::into_inner);
             if free.len() < self.shelf.free_max {
@@ -129,7 +129,7 @@ struct Space {
     start: NonNull<u8>,
     reserved: usize,
     guard: usize,
-    /// The first so many bytes can be read and written.
+    /// Number of bytes, from the start, that can be read and written.
     accessible: usize,
 }
 
@@ -174,7 +174,7 @@ impl Space {
         Ok(())
     }
 
-    /// Makes all of it zero.
+    /// Clears the accessible bytes.
     fn clear(&mut self, pagemap: &Pagemap) -> io::Result<()> {
         let (start, end) = (self.start.as_ptr() as usize, self.start.as_ptr() as usize + self.accessible);
         let (mut at, mut kept) = (start, 0);
@@ -222,7 +222,7 @@ impl Drop for Space {
     }
 }
 
-/// Which pages of this process hold something.
+/// Finds the pages of this process that may hold data.
 mod pagemap {
     use std::{ffi::c_void, fs::File, io, mem::MaybeUninit};
 
@@ -235,7 +235,7 @@ mod pagemap {
     pub struct Pagemap(File);
 
     impl Pagemap {
-        /// Opens it and tries it.
+        /// Opens the record, and checks that this kernel supports the scan.
         pub fn open() -> io::Result<Self> {
             let pagemap = Self(File::open("/proc/self/pagemap")?);
             pagemap.scan(0, 0)?;
@@ -265,7 +265,7 @@ mod pagemap {
         }
     }
 
-    /// What a scan found.
+    /// The result of a scan.
     pub struct Scanned {
         runs: [MaybeUninit<Run>; RUNS_MAX],
         count: usize,
@@ -367,7 +367,8 @@ mod tests {
     fn everything_that_was_written_is_cleared() {
         let pagemap = Pagemap::open().unwrap();
         let page = rustix::param::page_size();
-        // Nothing; one byte at each end; more runs of pages than one scan reports; more pages than are kept; all.
+        // The bytes that each case writes: none; one at each end; more runs of pages than one scan reports; more pages than are
+        // kept; all.
         let cases: [fn(usize, usize) -> bool; 5] = [
             |_, _| false,
             |at, pages| at == 0 || at + 1 == pages,
@@ -405,7 +406,7 @@ mod tests {
         drop(first);
         let again = new(2 * PAGE);
         assert_eq!((again.as_ptr(), again.byte_size()), (start, 2 * PAGE));
-        // While it is in use, another memory is elsewhere.
+        // While this memory is in use, another one has another address.
         assert_ne!(new(PAGE).as_ptr(), start);
     }
 }

@@ -19,8 +19,8 @@ pub fn wasm_without_debug(package: &str) -> Vec<u8> {
     build(package, "guests-stripped", ["none", "symbols"])
 }
 
-/// As [`wasm`], built as cargo builds a crate outside of this repository: with a stack of 1 MiB, and without the profile and the
-/// flags of the workspace.
+/// Like [`wasm`], but built as cargo builds a crate outside of this repository: with a stack of 1 MiB, and without the profile and
+/// the flags of the workspace.
 pub fn stock_wasm(package: &str) -> Vec<u8> {
     build_with(package, "guests-stock", |command| {
         let profile = [("LTO", "false"), ("CODEGEN_UNITS", "16"), ("DEBUG", "false"), ("STRIP", "none")];

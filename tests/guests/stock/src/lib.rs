@@ -60,7 +60,8 @@ impl Plugin for Stock {
     }
 }
 
-/// Returns whether the secret stands in this range of addresses. Other words are of this instance: it has already received its event.
+/// Returns whether this range of addresses contains the secret. Other words belong to this instance, which has already received its
+/// event.
 #[expect(unsafe_code, reason = "reads memory that holds no value")]
 fn holds_secret((from, to): (usize, usize)) -> bool {
     // SAFETY: the range is inside the memory of this instance, which has one thread.
