@@ -104,6 +104,12 @@ impl Places {
             Self::OnDemand => "on-demand",
         }
     }
+
+    /// Returns those that this machine offers, the best first. Kernels before Linux 6.7 lack the first.
+    #[cfg(test)]
+    pub fn offered() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|places| *places != Self::Cleared || Memories::new(1).is_ok()).collect()
+    }
 }
 
 /// The purpose of an engine. With the same places, both compile to the same code.
