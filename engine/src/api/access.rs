@@ -98,6 +98,7 @@ pub const TABLE: &[Row] = &[
             "GET /v1/stream",
         ],
     ),
+    Row { is_audited: false, ..row("preview what an endpoint would receive", READING, &["POST /v1/events/match"]) },
     row(
         "read endpoints and sources",
         READING_ADDRESSES,

@@ -116,6 +116,7 @@ fn all() -> Addresses {
         .routes(routes!(endpoints::list, endpoints::create))
         .routes(routes!(endpoints::show, endpoints::change, endpoints::remove))
         .routes(routes!(endpoints::rotate))
+        .routes(routes!(endpoints::preview::preview))
         .routes(routes!(endpoints::test_send::send))
         .routes(routes!(endpoints::pause))
         .routes(routes!(endpoints::resume))

@@ -244,7 +244,7 @@ pub async fn samples(State(api): State<Arc<Api>>, Query(wanted): Query<Samples>)
     let pattern =
         Pattern::parse(wanted.event.as_deref().unwrap_or("*")).map_err(|bad| Problem::bad_request(format!("event: {bad}")))?;
     let event_type = match &pattern {
-        Pattern::Exactly(name) => Some(name.clone()),
+        Pattern::Exactly(_) => Some(pattern.clone()),
         Pattern::All | Pattern::Below(_) => None,
     };
     let filter = EventFilter { event_type, ..EventFilter::default() };

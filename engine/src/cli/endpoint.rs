@@ -23,7 +23,7 @@ use super::{
 use crate::{
     domain::{duration, grace, signature::Scheme},
     files,
-    wire::{DeliveryView, EndpointView, TestSend},
+    wire::{DeliveryView, EndpointView, MatchesView, TestSend},
 };
 
 #[derive(clap::Subcommand)]
@@ -40,6 +40,22 @@ pub enum EndpointCommand {
     /// Create an endpoint. The secret is printed once
     #[command(before_help = "Example:  innesco endpoint add crm https://crm.example.com/hook --events 'order.*'")]
     Add(Box<AddArgs>),
+    /// Preview what an endpoint would receive: which of the last 1,000 events, and the body of the newest one
+    #[command(before_help = "Example:  innesco endpoint preview --events 'order.*' --where channel=newsletter")]
+    Preview {
+        /// Event types to subscribe to, such as 'order.*'; can be repeated
+        #[arg(long, value_name = "PATTERN", required = true)]
+        events: Vec<String>,
+        /// Only events with this attribute or this value in their JSON data; values of the same name are alternatives
+        #[arg(long = "where", value_name = "NAME=VALUE")]
+        conditions: Vec<String>,
+        /// Body format: standard ({type, timestamp, data}), cloudevents, or data (event data only) [default: standard]
+        #[arg(long)]
+        envelope: Option<String>,
+        /// Body encoding: json, xml or form [default: json]
+        #[arg(long)]
+        format: Option<String>,
+    },
     /// Change an endpoint; its waiting deliveries go to the new URL, under the same ids
     #[command(
         before_help = "Example:  innesco endpoint update crm https://crm.example.com/v2/hook\n          innesco endpoint update crm --timeout 5s --unset rate"
@@ -239,6 +255,11 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
             let answer = client.post(&["v1", "endpoints"], Some(&wanted(args)?))?;
             out.answer(&answer, |endpoint| revealed("added", endpoint, out).into_text())?;
         }
+        EndpointCommand::Preview { events, conditions, envelope, format } => {
+            let wanted = json!({ "events": events, "where": by_name(conditions)?, "envelope": envelope, "format": format });
+            let answer = client.post(&["v1", "events", "match"], Some(&without_nulls(wanted)))?;
+            out.answer(&answer, previewed)?;
+        }
         EndpointCommand::Update(args) => {
             let change = changed(args)?;
             let answer: Answer<EndpointView> = client.patch(&["v1", "endpoints", &args.endpoint], &change)?;
@@ -370,16 +391,7 @@ fn changed(args: &UpdateArgs) -> anyhow::Result<Value> {
 impl Members {
     /// Returns only the typed members, so that the engine's defaults, or the values before the change, apply to the rest.
     fn typed(&self) -> anyhow::Result<Map<String, Value>> {
-        let mut conditions: Map<String, Value> = Map::new();
-        for condition in &self.conditions {
-            let Some((name, value)) = condition.split_once('=') else {
-                return Err(wrong(format!(
-                    "--where {condition:?} has no value; write it as name=value, such as --where channel=newsletter"
-                )));
-            };
-            let values = conditions.entry(name).or_insert_with(|| json!([]));
-            values.as_array_mut().expect("each member is an array").push(value.into());
-        }
+        let conditions = by_name(&self.conditions)?;
         let mut headers: Map<String, Value> = Map::new();
         for header in &self.headers {
             // The first `:` or `=` ends the name: values may contain both.
@@ -420,6 +432,36 @@ impl Members {
         };
         Ok(typed)
     }
+}
+
+/// Collects conditions such as `channel=web`, with all values of a name.
+fn by_name(given: &[String]) -> anyhow::Result<Map<String, Value>> {
+    let mut conditions: Map<String, Value> = Map::new();
+    for condition in given {
+        let Some((name, value)) = condition.split_once('=') else {
+            return Err(wrong(format!(
+                "--where {condition:?} has no value; write it as name=value, such as --where channel=newsletter"
+            )));
+        };
+        let values = conditions.entry(name).or_insert_with(|| json!([]));
+        values.as_array_mut().expect("each member is an array").push(value.into());
+    }
+    Ok(conditions)
+}
+
+/// Formats what a subscription would have received.
+fn previewed(found: &MatchesView) -> String {
+    let headline = format!("would have received {} of the last {}", found.matched, count(found.checked, "event"));
+    let mut card = Card::new(headline);
+    for one in &found.types {
+        card.line(&one.r#type, one.count.to_string());
+    }
+    if let Some(sample) = &found.sample {
+        card.line("newest", one_line(&sample.event));
+        card.line("as", one_line(&sample.content_type));
+        card.known("body", sample.body.as_deref());
+    }
+    card.into_text()
 }
 
 fn pem(file: &Path) -> anyhow::Result<String> {
@@ -488,6 +530,19 @@ fn card(endpoint: &EndpointView, out: &Printer) -> Card {
     }
     if let Some(since) = &endpoint.failing_since {
         card.line("failing", format!("since {}", out.time(since)));
+    }
+    if let Some(condition) = &endpoint.condition {
+        let waiting =
+            condition.waiting.map_or_else(|| "more than 10000 webhooks".to_owned(), |waiting| count(waiting, "webhook"));
+        if condition.waiting != Some(0) {
+            let since = condition.waiting_since.as_deref().map(|since| format!(", the oldest since {}", out.time(since)));
+            card.line("waiting", format!("{waiting}{}", since.unwrap_or_default()));
+        }
+        match (&*condition.breaker, &condition.probe_at) {
+            ("open", Some(at)) => card.line("breaker", format!("open; next probe at {}", out.time(at))),
+            ("probing", _) => card.line("breaker", "probing: one webhook at a time"),
+            _ => {}
+        }
     }
     if let Some(schedule) = &endpoint.schedule {
         card.line("tried", format!("after {}", schedule.join(", ")));

@@ -38,7 +38,7 @@ pub enum EventCommand {
     /// List the newest events
     #[command(before_help = "Example:  innesco event list --state failed --since 2h")]
     List {
-        /// Only events of this type
+        /// Only events of this type or pattern, such as 'order.*'
         #[arg(long = "type", value_name = "TYPE")]
         event_type: Option<String>,
         /// Only events from this source

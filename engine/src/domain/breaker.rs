@@ -41,6 +41,10 @@ pub enum Breaker {
     Probing { wait: Duration },
 }
 
+impl Breaker {
+    pub const WORDS: [&str; 3] = ["closed", "open", "probing"];
+}
+
 impl Default for Breaker {
     fn default() -> Self {
         Self::Closed { failures: 0 }

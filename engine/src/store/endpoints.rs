@@ -28,6 +28,18 @@ pub const WAITING_COUNTED_MAX: i64 = 100_000;
 /// Number of the last finished deliveries that are searched for plugins that send to the endpoint.
 pub const SENT_CHECKED_MAX: i64 = 1_000;
 
+/// Maximum number of unfinished deliveries of one endpoint, of each kind, that [`Endpoints::backlogs`] counts.
+pub const BACKLOG_COUNTED_MAX: i64 = 10_000;
+
+/// The unfinished deliveries of an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// `None`: more than [`BACKLOG_COUNTED_MAX`].
+    pub waiting: Option<u64>,
+    /// When the oldest of their events was accepted (wall clock); `None` if nothing waits, or too much.
+    pub oldest: Option<Timestamp>,
+}
+
 /// Stores endpoints.
 #[async_trait]
 pub trait Endpoints {
@@ -66,6 +78,12 @@ pub trait Endpoints {
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
+
+    /// Counts the unfinished deliveries of each of these endpoints, in their order. Includes those that are sent right now.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    async fn backlogs(&self, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, Error>;
 
     /// Returns the names of the last [`DELETED_KNOWN_MAX`] deleted endpoints. A deleted endpoint is forgotten with its last
     /// delivery.

@@ -77,7 +77,7 @@ pub use self::{
     commands::Commands,
     comparisons::Comparisons,
     config_versions::ConfigVersions,
-    endpoints::{Deletion, Endpoints},
+    endpoints::{BACKLOG_COUNTED_MAX, Backlog, Deletion, Endpoints},
     error::{Error, IdTaken},
     handoff::{DeliverySlot, EventSlot, Handoff, RunSlot},
     health::{Health, Load},

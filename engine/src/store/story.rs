@@ -114,7 +114,8 @@ pub const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
-    pub event_type: Option<String>,
+    /// A type, or all types below a prefix. `Pattern::All` selects every event.
+    pub event_type: Option<Pattern>,
     pub source: Option<String>,
     /// The sender's id.
     pub id: Option<String>,

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::Word;
 use crate::domain::{
+    breaker::Breaker,
     endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
     envelope::{Envelope, Format},
     id::{EndpointId, KeyId},
@@ -93,12 +94,34 @@ pub struct EndpointView {
     /// Start of the current failures, if no webhook has succeeded for a while.
     #[schema(value_type = Option<Timestamp>)]
     pub failing_since: Option<String>,
+    /// How the engine treats it at the moment. Only in the answer to a read of one endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = ConditionView)]
+    pub condition: Option<ConditionView>,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
     /// Only in the answer that creates or rotates the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,
+}
+
+/// How the engine treats an endpoint at the moment. With several nodes, each has its own breaker: the one of the node that answers is shown.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = EndpointCondition)]
+pub struct ConditionView {
+    #[schema(value_type = Breaker)]
+    pub breaker: Word,
+    /// Failures in a row, while the breaker is closed.
+    pub failures: u32,
+    /// Time of the next probe, while the breaker is open.
+    #[schema(value_type = Option<Timestamp>)]
+    pub probe_at: Option<String>,
+    /// Number of its webhooks that are not finished; `null`: more than 10,000.
+    pub waiting: Option<u64>,
+    /// When the event of the oldest of them was accepted.
+    #[schema(value_type = Option<Timestamp>)]
+    pub waiting_since: Option<String>,
 }
 
 /// Client certificate of an endpoint. Neither the certificate nor its key is shown.

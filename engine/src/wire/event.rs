@@ -218,3 +218,37 @@ pub struct Replayed {
     /// Number of this replay of the event, counted from 1.
     pub round: u32,
 }
+
+/// What a subscription would have selected among the newest events.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Matches)]
+pub struct MatchesView {
+    /// Number of the newest events that were checked, at most 1,000.
+    pub checked: u64,
+    pub matched: u64,
+    /// Types of the matching events, most frequent first, at most 20.
+    pub types: Vec<MatchedType>,
+    /// Webhook for the newest matching event; `null` if no event matches.
+    pub sample: Option<MatchSampleView>,
+}
+
+/// Number of matching events of a type.
+#[derive(Deserialize, Serialize, ToSchema)]
+pub struct MatchedType {
+    #[schema(value_type = EventType)]
+    pub r#type: String,
+    pub count: u64,
+}
+
+/// A webhook that an endpoint would have received.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = MatchSample)]
+pub struct MatchSampleView {
+    #[schema(value_type = EventId)]
+    pub event: String,
+    #[schema(value_type = EventType)]
+    pub r#type: String,
+    pub content_type: String,
+    /// The body; `null` if it is not text.
+    pub body: Option<String>,
+}

@@ -38,10 +38,10 @@ pub use self::{
         AttemptResultView, AttemptView, BodyView, DeliveryStoryView, DeliveryView, EndReason, LastView, RequestHeadView,
         SentRequestView, TestSend,
     },
-    endpoint::{BreakerView, CertificateView, DISABLED, ENDPOINT_STATES, EndpointView, SubscriptionView},
+    endpoint::{BreakerView, CertificateView, ConditionView, DISABLED, ENDPOINT_STATES, EndpointView, SubscriptionView},
     event::{
-        AcceptedAll, AcceptedView, ChainView, DataView, DeliveryPartsView, EventStoryView, EventView, PartsView, Replayed,
-        RequestView, RunPartsView,
+        AcceptedAll, AcceptedView, ChainView, DataView, DeliveryPartsView, EventStoryView, EventView, MatchSampleView,
+        MatchedType, MatchesView, PartsView, Replayed, RequestView, RunPartsView,
     },
     job::{CountView, JobView, RetryFilterView},
     key::KeyView,

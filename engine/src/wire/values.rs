@@ -13,6 +13,7 @@ use utoipa::{
 
 use super::{ENDPOINT_STATES, EndReason, PluginState};
 use crate::domain::{
+    breaker::Breaker,
     delivery::{AttemptOutcome, CancelReason, DeadReason, DeliveryState},
     endpoint::{DisabledReason, EndpointState, OnGone, Ordering, Reach},
     envelope::{Envelope, Format},
@@ -115,6 +116,10 @@ values! {
     JobState, "JobState", words("State of a job or a comparison: running, done or cancelled.", &JobState::ALL.map(JobState::as_str));
     AttemptOutcome, "AttemptOutcome", words("Outcome of an attempt.", &AttemptOutcome::WORDS);
     EndpointState, "EndpointState", words("State of an endpoint.", &ENDPOINT_STATES);
+    Breaker, "BreakerState", words(
+        "State of a circuit breaker: webhooks go out (`closed`), none goes out before the next probe (`open`), or one at a time goes out as a \
+         probe (`probing`).",
+        &Breaker::WORDS);
     DisabledReason, "DisabledReason", words("Why an endpoint is disabled.", &DisabledReason::ALL.map(DisabledReason::as_str));
     Ordering, "Ordering", words(
         "Order of webhooks: one at a time for the whole endpoint (`endpoint`), or for each `subject`.",

@@ -267,7 +267,12 @@ fn alternatives(words: &[&str]) -> String {
 }
 
 /// Parses one of several words; a missing word is the default.
-fn word<T: Copy + Default>(member: &str, given: Option<&str>, all: &[T], as_str: fn(T) -> &'static str) -> Result<T, Problem> {
+pub(super) fn word<T: Copy + Default>(
+    member: &str,
+    given: Option<&str>,
+    all: &[T],
+    as_str: fn(T) -> &'static str,
+) -> Result<T, Problem> {
     let Some(text) = given else { return Ok(T::default()) };
     all.iter().copied().find(|one| as_str(*one) == text).ok_or_else(|| {
         let all: Vec<_> = all.iter().copied().map(as_str).collect();
@@ -340,7 +345,7 @@ pub fn bad_url(member: &str, bad: &crate::outbound::BadUrl) -> Problem {
     problem.at(format!("/{member}"))
 }
 
-fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) -> Result<Subscription, Problem> {
+pub(super) fn subscription(events: Vec<String>, conditions: BTreeMap<String, Vec<String>>) -> Result<Subscription, Problem> {
     if events.len() > SUBSCRIPTION_MAX {
         return Err(wrong("events", format!("at most {SUBSCRIPTION_MAX} patterns")));
     }

@@ -1,6 +1,7 @@
 //! Endpoints: create, change, rotate, pause, test, delete. A saved endpoint is valid, and its address was checked.
 
 mod input;
+pub mod preview;
 mod schema;
 pub mod test_send;
 mod view;
@@ -124,7 +125,9 @@ pub async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<EndpointView>, Problem> {
-    Ok(Json(EndpointView::new(&*find(&api, &id)?, api.store.tag(), caller.sight).warned(&api)))
+    let endpoint = find(&api, &id)?;
+    let view = EndpointView::new(&endpoint, api.store.tag(), caller.sight).warned(&api);
+    Ok(Json(view.in_condition(&api, endpoint.id).await?))
 }
 
 /// Change an endpoint.

@@ -3,17 +3,18 @@
 use url::{Host, Url};
 
 use crate::{
-    api::{Api, access::Sight},
+    api::{Api, access::Sight, error::Problem},
     domain::{
+        breaker::Breaker,
         duration,
         endpoint::{Endpoint, EndpointState, shown_url},
-        id::Tag,
+        id::{EndpointId, Tag},
         name::nearest,
         sent::header_may_be_shown,
         signature::Scheme,
     },
     outbound::fingerprint,
-    wire::{BreakerView, CertificateView, DISABLED, EndpointView},
+    wire::{BreakerView, CertificateView, ConditionView, DISABLED, EndpointView},
 };
 
 impl EndpointView {
@@ -66,9 +67,32 @@ impl EndpointView {
             state: state.into(),
             disabled_reason,
             failing_since: endpoint.failing_since.map(|since| since.to_string()),
+            condition: None,
             created_at: endpoint.created_at.to_string(),
             secret: None,
         }
+    }
+
+    /// Adds how the engine treats the endpoint at the moment.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn in_condition(self, api: &Api, id: EndpointId) -> Result<Self, Problem> {
+        let backlog = api.store.backlogs(&[id]).await?.pop().unwrap_or_default();
+        let breaker = api.catalog.standing(id).map(|standing| standing.breaker).unwrap_or_default();
+        let (failures, until) = match breaker {
+            Breaker::Closed { failures } => (failures, None),
+            Breaker::Open { until, .. } => (0, Some(until)),
+            Breaker::Probing { .. } => (0, None),
+        };
+        let condition = ConditionView {
+            breaker: breaker.as_str().into(),
+            failures,
+            probe_at: until.map(|until| until.to_string()),
+            waiting: backlog.waiting,
+            waiting_since: backlog.oldest.map(|oldest| oldest.to_string()),
+        };
+        Ok(Self { condition: Some(condition), ..self })
     }
 
     /// Adds warnings about settings that cannot work.

@@ -29,6 +29,7 @@ use crate::{
         event::{EventState, NewEvent, is_reserved_source},
         id::{CHILDREN_MAX, EventId, Tag},
         name::{EventType, nearest},
+        pattern::Pattern,
         time::Timestamp,
     },
     metrics::meters,
@@ -179,7 +180,8 @@ enum Answer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// Only events of this type.
+    /// Only events of this type, or of all types below a prefix, such as `order.*`.
+    #[param(value_type = Option<Pattern>)]
     pub r#type: Option<String>,
     /// Only events from this source.
     pub source: Option<String>,
@@ -222,7 +224,7 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
         filter.r#type.as_deref().is_some_and(|text| text.starts_with("innesco.")) || filter.source.as_deref() == Some("innesco");
     let filter = EventFilter {
         without_own: !filter.own.unwrap_or(asks_for_own),
-        event_type: filter.r#type.clone(),
+        event_type: filter.r#type.as_deref().map(types),
         source: filter.source.clone(),
         id: filter.id.clone(),
         subject: filter.subject.clone(),
@@ -235,6 +237,11 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
         items: page.items.iter().map(|summary| EventView::summary(summary, tag)).collect(),
         next: page.next.map(|id| EventId::from_i64(id).text(tag)),
     }))
+}
+
+/// Reads a filter of types. A text that is no pattern selects the type of this name, which no event has.
+pub fn types(text: &str) -> Pattern {
+    Pattern::parse(text).unwrap_or_else(|_| Pattern::Exactly(text.to_owned()))
 }
 
 fn event_state(text: &str) -> Result<EventState, Problem> {

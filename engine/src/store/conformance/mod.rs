@@ -162,7 +162,8 @@ macro_rules! conformance {
                     an_unreadable_row_is_named,
                     a_missing_row_is_not_found,
                     a_probe_succeeds_when_writes_do,
-                    the_load_counts_waiting_work_by_stage;
+                    the_load_counts_waiting_work_by_stage,
+                    the_backlog_of_an_endpoint_is_what_is_not_finished;
                 retention:
                     a_finished_event_is_deleted_after_its_time,
                     unfinished_events_are_never_deleted,

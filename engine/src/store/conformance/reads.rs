@@ -10,13 +10,15 @@ use crate::{
         endpoint::Ordering,
         event::{EventState, NewEvent},
         id::{DeliveryId, EventId},
+        name::EventType,
+        pattern::Pattern,
         run::{Effects, RunIdentity, RunOutcome, RunRecord, RunState},
         time::Timestamp,
         why::Behind,
     },
     store::{
-        DeliveryFilter, Error, EventFilter, PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS, Settled,
-        Settlement, StoredAttempt, StoryPlace,
+        Backlog, DeliveryFilter, Error, EventFilter, PageRequest, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
+        Settled, Settlement, StoredAttempt, StoryPlace,
     },
 };
 
@@ -119,7 +121,7 @@ pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
     let events = vec![of("a", "shop"), of("b", "shop"), of("a", "till"), of("a", "shop")];
     let ids: Vec<_> = bench.store.accept(events).await.unwrap().iter().map(|one| one.id()).collect();
     let by = |event_type: Option<&str>, source: Option<&str>| EventFilter {
-        event_type: event_type.map(Into::into),
+        event_type: event_type.map(|text| Pattern::parse(text).unwrap_or_else(|_| Pattern::Exactly(text.to_owned()))),
         source: source.map(Into::into),
         ..EventFilter::default()
     };
@@ -145,6 +147,14 @@ pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
     assert_eq!(bench.event_ids(without_own(EventFilter::default())).await[..2], [last[1], known]);
     let waiting = EventFilter { state: Some(EventState::Waiting), ..EventFilter::default() };
     assert_eq!(bench.event_ids(without_own(waiting)).await[..2], [last[1], known]);
+    let events = ["order.created", "order.item.added", "orders.created", "order", "order_.x", "orderé.x"];
+    let events = events.into_iter().filter(|name| EventType::parse(name).is_ok()).map(|name| of(name, "shop")).collect();
+    let ids: Vec<_> = bench.store.accept(events).await.unwrap().iter().map(|one| one.id()).collect();
+    assert_eq!(bench.event_ids(by(Some("order.*"), None)).await, [ids[1], ids[0]]);
+    assert_eq!(bench.event_ids(by(Some("order.item.*"), Some("shop"))).await, [ids[1]]);
+    let waiting = EventFilter { state: Some(EventState::Waiting), ..by(Some("order.*"), None) };
+    assert_eq!(bench.event_ids(waiting).await, [ids[1], ids[0]]);
+    assert_eq!(bench.event_ids(by(Some("*"), None)).await, bench.event_ids(EventFilter::default()).await);
 }
 
 pub async fn events_are_listed_by_time(bench: &Bench) {
@@ -486,4 +496,19 @@ pub async fn a_history_shows_the_last_attempts_and_a_delivery_shows_all(bench: &
     let delivery = bench.store.delivery(claim.event.id.delivery(0)).await.unwrap();
     assert_eq!(numbers(&delivery.attempts), (1..=ATTEMPTS).collect::<Vec<_>>());
     assert_eq!(delivery.summary.last.map(|last| last.id.n()), Some(ATTEMPTS), "a list shows the last one");
+}
+
+pub async fn the_backlog_of_an_endpoint_is_what_is_not_finished(bench: &Bench) {
+    let (crm, idle) = (bench.endpoint("crm").await, bench.endpoint("idle").await);
+    let backlogs = async || bench.store.backlogs(&[idle, crm]).await.unwrap();
+    assert_eq!(backlogs().await, [Backlog { waiting: Some(0), oldest: None }; 2]);
+    bench.finished(crm, Next::Delivered).await;
+    assert_eq!(backlogs().await[1].waiting, Some(0), "delivered");
+    let first = bench.finished(crm, retry_in(3600)).await.event();
+    // Claimed, so it is being sent.
+    let _sending = bench.delivery_to(crm).await;
+    let found = backlogs().await;
+    assert_eq!((found[0].waiting, found[1].waiting), (Some(0), Some(2)));
+    let accepted = bench.story(first).await.event.accepted_at;
+    assert_eq!(found[1].oldest, Some(accepted));
 }

@@ -28,7 +28,7 @@ use crate::{
     store::{
         Deletion, Endpoints, Error, Seal,
         columns::{EndpointColumns, Place},
-        endpoints::{DELETED_KNOWN_MAX, SENT_CHECKED_MAX, WAITING_COUNTED_MAX},
+        endpoints::{BACKLOG_COUNTED_MAX, Backlog, DELETED_KNOWN_MAX, SENT_CHECKED_MAX, WAITING_COUNTED_MAX},
     },
 };
 
@@ -94,6 +94,11 @@ impl Endpoints for Postgres {
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         self.read_sealed(|tx, local| Box::pin(async move { all(tx, &local.seals.all()).await })).await
+    }
+
+    async fn backlogs(&self, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, Error> {
+        let endpoints: Vec<i64> = endpoints.iter().map(|id| id.as_i64()).collect();
+        self.read(move |tx, _| Box::pin(async move { backlogs(tx, &endpoints).await })).await
     }
 
     async fn deleted_endpoints(&self) -> Result<Vec<(Slug, EndpointId)>, Error> {
@@ -213,6 +218,30 @@ async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> 
     let waiting: i64 = get(&the_row(tx, sql, &[&id, &WAITING_COUNTED_MAX]).await?, 0)?;
     let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: senders(tx, id).await? };
     may_delete(get(&known, 0)?, &used.by(serving)).map_err(Error::Conflict)
+}
+
+async fn backlogs(tx: &Transaction<'_>, endpoints: &[i64]) -> Result<Vec<Backlog>, Error> {
+    // Each kind has an index. Leased rows are few, and read once for all endpoints.
+    let sql = "WITH leased AS MATERIALIZED (
+                   SELECT endpoint, count(*) AS number, min(id) AS first FROM live WHERE lease IS NOT NULL AND ordering IS NULL GROUP BY endpoint)
+               SELECT w.number, (SELECT accepted_at FROM event WHERE id = w.first >> 14)
+               FROM unnest($1::bigint[]) WITH ORDINALITY AS e (id, place)
+               LEFT JOIN leased l ON l.endpoint = e.id
+               CROSS JOIN LATERAL (SELECT count(*) AS number, min(id) AS first FROM (
+                   (SELECT id FROM live WHERE endpoint = e.id AND lease IS NULL AND ordering IS NULL LIMIT $2)
+                   UNION ALL (SELECT id FROM live WHERE endpoint = e.id AND ordering IS NOT NULL LIMIT $2)) i) f
+               CROSS JOIN LATERAL (SELECT f.number + coalesce(l.number, 0) AS number, least(f.first, l.first) AS first) w
+               ORDER BY e.place";
+    let found = rows(tx, sql, &[&endpoints, &(BACKLOG_COUNTED_MAX + 1)]).await?;
+    let read = |row: &Row| {
+        let (waiting, oldest) = (get::<i64>(row, 0)?, get::<Option<i64>>(row, 1)?);
+        let is_counted = waiting <= BACKLOG_COUNTED_MAX;
+        Ok(Backlog {
+            waiting: is_counted.then(|| waiting.unsigned_abs()),
+            oldest: oldest.filter(|_| is_counted).map(Timestamp::from_millis),
+        })
+    };
+    found.iter().map(read).collect()
 }
 
 /// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among its last deliveries.

@@ -20,6 +20,7 @@ use crate::{
     domain::{
         delivery::DeliveryState,
         id::{DeliveryId, EndpointId, EventId, RunId},
+        pattern::Pattern,
         run::RunOutcome,
         time::Timestamp,
         why::Behind,
@@ -157,8 +158,10 @@ async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest
             Some(_) => also("e.id = ANY(", &ids, ")"),
             None => also("e.id <", &before, ""),
         }
-        if let Some(event_type) = &filter.event_type {
-            also("e.type =", event_type, "");
+        match &filter.event_type {
+            None | Some(Pattern::All) => {}
+            Some(Pattern::Exactly(event_type)) => also("e.type =", event_type, ""),
+            Some(Pattern::Below(prefix)) => also("starts_with(e.type,", prefix, ")"),
         }
         if let Some(source) = &filter.source {
             also("e.source =", source, "");

@@ -1,6 +1,6 @@
 //! Endpoints: creating, changing and deleting them. Every step checks before it changes anything.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -26,7 +26,7 @@ use crate::{
     metrics::meters,
     store::{
         Deletion, Endpoints, Error, Seal,
-        endpoints::{DELETED_KNOWN_MAX, SENT_CHECKED_MAX, WAITING_COUNTED_MAX},
+        endpoints::{BACKLOG_COUNTED_MAX, Backlog, DELETED_KNOWN_MAX, SENT_CHECKED_MAX, WAITING_COUNTED_MAX},
     },
 };
 
@@ -81,6 +81,11 @@ impl Endpoints for Sqlite {
         // Reads the keys after the transaction has begun. If the master key changed in between, the rows would fit no key that
         // was read before.
         self.read(move |db| all(db, &local.seals.all())).await
+    }
+
+    async fn backlogs(&self, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, Error> {
+        let endpoints = endpoints.to_vec();
+        self.read(move |db| backlogs(db, &endpoints)).await
     }
 
     async fn deleted_endpoints(&self) -> Result<Vec<(Slug, EndpointId)>, Error> {
@@ -191,6 +196,42 @@ fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), 
         .query_row(params![id.as_i64(), WAITING_COUNTED_MAX], |row| row.get(0))?;
     let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: senders(db, id)? };
     may_delete(&name, &used.by(serving)).map_err(Error::Conflict)
+}
+
+fn backlogs(db: &Connection, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, Error> {
+    // Few, and their index does not know endpoints: they are read once for all.
+    let mut leased: HashMap<i64, (i64, i64)> = HashMap::new();
+    let mut select = db.prepare_cached(
+        "SELECT endpoint, count(*), min(id) FROM live WHERE lease IS NOT NULL AND ordering IS NULL GROUP BY endpoint",
+    )?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        leased.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
+    }
+    // Each kind has an index.
+    let mut select = db.prepare_cached(
+        "SELECT count(*), min(id) FROM (
+             SELECT * FROM (SELECT id FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NULL LIMIT ?2)
+             UNION ALL SELECT * FROM (SELECT id FROM live WHERE endpoint = ?1 AND ordering IS NOT NULL LIMIT ?2))",
+    )?;
+    let mut accepted = db.prepare_cached("SELECT accepted_at FROM event WHERE id = ?1")?;
+    let mut found = Vec::with_capacity(endpoints.len());
+    for id in endpoints {
+        let (free, first): (i64, Option<i64>) =
+            select.query_row(params![id.as_i64(), BACKLOG_COUNTED_MAX + 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let leased = leased.get(&id.as_i64()).copied();
+        let waiting = free + leased.map_or(0, |(number, _)| number);
+        let first = first.into_iter().chain(leased.map(|(_, first)| first)).min().filter(|_| waiting <= BACKLOG_COUNTED_MAX);
+        let oldest: Option<i64> = match first {
+            Some(first) => accepted.query_row([DeliveryId::from_i64(first).event().as_i64()], |row| row.get(0)).optional()?,
+            None => None,
+        };
+        found.push(Backlog {
+            waiting: (waiting <= BACKLOG_COUNTED_MAX).then(|| waiting.unsigned_abs()),
+            oldest: oldest.map(Timestamp::from_millis),
+        });
+    }
+    Ok(found)
 }
 
 /// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among its last deliveries.

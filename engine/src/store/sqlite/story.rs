@@ -14,6 +14,7 @@ use crate::{
         delivery::DeliveryState,
         event::Parts,
         id::{DeliveryId, EndpointId, EventId, RunId},
+        pattern::Pattern,
         time::Timestamp,
         why::Behind,
     },
@@ -188,8 +189,14 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
         conditions.push(condition.to_owned());
         values.push(value);
     };
-    if let Some(event_type) = &filter.event_type {
-        also("e.type = ?", Box::new(event_type.clone()));
+    match &filter.event_type {
+        None | Some(Pattern::All) => {}
+        Some(Pattern::Exactly(event_type)) => also("e.type = ?", Box::new(event_type.clone())),
+        // No range of the index by type: its rows would have to be sorted by id.
+        Some(Pattern::Below(prefix)) => {
+            let condition = format!("substr(e.type, 1, {}) = ?", prefix.chars().count());
+            also(&condition, Box::new(prefix.clone()));
+        }
     }
     if let Some(source) = &filter.source {
         // An event type, an id or a subject selects fewer events than a source. The plus keeps SQLite from its index.
