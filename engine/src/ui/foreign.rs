@@ -13,7 +13,12 @@ const fn is_hidden(character: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Writes text with its hidden characters as marks, such as `U+202E`.
+/// How many characters of a list a hidden one counts for: its mark is longer than it, and a text of many must not fill a page.
+const HIDDEN_WEIGHT: usize = 16;
+/// Hidden characters in a row that are shown each. The rest is counted.
+const RUN_SHOWN_MAX: usize = 16;
+
+/// Writes text with its hidden characters as marks, such as `U+202E`. Many in a row are one mark: `U+0000 U+0000 … +4080`.
 pub fn visible(text: &str) -> Markup {
     if !text.contains(is_hidden) {
         return PreEscaped(text.render().into_string());
@@ -21,17 +26,57 @@ pub fn visible(text: &str) -> Markup {
     let mut rest = text;
     html! {
         @while let Some(at) = rest.find(is_hidden) {
-            @let hidden = rest[at..].chars().next().unwrap_or_default();
-            (&rest[..at]) span.esc { "U+" (format!("{:04X}", u32::from(hidden))) }
-            ({ rest = &rest[at + hidden.len_utf8()..]; "" })
+            @let run = rest[at..].find(|character| !is_hidden(character)).map_or(&rest[at..], |length| &rest[at..at + length]);
+            (&rest[..at]) span.esc { (marks(run)) }
+            ({ rest = &rest[at + run.len()..]; "" })
         }
         (rest)
     }
 }
 
+/// Names hidden characters.
+fn marks(run: &str) -> String {
+    let number = run.chars().count();
+    let mut marks: Vec<String> = run.chars().take(RUN_SHOWN_MAX).map(|one| format!("U+{:04X}", u32::from(one))).collect();
+    if number > RUN_SHOWN_MAX {
+        marks.push(format!("… +{}", number - RUN_SHOWN_MAX));
+    }
+    marks.join(" ")
+}
+
+/// Writes as much of a text as fits into `bytes` of markup, and returns what is left.
+pub fn visible_within(text: &str, bytes: usize) -> (Markup, &str) {
+    let weight = |character: char| match character {
+        hidden if is_hidden(hidden) => 48,
+        '<' | '>' | '&' | '"' => 6,
+        other => other.len_utf8(),
+    };
+    let mut left = bytes;
+    let end = text.char_indices().find(|(_, character)| {
+        let weight = weight(*character);
+        let is_over = weight > left;
+        left = left.saturating_sub(weight);
+        is_over
+    });
+    let (shown, rest) = text.split_at(end.map_or(text.len(), |(at, _)| at));
+    (visible(shown), rest)
+}
+
 /// Writes an untrusted value within a sentence or a cell: isolated, in its own direction, cut after 256 characters.
 pub fn value(text: &str) -> Markup {
-    match text.char_indices().nth(LIST_CHARS_MAX) {
+    let mut left = LIST_CHARS_MAX;
+    let end = text.char_indices().find(|(_, character)| {
+        let weight = match *character {
+            hidden if is_hidden(hidden) => HIDDEN_WEIGHT,
+            // They are written as several characters.
+            '<' | '>' | '&' | '"' => 3,
+            _ => 1,
+        };
+        let is_over = weight > left;
+        left = left.saturating_sub(weight);
+        is_over
+    });
+    match end {
         None => html! { bdi dir="auto" { (visible(text)) } },
         Some((end, _)) => html! { bdi dir="auto" { (visible(&text[..end])) "…" } },
     }
@@ -53,16 +98,24 @@ pub fn isolated(text: &str) -> String {
     format!("\u{2068}{shown}\u{2069}")
 }
 
-/// Writes a long URL, id or digest so that the browser cuts its middle. The whole text is in `title`, and copying copies all of it.
-/// Other text is cut at its end.
+/// Longest `title` of a text whose middle is cut, in bytes. A list of such texts must not fill a page.
+const TITLE_BYTES_MAX: usize = 512;
+
+/// Writes a long URL, id or digest with its middle cut by the browser. The text is in `title`, and all of it is what is copied. Other
+/// text is cut at its end.
 pub fn cut(text: &str) -> Markup {
     let is_cuttable = text.is_ascii() && text.len() > 24 && text.len() <= 4096;
     if !is_cuttable {
-        let whole = isolated(text);
-        return html! { span.cut title=(whole) { bdi dir="auto" { (visible(text)) } } };
+        return html! { span.cut title=(isolated(text)) { (value(text)) } };
     }
     let (head, tail) = text.split_at(text.len() - 12);
-    html! { span.cut.mono title=(text) { bdi { (visible(head)) } bdi { (visible(tail)) } } }
+    let title = match text.len() {
+        0..=TITLE_BYTES_MAX => text.to_owned(),
+        _ => format!("{}…{tail}", &text[..TITLE_BYTES_MAX]),
+    };
+    // More than this many characters are wider than any place for them.
+    let head = &head[..head.len().min(LIST_CHARS_MAX)];
+    html! { span.cut.mono title=(title) { bdi { (visible(head)) } bdi { @if head.len() + tail.len() < text.len() { "…" } (visible(tail)) } } }
 }
 
 #[cfg(test)]
@@ -80,6 +133,19 @@ mod tests {
         for kept in ["\n", "\t", "é", "👩‍🚀", "طلب", " "] {
             assert_eq!(visible(kept).into_string(), kept, "{kept:?}");
         }
+    }
+
+    #[test]
+    fn text_of_hidden_characters_does_not_fill_a_page() {
+        assert_eq!(visible("\u{1}\u{2}").into_string(), "<span class=\"esc\">U+0001 U+0002</span>");
+        assert!(visible(&"\0".repeat(4096)).into_string().ends_with("U+0000 … +4080</span>"));
+        assert!(value(&"a\u{202e}".repeat(400)).into_string().len() < 800);
+        for text in ["a\0".repeat(90_000), "<&>".repeat(90_000), "é".repeat(90_000), "\0".repeat(90_000)] {
+            let (markup, rest) = visible_within(&text, 64 << 10);
+            assert!(!rest.is_empty() && markup.0.len() <= 64 << 10, "{}", markup.0.len());
+        }
+        assert_eq!(visible_within("all", 64).1, "");
+        assert!(cut(&format!("https://x.example/{}", "a".repeat(3000))).into_string().len() < 1000);
     }
 
     #[test]

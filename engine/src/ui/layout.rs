@@ -119,6 +119,7 @@ pub fn document(view: &View, title: &str, body: &Markup, stream: Option<&str>) -
                 link rel="stylesheet" href=(assets::STYLE.path());
                 link rel="icon" href=(assets::MARK.path()) type="image/svg+xml";
                 script src=(assets::SCRIPT.path()) defer {}
+                script src=(assets::INPUT.path()) defer {}
             }
             body data-live=[stream] data-zone=(view.zone_name) data-keys=(if view.keys { "on" } else { "off" }) data-copied=(texts.frame.copied)
                 data-ago=((texts.frame.live_ago)("%")) data-lost=((texts.frame.stale)("%")) data-lang=(view.lang.as_str()) { (body) }
@@ -221,6 +222,7 @@ fn keys(visit: &Visit) -> Markup {
         ("r", texts.retry),
         ("R", texts.replay),
         ("c", texts.copy),
+        ("x", texts.select),
         (".", texts.clock),
         ("?", texts.this),
     ];

@@ -123,6 +123,11 @@ function isHeld(region) {
 }
 
 function mergeRegion(region, fresh) {
+  mergeAny(region, fresh);
+  document.dispatchEvent(new Event("merged"));
+}
+
+function mergeAny(region, fresh) {
   const isList = region.hasAttribute("data-hold");
   const isEmpty = !region.querySelector("[data-row]");
   if (!isList || isEmpty || !(region.dataset.hold === "always" || isHeld(region))) return merge(region, fresh);
@@ -247,65 +252,9 @@ document.addEventListener("submit", (event) => {
   answer(form.action, { method: "POST", body: new URLSearchParams(new FormData(form, event.submitter)) });
 });
 
-// A new name follows the title of the endpoint, or the file of the plugin, until a name is typed.
-const titled = document.querySelector("#f-title, .drop #f-file");
-const nameField = document.getElementById("f-name");
-if (titled && nameField && !nameField.value) {
-  const follow = () => {
-    const title = titled.files?.[0]?.name.replace(".wasm", "") ?? titled.value;
-    const words = title.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
-    nameField.value = words.replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 64);
-  };
-  titled.addEventListener("input", follow);
-  nameField.addEventListener("input", () => titled.removeEventListener("input", follow));
-}
-
 // A page with a secret must not be shown again from the browser's back-forward cache.
 addEventListener("pageshow", (event) => {
   if (event.persisted && main?.querySelector("[data-once]")) location.reload();
-});
-
-// ---- Keys ----
-
-const PAGES = { n: "/", e: "/events", d: "/deliveries", t: "/endpoints", p: "/plugins", s: "/sources" };
-let isGoing = false;
-
-/** Moves the focus to the next or previous row: its link, or the row. */
-function move(by) {
-  const rows = [...document.querySelectorAll("[data-row]")];
-  const here = rows.findIndex((row) => row.contains(document.activeElement));
-  const row = rows[Math.min(Math.max(here + by, 0), rows.length - 1)];
-  (row?.querySelector(".go") ?? row)?.focus();
-}
-
-/** Presses the button or link of a shortcut: in the focused row, else on the page. */
-function press(selector) {
-  const row = document.activeElement.closest("[data-row]");
-  (row?.querySelector(selector) ?? main?.querySelector(selector))?.click();
-}
-
-const KEYS = {
-  "/": () => document.getElementById("find")?.focus(),
-  "?": () => (location.hash = location.hash === "#keys" ? "#main" : "#keys"),
-  j: () => move(1),
-  k: () => move(-1),
-  r: () => press('form[action$="/retry"] button'),
-  R: () => press('a[href*="ask=replay"]'),
-  c: () => press("[data-copy]"),
-  ".": () => press(".bar .seg > :not([aria-current])"),
-};
-
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && location.hash === "#keys") location.hash = "#main";
-  const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || body.dataset.keys !== "on") return;
-  if (isGoing && PAGES[event.key]) location.assign(PAGES[event.key]);
-  isGoing = event.key === "g";
-  if (event.key === "Enter" && event.target.matches?.(".step")) event.target.querySelector(".peek")?.click();
-  const act = KEYS[event.key];
-  if (!act) return;
-  event.preventDefault();
-  act();
 });
 
 // ---- Start ----

@@ -17,6 +17,7 @@ use crate::{
         Ui, foreign,
         form::Fields,
         layout::{self, Head, Page, Place},
+        pages::selected::{self, Kind},
         parts::{
             self, Field, Look, columns, seg,
             state::{self, State as Shown},
@@ -90,7 +91,7 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
         (Head { actions, ..layout::title(texts.deliveries.title) }.show())
         (filters(&rows))
         div #rows data-live="deliveries" data-hold="always" {
-            button.held-row.js type="button" hidden data-many=((texts.deliveries.new_deliveries)("%")) {}
+            (selected::bar(&visit, Kind::Retry, &(texts.deliveries.new_deliveries)("%")))
             @if page.items.is_empty() { (rows.none()) }
             @else { (rows.table(&page.items)) (rows.pager(&page)) }
         }
@@ -147,18 +148,19 @@ impl Rows<'_> {
         let texts = self.visit.texts();
         let (t, common) = (&texts.deliveries, &texts.common);
         let all = [
+            ("", "tick-col"),
             (t.last_try, "w96"),
             (common.type_, ""),
-            (t.event, "w120"),
-            (t.endpoint, "w144"),
+            (t.event, "w112"),
+            (t.endpoint, "w120"),
             (common.state, "w144"),
-            (t.answer, ""),
+            (t.answer, "w112"),
             (common.took, "w80 num"),
             (t.tries, "w80 num"),
             ("", "w96"),
         ];
         let of_one =
-            [(t.last_try, "w96"), (common.type_, ""), (common.state, "w144"), (t.answer, ""), (t.tries, "w112"), ("", "w96")];
+            [(t.last_try, "w96"), (common.type_, ""), (common.state, "w144"), (t.answer, ""), (t.tries, "w120"), ("", "w96")];
         html! {
             table.rows role="table" aria-label=(t.title) {
                 (columns(if self.of_one { &of_one } else { &all }))
@@ -175,6 +177,7 @@ impl Rows<'_> {
         let (took, at) = (delivery.last.as_ref().map(|last| formats.millis(last.latency_ms)), last_try(delivery));
         html! {
             tr #(delivery.id) role="row" data-row {
+                @if !self.of_one { td.ph role="cell" { @if can_be_retried(delivery) && self.visit.may(Kind::Retry.route()) { (selected::tick(self.visit, Kind::Retry, &delivery.id)) } } }
                 td.pc.dim role="cell" { @match at { Some(at) => (formats.time(at, &formats.in_list(at, clock::wall(), false))), None => "–" } }
                 td.pa role="cell" { a.go href=(format!("/events/{}#{}", delivery.event, delivery.id)) { (foreign::name(&delivery.r#type)) } }
                 @if !self.of_one {
@@ -222,12 +225,11 @@ impl Rows<'_> {
 
     fn retry(&self, delivery: &DeliveryView) -> Markup {
         let (texts, formats) = (self.visit.texts(), self.visit.formats());
-        let is_possible = matches!(delivery.state.as_ref(), "retrying" | "dead" | "cancelled");
         let path = format!("/deliveries/{}/retry", delivery.id);
         html! {
             @if let Some(at) = said(self.fields, &delivery.id).map(|(_, at)| at).filter(|at| !has_tried_since(delivery, at)) {
                 span.said role="status" { ((texts.event.retried)(&formats.clock(at))) }
-            } @else if is_possible && self.visit.may("POST /v1/deliveries/{delivery}/retry") {
+            } @else if can_be_retried(delivery) && self.visit.may("POST /v1/deliveries/{delivery}/retry") {
                 (parts::action(self.visit, &path, Some("retry"), texts.common.retry, Look::Small))
             }
         }
@@ -276,7 +278,11 @@ impl Rows<'_> {
     }
 }
 
-/// Returns the time of a delivery's last try, or of its end if it had no try.
+fn can_be_retried(delivery: &DeliveryView) -> bool {
+    matches!(delivery.state.as_ref(), "retrying" | "dead" | "cancelled")
+}
+
+/// Returns when a delivery was tried last, or when it ended without a try.
 fn last_try(delivery: &DeliveryView) -> Option<&str> {
     let last = delivery.last.as_ref().map(|last| last.at.as_str()).filter(|at| !at.is_empty());
     last.or(delivery.at.as_deref())

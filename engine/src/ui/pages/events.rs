@@ -10,15 +10,21 @@ use crate::{
         Problem,
         events::{self, Filter},
         page::Query as ApiQuery,
+        stats,
     },
     clock,
-    domain::event::EventState,
+    domain::{
+        event::EventState,
+        stats::{About, Last},
+        time::Timestamp,
+    },
     ui::{
         Ui, foreign,
         form::Fields,
         layout::{self, Head, Page, Place},
+        pages::selected::{self, Kind},
         parts::{
-            self, Field, Look, columns, icon,
+            self, Field, Look, charts, columns, icon, opened, peek,
             state::{self, State as Shown},
             with_query,
         },
@@ -81,8 +87,9 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     let body = html! {
         (Head { actions: None, ..layout::title(texts.events.title) }.show())
         (filters(&ui, &visit, &chosen))
+        figure #volume.week data-live="events" { (volume(&ui, &visit, &chosen).await?) }
         div #rows data-live="events" data-hold="always" {
-            button.held-row.js type="button" hidden data-many=((texts.events.new_events)("%")) {}
+            (selected::bar(&visit, Kind::Replay, &(texts.events.new_events)("%")))
             @if page.items.is_empty() { (none(&visit, &chosen, is_filtered)) }
             @else { (table(&visit, &page)) (pager(&visit, &chosen, &page)) }
         }
@@ -137,6 +144,61 @@ fn filters(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Markup {
     }
 }
 
+/// Bars of the accepted events: of the chosen source, else of all. A bar chooses its span.
+async fn volume(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Result<Markup, Problem> {
+    visit.sight("GET /v1/stats")?;
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let t = &texts.events;
+    let source = chosen.text("source").and_then(|name| ui.api.sources.table().named(name).map(|source| source.id));
+    let about = source.map_or(About::Engine, About::Source);
+    let last = match chosen.text("time") {
+        Some("hour") if source.is_none() => Last::Hour,
+        Some("week") => Last::Week,
+        _ => Last::Day,
+    };
+    let stats = stats::stats(&ui.api, about.clone(), last).await?;
+    let slots = charts::slots(&stats, charts::slots_of(last, &about));
+    let unit = (t.per)(&formats.span(Duration::from_secs(stats.bucket_s)));
+    let span = match last {
+        Last::Hour => t.time_hour,
+        Last::Day => t.time_day,
+        Last::Week => t.time_week,
+    };
+    let bars = charts::Bars {
+        slots: &slots,
+        bucket_s: stats.bucket_s,
+        unit: &unit,
+        value: |counts| (counts.accepted, 0),
+        say: t.say_bar,
+        opens_events: true,
+    };
+    let number = formats.number(stats.total.accepted);
+    Ok(html! {
+        figcaption {
+            b { ((t.accepted_number)(&number)) }
+            span.muted { @match chosen.text("source").filter(|_| source.is_some()) { Some(name) => ((t.in_span_from)(span, &foreign::isolated(name))), None => ((t.in_span)(span)) } }
+            (peek(visit, "volume", texts.now.table))
+        }
+        (charts::bars_of(visit, &bars, charts::LOW, &visit.path))
+        @if opened(visit).any(|open| open == "volume") {
+            div.panel tabindex="0" {
+                table.rows role="table" aria-label=(unit) {
+                    (columns(&[(texts.common.at, ""), (texts.now.accepted, "num")]))
+                    tbody role="rowgroup" {
+                        @for (slot, counts) in slots.iter().rev().filter_map(|slot| Some((slot, slot.counts?))).filter(|(_, counts)| counts.accepted > 0) {
+                            @let at = slot.at.to_string();
+                            tr role="row" {
+                                td.pa role="cell" { a href=(charts::span_address(&visit.path, slot, stats.bucket_s)) { (formats.time(&at, &formats.day_and_clock(&at))) } }
+                                td.pb.num role="cell" { (formats.number(counts.accepted)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
 fn filter_words(visit: &Visit, name: &str) -> &'static str {
     let texts = visit.texts();
     match name {
@@ -145,6 +207,8 @@ fn filter_words(visit: &Visit, name: &str) -> &'static str {
         "state" => texts.events.state_is,
         "id" => texts.events.id_is,
         "subject" => texts.common.subject,
+        "since" => texts.events.since_is,
+        "until" => texts.events.until_is,
         _ => texts.events.time_is,
     }
 }
@@ -169,6 +233,9 @@ fn shown_value(visit: &Visit, name: &str, value: &str) -> Markup {
         ("time", "hour") => html! { (texts.events.time_hour) },
         ("time", "day") => html! { (texts.events.time_day) },
         ("time", "week") => html! { (texts.events.time_week) },
+        ("since" | "until", at) if Timestamp::parse_rfc3339(at).is_some() => {
+            html! { (visit.formats().in_list(at, clock::wall(), false)) }
+        }
         _ => foreign::value(value),
     }
 }
@@ -179,7 +246,7 @@ fn table(visit: &Visit, page: &PageView<EventView>) -> Markup {
     html! {
         table.rows role="table" aria-label=(t.title) {
             (columns(&[
-                (t.accepted, "w120"), (common.type_, ""), (common.source, "w144"), (t.subject_or_id, ""), (common.state, "state"),
+                ("", "tick-col"), (t.accepted, "w120"), (common.type_, ""), (common.source, "w144"), (t.subject_or_id, ""), (common.state, "state"),
                 (common.size, "w80 num"), (common.id, "w120"),
             ]))
             tbody role="rowgroup" { @for event in &page.items { (row(visit, event)) } }
@@ -194,6 +261,7 @@ fn row(visit: &Visit, event: &EventView) -> Markup {
     let count = state::delivered_of(event, texts, &formats);
     html! {
         tr #(event.event) role="row" data-row {
+            td.ph role="cell" { @if visit.may(Kind::Replay.route()) { (selected::tick(visit, Kind::Replay, &event.event)) } }
             td.pc.dim role="cell" { (formats.time(&event.accepted_at, &formats.in_list(&event.accepted_at, clock::wall(), true))) }
             td.pa role="cell" { a.go href=(format!("/events/{}", event.event)) { (foreign::name(&event.r#type)) } }
             td.pd.dim role="cell" { (foreign::value(&event.source)) }

@@ -8,6 +8,7 @@ pub mod now;
 pub mod plugins;
 pub mod retry_many;
 pub mod search;
+pub mod selected;
 pub mod settings;
 pub mod sign_in;
 pub mod sources;

@@ -28,10 +28,11 @@ use crate::{
         form::{Fields, Form},
         layout::{self, Head, Page, Place},
         needs::{self, Need, Needs, PARKED_COUNTED_MAX},
+        pages::endpoints::actions::page_of,
         parts::{
             self, Look,
             charts::{self, Slot},
-            columns, icon, shape,
+            columns, icon, segment, shape,
             state::{self, State as Shown},
             with_query,
         },
@@ -173,9 +174,13 @@ fn needs_list(visit: &Visit, needs: &Needs) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let number = needs.all.len();
     if number == 0 {
-        return html! { p.calm-line { (shape("s-ok")) b { (texts.now.nothing) } " " (texts.now.nothing_why) } };
+        return html! {
+            (changed(visit))
+            p.calm-line { (shape("s-ok")) b { (texts.now.nothing) } " " (texts.now.nothing_why) }
+        };
     }
     html! {
+        (changed(visit))
         h2 { (texts.now.needs_you) " " span.n { (formats.number(number as u64)) } }
         ul.needs {
             @for need in needs.all.iter().take(NEEDS_MAX) { (one(visit, need)) }
@@ -190,11 +195,11 @@ fn one(visit: &Visit, need: &Need) -> Markup {
     let (look, name, words, said, open) = match need {
         Need::Failing { endpoint, since } => {
             let since = formats.in_list(&since.to_string(), clock::wall(), false);
-            (Shown::retrying(""), endpoint, (now.failing_since)(&since), None, with_query("/events", "state", Some("retrying")))
+            (Shown::retrying(""), endpoint, (now.failing_since)(&since), None, page_of(endpoint))
         }
         Need::Disabled { endpoint, reason } => {
             let why = if *reason == DisabledReason::Gone { now.disabled_gone } else { now.disabled_failing };
-            (Shown::dead(""), endpoint, why.to_owned(), None, with_query("/events", "state", Some("failed")))
+            (Shown::dead(""), endpoint, why.to_owned(), None, page_of(endpoint))
         }
         Need::Parked { plugin, number, message, .. } => {
             let shown = formats.number(*number);
@@ -203,7 +208,7 @@ fn one(visit: &Visit, need: &Need) -> Markup {
                 number if number >= PARKED_COUNTED_MAX as u64 => (now.parked_over)(&shown),
                 _ => (now.parked)(&shown),
             };
-            (Shown::failed(""), plugin, words, message.as_deref(), with_query("/events", "state", Some("failed")))
+            (Shown::failed(""), plugin, words, message.as_deref(), format!("/plugins/{}", segment(plugin)))
         }
         Need::Refused { plugin, why } => {
             (Shown::failed(""), plugin, now.not_loaded.to_owned(), Some(why.as_str()), String::new())
@@ -219,11 +224,31 @@ fn one(visit: &Visit, need: &Need) -> Markup {
             }
             div.acts {
                 @if !open.is_empty() { (parts::link_button(&open, None, texts.common.open, Look::Small)) }
+                @match need {
+                    Need::Failing { endpoint, .. } if visit.may("POST /v1/endpoints/{endpoint}/pause") => (parts::action(visit, &format!("{}/pause", page_of(endpoint)), Some("pause"), texts.endpoint.pause, Look::Small)),
+                    Need::Disabled { endpoint, .. } if visit.may("POST /v1/endpoints/{endpoint}/resume") => (parts::action(visit, &format!("{}/resume", page_of(endpoint)), Some("play"), texts.endpoint.enable, Look::Small)),
+                    _ => {},
+                }
                 @if let (Need::Parked { plugin, number, .. }, true) = (need, visit.may("POST /v1/runs/retry")) {
                     @let label = match *number { 1 => now.retry_run.to_owned(), number => (now.retry_runs)(&formats.number(number)) };
-                    (parts::action_with(visit, "/runs/retry", Some("retry"), &label, Look::Small, &html! { input type="hidden" name="plugin" value=(plugin); }))
+                    // Its number grows, and must not move what stands beside it.
+                    span.grows { (parts::action_with(visit, "/runs/retry", Some("retry"), &label, Look::Small, &html! { input type="hidden" name="plugin" value=(plugin); })) }
                 }
             }
+        }
+    }
+}
+
+/// Says which endpoint was paused or enabled from this page: it is no longer among what needs a person.
+fn changed(visit: &Visit) -> Markup {
+    let (texts, formats) = (&visit.texts().endpoint, visit.formats());
+    let (_, query) = visit.path.split_once('?').unwrap_or_default();
+    let fields = Fields::parse(query.as_bytes());
+    let mut words = fields.get("said").unwrap_or_default().splitn(3, '~');
+    html! {
+        @if let (Some(action), Some(name), Some(at)) = (words.next(), words.next(), words.next()) {
+            @let at = formats.clock(at);
+            p.said role="status" { (foreign::name(name)) ": " @if action == "paused" { ((texts.paused_at)(&at)) } @else { ((texts.resumed_at)(&at)) } }
         }
     }
 }
@@ -233,7 +258,7 @@ fn retried(visit: &Visit, plugin: &str) -> Option<String> {
     let (_, query) = visit.path.split_once('?')?;
     let fields = Fields::parse(query.as_bytes());
     let (name, at) = fields.get("said")?.split_once('~')?;
-    (name == plugin).then(|| at.to_owned())
+    (name == plugin && !at.contains('~')).then(|| at.to_owned())
 }
 
 /// Starts a retry of the parked runs of a plugin.

@@ -64,10 +64,13 @@ pub async fn ask(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Re
     let t = &texts.retry_many;
     let number = count.map_or_else(|| t.many.to_owned(), |count| formats.number(count));
     let state = Shown::of_delivery(which.state(), texts);
-    let title = match &endpoint {
-        Some(endpoint) => (t.title_to)(&number, state.word, &foreign::isolated(title_of(endpoint))),
-        None => (t.title)(&number, state.word),
+    let title = match (&endpoint, count) {
+        (Some(endpoint), Some(1)) => (t.title_to_one)(state.word, &foreign::isolated(title_of(endpoint))),
+        (Some(endpoint), _) => (t.title_to)(&number, state.word, &foreign::isolated(title_of(endpoint))),
+        (None, Some(1)) => (t.title_one)(state.word),
+        (None, _) => (t.title)(&number, state.word),
     };
+    let button = if count == Some(1) { t.button_one.to_owned() } else { (t.button)(&number) };
     let back = endpoint.as_ref().map_or_else(|| "/deliveries".to_owned(), |endpoint| page_of(&endpoint.name));
     let body = html! {
         (head(&visit, &back, endpoint.as_ref(), &title))
@@ -89,8 +92,8 @@ pub async fn ask(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Re
                     input type="hidden" name="state" value=(which.state());
                     @if let Some(endpoint) = &endpoint { input type="hidden" name="endpoint" value=(endpoint.name); }
                     @if let Some(kind) = fields.get("type") { input type="hidden" name="type" value=(kind); }
-                    @if endpoint.as_ref().is_some_and(|endpoint| endpoint.state == "disabled") { (parts::disabled_button(Some("retry"), &(t.button)(&number), t.enable_first)) }
-                    @else { button.btn.primary type="submit" { (icon("retry")) ((t.button)(&number)) } }
+                    @if endpoint.as_ref().is_some_and(|endpoint| endpoint.state == "disabled") { (parts::disabled_button(Some("retry"), &button, t.enable_first)) }
+                    @else { button.btn.primary type="submit" { (icon("retry")) (button) } }
                     (parts::link_button(&back, None, texts.common.cancel, Look::Plain))
                 }
             }

@@ -9,7 +9,7 @@ use axum::{
 use maud::html;
 
 use crate::{
-    api::Problem,
+    api::{Problem, events::types},
     domain::{
         event::EventState,
         id::{DeliveryId, EventId, RunId},
@@ -60,7 +60,7 @@ async fn place_of(ui: &Ui, text: &str) -> Result<Option<String>, Problem> {
     for (name, filter) in [
         ("id", EventFilter { id: Some(text.to_owned()), ..EventFilter::default() }),
         ("subject", EventFilter { subject: Some(text.to_owned()), ..EventFilter::default() }),
-        ("type", EventFilter { event_type: Some(text.to_owned()), ..EventFilter::default() }),
+        ("type", EventFilter { event_type: Some(types(text)), ..EventFilter::default() }),
         ("source", EventFilter { source: Some(text.to_owned()), ..EventFilter::default() }),
     ] {
         if name == "type" && Pattern::parse(text).is_err() {

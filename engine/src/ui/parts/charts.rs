@@ -9,7 +9,7 @@ use super::with_query;
 use crate::{
     clock,
     domain::{
-        stats::{Last, first_bucket},
+        stats::{About, Last, first_bucket},
         time::Timestamp,
     },
     ui::{texts::Formats, visit::Visit},
@@ -18,6 +18,8 @@ use crate::{
 
 /// Height of the plot of a chart, in pixels.
 const HEIGHT: f64 = 96.0;
+/// Height of a plot over a list.
+pub const LOW: f64 = 56.0;
 
 /// One span of a chart. A span without counts is unknown: the chart shows a gap, not a zero.
 pub struct Slot<'a> {
@@ -46,7 +48,15 @@ pub const fn engine_slots(last: Last) -> usize {
     }
 }
 
-/// Returns the smallest round number that is at least `largest`: 1, 2 or 5 times a power of ten.
+/// Returns the number of spans of the statistics of one thing.
+pub const fn slots_of(last: Last, about: &About) -> usize {
+    match (last, about) {
+        (Last::Day, About::Endpoint(_) | About::Plugin(_) | About::Source(_)) => 24,
+        _ => engine_slots(last),
+    }
+}
+
+/// Returns a round number that is at least `largest`: 1, 2 or 5 with zeros.
 fn round_top(largest: f64) -> f64 {
     let mut top = 1.0;
     loop {
@@ -59,10 +69,11 @@ fn round_top(largest: f64) -> f64 {
     }
 }
 
-/// Writes the address of the events of one span.
-fn span_address(slot: &Slot<'_>, bucket_s: u64) -> String {
-    let until = slot.at.plus(std::time::Duration::from_secs(bucket_s));
-    with_query(&with_query("/events", "since", Some(&slot.at.to_string())), "until", Some(&until.to_string()))
+/// Writes the address of the events of one span, with the other filters of a list's address.
+pub fn span_address(list: &str, slot: &Slot<'_>, bucket_s: u64) -> String {
+    let until = slot.at.plus(std::time::Duration::from_secs(bucket_s)).to_string();
+    let list = ["cursor", "time", "open"].iter().fold(list.to_owned(), |path, name| with_query(&path, name, None));
+    with_query(&with_query(&list, "since", Some(&slot.at.to_string())), "until", Some(&until))
 }
 
 /// What a chart of bars shows.
@@ -79,54 +90,74 @@ pub struct Bars<'a> {
     pub opens_events: bool,
 }
 
-/// Writes the ticks under a chart: four times.
-fn ticks(formats: &Formats, slots: &[Slot<'_>]) -> Markup {
+/// Names the ticks under a chart: four times.
+fn ticks(formats: &Formats, slots: &[Slot<'_>], height: f64) -> Markup {
     let is_long = slots.first().zip(slots.last()).is_some_and(|(first, last)| last.at.since(first.at).as_secs() > 2 * 86_400);
     html! {
         @for place in 0..4_usize {
             @if let Some(slot) = slots.get(place * slots.len() / 4) {
                 @let text = slot.at.to_string();
                 @let shown = if is_long { formats.day_short(&text) } else { formats.minute(&text) };
-                text x=(percent(place as f64 * 25.0)) y=(HEIGHT + 34.0) { (shown) }
+                text x=(percent(place as f64 * 25.0)) y=(height + 34.0) { (shown) }
             }
         }
     }
 }
 
+/// Rounds to a tenth of a pixel.
+fn tenth(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
 fn percent(number: f64) -> String {
-    format!("{number:.3}%")
+    format!("{number:.2}%")
 }
 
 /// Writes bars for counts. The failed part is on top, hatched.
 pub fn bars(visit: &Visit, bars: &Bars<'_>) -> Markup {
+    bars_of(visit, bars, HEIGHT, "/events")
+}
+
+/// As [`bars`], with a plot of this height, and the list that bars lead to.
+pub fn bars_of(visit: &Visit, bars: &Bars<'_>, height: f64, list: &str) -> Markup {
     let formats = visit.formats();
     let values: Vec<(u64, u64)> = bars.slots.iter().map(|slot| slot.counts.map_or((0, 0), bars.value)).collect();
     let largest = values.iter().map(|(all, failed)| (*all).max(*failed)).max().unwrap_or(0);
     let top = round_top(largest as f64);
     let wide = 100.0 / bars.slots.len().max(1) as f64;
-    let y = |value: u64| 20.0 + HEIGHT - HEIGHT * value as f64 / top;
+    let y = |value: u64| tenth(20.0 + height - height * value as f64 / top);
+    let (mut bodies, mut caps) = (String::new(), String::new());
+    for (place, (all, _)) in values.iter().enumerate().filter(|(_, (all, _))| *all > 0) {
+        let (x, top) = (10 * place + 1, tenth(y(*all) - 20.0));
+        write!(bodies, "M{x} {top}h8V{height}h-8z").expect("writing to a String cannot fail");
+        write!(caps, "M{x} {top}h8").expect("writing to a String cannot fail");
+    }
     html! {
-        svg.chart width="100%" height="138" aria-hidden="true" focusable="false" {
+        svg.chart width="100%" height=(height + 42.0) aria-hidden="true" focusable="false" {
             defs { pattern #hatch width="4" height="4" patternUnits="userSpaceOnUse" { rect.fail width="4" height="4" {} path.fail-line d="M0 4 4 0M-1 1 1-1M3 5 5 3" {} } }
             line.hair x1="0" x2="100%" y1="20" y2="20" {}
-            line.hair x1="0" x2="100%" y1=(20.0 + HEIGHT / 2.0) y2=(20.0 + HEIGHT / 2.0) {}
+            line.hair x1="0" x2="100%" y1=(20.0 + height / 2.0) y2=(20.0 + height / 2.0) {}
             @for (place, (slot, (all, failed))) in bars.slots.iter().zip(&values).enumerate() {
                 @if slot.counts.is_some() {
                     @let (x, width) = (percent(place as f64 * wide + wide * 0.1), percent(wide * 0.8));
                     @let at = slot.at.to_string();
                     @let body = html! {
-                        rect.hit x=(percent(place as f64 * wide)) width=(percent(wide)) y="20" height=(HEIGHT) {}
-                        @if *all > 0 { rect.body x=(x) width=(width) y=(y(*all)) height=(20.0 + HEIGHT - y(*all)) {} rect.cap-bar x=(x) width=(width) y=(y(*all)) height="1.5" {} }
-                        @if *failed > 0 { rect x=(x) width=(width) y=(y(*all)) height=((y(0) - y(*failed)).max(2.0).min(y(0) - y(*all))) fill="url(#hatch)" {} }
-                        text.say x="100%" y="12" text-anchor="end" { ((bars.say)(&formats.minute(&at), &formats.number(*all), &formats.number(*failed))) }
+                        rect.hit x=(percent(place as f64 * wide)) width=(percent(wide)) y="20" height=(height) {}
+                        @if *failed > 0 { rect x=(x) width=(width) y=(y(*all)) height=(tenth((y(0) - y(*failed)).max(2.0).min(y(0) - y(*all)))) fill="url(#hatch)" {} }
+                        text.say x="100%" y="12" { ((bars.say)(&formats.minute(&at), &formats.number(*all), &formats.number(*failed))) }
                     };
-                    @if bars.opens_events { a tabindex="-1" href=(span_address(slot, bars.bucket_s)) { (body) } } @else { g { (body) } }
+                    @if bars.opens_events { a tabindex="-1" href=(span_address(list, slot, bars.bucket_s)) { (body) } } @else { g { (body) } }
                 }
             }
-            line.base x1="0" x2="100%" y1=(20.0 + HEIGHT) y2=(20.0 + HEIGHT) {}
+            // All bodies are one path, which keeps a page with many bars small. Nothing in it can be pressed.
+            svg.bodies x="0" y="20" width="100%" height=(height) viewBox=(format!("0 0 {} {height}", 10 * values.len().max(1))) preserveAspectRatio="none" {
+                path.body d=(bodies) {}
+                path.caps d=(caps) {}
+            }
+            line.base x1="0" x2="100%" y1=(20.0 + height) y2=(20.0 + height) {}
             text.halo x="0" y="12" { (formats.number(top as u64)) " " (bars.unit) }
-            @if top >= 2.0 { text.halo x="0" y=(16.0 + HEIGHT / 2.0) { (formats.decimal(top / 2.0, 1)) } }
-            (ticks(&formats, bars.slots))
+            @if top >= 2.0 { text.halo x="0" y=(16.0 + height / 2.0) { (formats.decimal(top / 2.0, 1)) } }
+            (ticks(&formats, bars.slots, height))
         }
     }
 }
@@ -168,7 +199,7 @@ pub fn lines(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
             line.base x1="0" x2="100%" y1=(20.0 + HEIGHT) y2=(20.0 + HEIGHT) {}
             text.halo x="0" y="12" { (formats.millis(top)) }
             text.halo x="0" y=(16.0 + HEIGHT / 2.0) { (formats.millis(top / 2.0)) }
-            (ticks(&formats, slots))
+            (ticks(&formats, slots, HEIGHT))
         }
     }
 }

@@ -9,7 +9,11 @@ use crate::ui::{foreign, texts::Formats};
 const STRING_CHARS_MAX: usize = 4096;
 /// Maximum length of the shown part of a body, in bytes.
 pub const SHOWN_BYTES_MAX: usize = 64 << 10;
-/// Maximum depth that is indented. Deeper values are shown on one line.
+/// Most markup of one body, in bytes. A page with an open body stays under 90 kB.
+const MARKUP_BYTES_MAX: usize = 64 << 10;
+/// Markup that ends a body which is not shown whole.
+const END_BYTES: usize = 4 << 10;
+/// Deepest nesting that is indented. Deeper values are shown on one line.
 const DEPTH_MAX: usize = 60;
 
 /// Writes JSON with an indent of two spaces, or other text unchanged. Returns whether all of the text is shown.
@@ -18,17 +22,17 @@ pub fn pretty(text: &str, formats: &Formats) -> (Markup, bool) {
         Ok(value) => {
             let mut writer = Writer { out: String::new(), left: SHOWN_BYTES_MAX, formats };
             writer.value(&value, 0);
-            let is_whole = writer.left > 0;
+            let is_whole = !writer.is_full();
             (PreEscaped(writer.out), is_whole)
         }
         Err(_) => raw(text),
     }
 }
 
-/// Writes text unchanged, at most [`SHOWN_BYTES_MAX`] of it.
+/// Writes text as it is, as much of it as a page may show. Returns whether that is all.
 pub fn raw(text: &str) -> (Markup, bool) {
-    let end = text.floor_char_boundary(SHOWN_BYTES_MAX);
-    (html! { bdi dir="ltr" { (foreign::visible(&text[..end])) } }, end == text.len())
+    let (markup, rest) = foreign::visible_within(text, MARKUP_BYTES_MAX);
+    (html! { bdi dir="ltr" { (markup) } }, rest.is_empty())
 }
 
 struct Writer<'a> {
@@ -43,9 +47,12 @@ impl Writer<'_> {
         self.out.push_str(&markup.0);
     }
 
-    fn spend(&mut self, bytes: usize) -> bool {
+    fn spend(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes);
-        self.left > 0
+    }
+
+    fn is_full(&self) -> bool {
+        self.left == 0 || self.out.len() > MARKUP_BYTES_MAX - END_BYTES
     }
 
     fn mark(&mut self, text: &str) {
@@ -54,6 +61,10 @@ impl Writer<'_> {
 
     fn line(&mut self, depth: usize) {
         self.out.push('\n');
+        // What only closes brackets needs no indentation.
+        if self.is_full() {
+            return;
+        }
         self.out.extend(std::iter::repeat_n("  ", depth.min(DEPTH_MAX)));
         self.spend(1 + 2 * depth.min(DEPTH_MAX));
     }
@@ -70,13 +81,17 @@ impl Writer<'_> {
         let inside = quoted.trim_matches('"');
         let inside = if shown.contains(|character: char| character.is_control()) { shown } else { inside };
         let formats = self.formats;
+        let (markup, rest) = foreign::visible_within(inside, (MARKUP_BYTES_MAX - END_BYTES / 2).saturating_sub(self.out.len()));
+        if !rest.is_empty() {
+            self.left = 0;
+        }
         html! {
-            "\"" bdi { (foreign::visible(inside)) } @if more > 0 { span.esc { "… +" (formats.number(more as u64)) } } "\""
+            "\"" bdi { (markup) } @if more > 0 { span.esc { "… +" (formats.number(more as u64)) } } "\""
         }
     }
 
     fn value(&mut self, value: &Value, depth: usize) {
-        if self.left == 0 {
+        if self.is_full() {
             return;
         }
         match value {
@@ -85,7 +100,7 @@ impl Writer<'_> {
             Value::Object(members) => {
                 self.mark("{");
                 for (place, (name, value)) in members.iter().enumerate() {
-                    if self.left == 0 {
+                    if self.is_full() {
                         break;
                     }
                     self.line(depth + 1);
@@ -102,7 +117,7 @@ impl Writer<'_> {
             Value::Array(items) => {
                 self.mark("[");
                 for (place, value) in items.iter().enumerate() {
-                    if self.left == 0 {
+                    if self.is_full() {
                         break;
                     }
                     self.line(depth + 1);
@@ -172,7 +187,14 @@ mod tests {
         let (text, is_whole) = shown(&format!("{{\"export\":\"{}\"}}", "A".repeat(1_000_000)));
         assert!(is_whole && text.len() < 6_000 && text.contains("… +995,904"), "{}", text.len());
         let (text, is_whole) = shown(&format!("[{}1]", "1234567,".repeat(50_000)));
-        assert!(!is_whole && text.len() < 400_000, "{}", text.len());
+        assert!(!is_whole && text.len() <= MARKUP_BYTES_MAX, "{}", text.len());
+        for hostile in ["a\u{1}".repeat(60_000), "<".repeat(60_000), "\u{1}".repeat(60_000)] {
+            let many = serde_json::to_string(&vec![hostile.clone(); 40]).unwrap();
+            assert!(shown(&many).0.len() <= MARKUP_BYTES_MAX, "{}", shown(&many).0.len());
+            assert!(shown(&hostile).0.len() <= MARKUP_BYTES_MAX + 64);
+            let nested = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+            assert!(shown(&format!("[{}]", vec![nested; 900].join(","))).0.len() <= MARKUP_BYTES_MAX * 2);
+        }
     }
 
     #[test]

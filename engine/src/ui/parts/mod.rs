@@ -1,6 +1,7 @@
 //! The building blocks of pages. Each is one function that writes the markup that `style.css` and `live.js` expect.
 
 pub mod charts;
+pub mod diff;
 pub mod json;
 pub mod state;
 pub mod strip;
@@ -128,7 +129,7 @@ pub fn empty(icon_name: &str, title: &str, body: &Markup, actions: &Markup) -> M
 
 /// A command to copy.
 pub fn command(text: &str, visit: &Visit) -> Markup {
-    html! { div.cmd { code { (super::foreign::code(text)) } (copy(text, visit)) } }
+    html! { div.cmd { code tabindex="0" { (super::foreign::code(text)) } (copy(text, visit)) } }
 }
 
 /// A link that opens a body, a log or a table in place. Without script, it loads the page with that part open.

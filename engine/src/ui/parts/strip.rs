@@ -1,5 +1,7 @@
 //! The strip of an endpoint's health in a list: one small bar per span of time.
 
+use std::fmt::Write as _;
+
 use maud::{Markup, html};
 
 /// One span of time.
@@ -18,21 +20,25 @@ pub fn pattern() -> Markup {
     }
 }
 
-/// Writes a small bar per span: full if all tries succeeded, hatched from above if tries failed, a stub if nothing was sent.
+/// Health in small: a full bar where all went well, hatched from above where tries failed, a stub where nothing was sent. Two paths
+/// for all bars, since a list has many strips.
 pub fn show(bars: &[Bar]) -> Markup {
     const HEIGHT: f64 = 20.0;
+    let (mut bodies, mut failures) = (String::new(), String::new());
+    for (place, bar) in bars.iter().enumerate() {
+        let x = place * 5;
+        let is_empty = bar.good + bar.bad == 0;
+        let failed = if is_empty { 0.0 } else { failed_height(bar, HEIGHT) };
+        let top = if is_empty { HEIGHT - 2.0 } else { failed };
+        write!(bodies, "M{x} {}h4V20h-4z", (top * 10.0).round() / 10.0).expect("writing to a String cannot fail");
+        if failed > 0.0 {
+            write!(failures, "M{x} 0h4v{}h-4z", (failed * 10.0).round() / 10.0).expect("writing to a String cannot fail");
+        }
+    }
     html! {
         svg.strip aria-hidden="true" width=(bars.len() * 5) height=(HEIGHT) {
-            @for (place, bar) in bars.iter().enumerate() {
-                @let x = place * 5;
-                @let all = bar.good + bar.bad;
-                @if all == 0 { rect.body x=(x) y=(HEIGHT - 2.0) width="4" height="2" {} }
-                @else {
-                    @let failed = failed_height(bar, HEIGHT);
-                    rect.body x=(x) y=(format!("{failed:.1}")) width="4" height=(format!("{:.1}", HEIGHT - failed)) {}
-                    @if failed > 0.0 { rect x=(x) y="0" width="4" height=(format!("{failed:.1}")) fill="url(#hatch)" {} }
-                }
-            }
+            path.body d=(bodies) {}
+            @if !failures.is_empty() { path d=(failures) fill="url(#hatch)" {} }
         }
     }
 }

@@ -117,7 +117,8 @@ texts! {
     events: Events {
         title, any_such_as, any_source, any_state, time_all, time_hour, time_day, time_week, id_label, id_hint, accepted,
         subject_or_id, none_yet, none_yet_why, none_match, none_match_why, only, type_is, source_is, state_is, id_is, time_is,
-        clear(filter), new_events(number), caption,
+        clear(filter), new_events(number), caption, accepted_number(number), in_span(span), in_span_from(span, source), per(span),
+        say_bar(time, all, failed), since_is, until_is,
     }
 
     /// The page of one event.
@@ -129,7 +130,7 @@ texts! {
         answer_head, nearest(pattern), last_answer(number), first_bytes(number), no_answer, no_request, empty_body, emitted, story, nothing_sent_note,
         unrouted_note, waiting_note, retry_failed, retry_run, nothing_failed, copy_curl, replay_says, replay_confirm,
         replayed(time), retried(time), cancelled_at(time), since_start, clock, only_problems, round(number), more_parts,
-        fixture, shown_of(shown, all), not_text(size), from,
+        diff, diff_of(name), diff_same, diff_none, lines_unchanged(number), fixture, shown_of(shown, all), shown_in_part(all), not_text(size), from,
     }
 
     /// The first page.
@@ -150,7 +151,8 @@ texts! {
         why_content_type, why_body, why_rate, why_depth, why_id, rules, verified_by, nothing_proves, signed_text, signed_time,
         tolerance, type_from, prefix, no_prefix, known_by, may_come_from, anywhere, methods, anything, content_types, at_most, answer,
         rotate_secret, rotate_address, delete, delete_says, delete_confirm, name, name_hint, label, label_hint, secret, secret_hint,
-        secret_theirs, header, header_hint, prefix_hint, create, cancel, what_verified, once_title, once_why, once_next, to_source,
+        secret_theirs, header, header_hint, prefix_hint, create, cancel, what_verified, once_title, once_why, once_next, to_source, edit_why,
+        type_from_hint, known_by_hint, allow_hint, methods_hint, content_types_hint, rate_hint,
     }
 
     /// The page of a search without a result.
@@ -210,12 +212,12 @@ texts! {
 
     /// Keyboard shortcuts.
     keys: Keys {
-        title, why, on, off, search, pages, rows, open, back, retry, replay, copy, clock, this,
+        title, why, on, off, search, pages, rows, open, back, retry, replay, copy, select, clock, this,
     }
 
     /// The list of endpoints.
     endpoints: Endpoints {
-        day, first_try,
+        day, first_try, waiting, over(number),
         title, filter, new, all, endpoint, url, gets, by_key(key), from_plugins, before, more, none_yet, none_yet_why,
         none_match, none_match_why,
     }
@@ -224,7 +226,7 @@ texts! {
     endpoint: Endpoint {
         first_try_in_day(share), week, week_total(delivered, failed), week_table, per_bucket, delivered, failed_tries,
         bar_says(time, all, failed),
-        for_so_long(span), in_hand(number), paused_at(time), disabled_at(time), changed_at(time), resumed_at(time), pause,
+        for_so_long(span), waiting(number), waiting_oldest(number, age), waiting_many, paused_at(time), disabled_at(time), changed_at(time), resumed_at(time), pause,
         resume, enable, edit, more, rotate, disable, delete, disabled_by_hand, disabled_effect, paused_effect,
         breaker_open(failures, time), breaker_probing(failures), breaker_closed, last_answer, probe, none_yet, none_yet_why,
         test, test_says, send_test, policy, plugin, body, signature, public_key, timeout, tries, tries_in(number, span), rate,
@@ -241,7 +243,8 @@ texts! {
         by_contact, by_admin, by_api, by_system, triggered_hint, format, format_form, more, save, create, create_and_test,
         envelope, signature, signature_hint, token_header, token_header_hint, headers, headers_hint, conditions,
         conditions_hint, plugin, plugin_hint, timeout, timeout_hint, schedule, schedule_hint, concurrency, rate, rate_hint,
-        order, order_none, order_endpoint, order_subject, failures, failures_hint, wait, wait_max,
+        order, order_none, order_endpoint, order_subject, failures, failures_hint, wait, wait_max, preview, receives, receives_none,
+        not_text, made_from(event_type), would_have(number, all),
     }
 
     /// A secret that is shown once.
@@ -257,10 +260,17 @@ texts! {
         first_try, tries_of(number), is_paused, none_yet, none_yet_why, none_dead, none_match, none_match_why,
     }
 
+    /// Acting on selected rows.
+    selected: Selected {
+        selected, up_to_date, select(id), replay_selected, replay_many(number), retry_selected, retry_many(number), title_replay(number),
+        title_replay_one, title_retry(number), title_retry_one, button_replay(number), button_replay_one, none, none_why,
+        done(number, time), refused(number),
+    }
+
     /// Retrying many deliveries.
     retry_many: RetryMany {
         many, title_to(number, state, name), title(number, state), none, none_why, says, which, pace, but, continues,
-        button(number), enable_first, pace_rate(rate, span), pace_free(number), but_disabled, but_paused, but_failing(span),
+        title_to_one(state, name), title_one(state), button(number), button_one, enable_first, pace_rate(rate, span), pace_free(number), but_disabled, but_paused, but_failing(span),
         running, cancelled, done, again, done_of(done, total), done_so_far(done), sent_again, show_retrying, not_sent,
         not_sent_why, show, may_close, stop,
     }

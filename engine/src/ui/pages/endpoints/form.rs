@@ -26,10 +26,10 @@ use crate::{
         Ui, foreign,
         form::{Fields, Form},
         layout::{self, Head, Page, Place},
-        parts::{self, Field, Look, icon, segment, state::State as Shown},
+        parts::{self, Field, Look, icon, json, segment, state::State as Shown},
         visit::Visit,
     },
-    wire::EndpointView,
+    wire::{EndpointView, MatchesView},
 };
 
 /// Values of the attribute `initiator`: who triggered an event.
@@ -38,6 +38,8 @@ const INITIATORS: [&str; 4] = ["public", "admin", "api", "system"];
 const SEEN: usize = 200;
 /// Number of types that are suggested.
 const SUGGESTED: usize = 6;
+/// The route of the API that makes the preview.
+const PREVIEW: &str = "POST /v1/events/match";
 /// Fields behind "More settings".
 const MORE: [&str; 13] = [
     "envelope",
@@ -131,6 +133,14 @@ impl Values {
             ("wait_max", view.breaker.wait_max.clone()),
         ];
         Self { texts: texts.into(), initiators: initiators.unwrap_or_default() }
+    }
+
+    /// Returns the request for a preview.
+    fn preview(&self) -> Value {
+        json!({
+            "events": self.words("events"), "where": self.conditions(), "envelope": self.texts.get("envelope").filter(|text| !text.is_empty()),
+            "format": self.texts.get("format").filter(|text| !text.is_empty()),
+        })
     }
 
     fn get(&self, name: &str) -> &str {
@@ -288,6 +298,8 @@ pub async fn create(State(ui): State<Arc<Ui>>, headers: HeaderMap, form: Form) -
     let mut values = Values::of_fields(&form.fields);
     if let Some(added) = form.fields.get("add") {
         add(&mut values, added);
+    }
+    if form.fields.is_set("add") || form.fields.is_set("preview") {
         return Sheet { ui: &ui, visit, values, before: None, fault: None }.show().await;
     }
     match ui.act(visit, Method::POST, "/v1/endpoints", Some(&values.request(None))).await {
@@ -324,6 +336,8 @@ pub async fn change(
     let mut values = Values::of_fields(&form.fields);
     if let Some(added) = form.fields.get("add") {
         add(&mut values, added);
+    }
+    if form.fields.is_set("add") || form.fields.is_set("preview") {
         return Sheet { ui: &ui, visit, values, before: Some(&endpoint), fault: None }.show().await;
     }
     let path = format!("/v1/endpoints/{}", segment(&endpoint.name));
@@ -365,6 +379,7 @@ impl Sheet<'_> {
         let action = page.as_ref().map_or_else(|| "/endpoints/new".to_owned(), |page| format!("{page}/edit"));
         let body = html! {
             (head.show())
+            div.with-side.wide-side {
             form.form #webhook method="post" action=(action) data-whole {
                 (parts::hidden(visit))
                 // The Enter key in a field presses the form's first button. This hidden one saves.
@@ -409,11 +424,51 @@ impl Sheet<'_> {
                         button.btn.primary type="submit" { (t.create) }
                         button.btn type="submit" name="test" value="on" { (icon("arrow")) (t.create_and_test) }
                     }
+                    @if visit.may(PREVIEW) { button.btn.no-script type="submit" name="preview" value="on" formnovalidate { (t.preview) } }
                     (parts::link_button(page.as_deref().unwrap_or("/endpoints"), None, texts.common.cancel, Look::Quiet))
                 }
             }
+            @if visit.may(PREVIEW) { div.side #preview { (self.preview().await?) } }
+            }
         };
         Ok(layout::page(self.ui, visit, &Page::new(Place::Endpoints, title, body)).await)
+    }
+
+    /// What it will receive, and which of the last events it would have received.
+    async fn preview(&self) -> Result<Markup, Problem> {
+        let (texts, formats) = (self.visit.texts(), self.visit.formats());
+        let t = &texts.webhook;
+        let found = match self.ui.act(self.visit, Method::POST, "/v1/events/match", Some(&self.values.preview())).await {
+            Ok(found) => serde_json::from_value::<MatchesView>(found).map_err(|error| Problem::internal(error.to_string()))?,
+            Err(problem) if problem.status().is_client_error() => {
+                return Ok(html! { h2 { (t.receives) } p.muted { (foreign::value(problem.detail())) } });
+            }
+            Err(problem) => return Err(problem),
+        };
+        Ok(html! {
+            div.section {
+                h2 { (t.receives) }
+                @match &found.sample {
+                    None => p.muted { (t.receives_none) },
+                    Some(sample) => {
+                        div.panel {
+                            div.cap { span.mono { "POST " (foreign::cut(self.values.get("url"))) } span.muted { (foreign::name(&sample.content_type)) } }
+                            @match &sample.body {
+                                Some(body) => { @let (body, _) = json::pretty(body, &formats); pre.code tabindex="0" { (body) } },
+                                None => p.code.muted { (t.not_text) },
+                            }
+                        }
+                        p.hint { ((t.made_from)(&foreign::isolated(&sample.r#type))) " " a.mono href=(format!("/events/{}", sample.event)) { (sample.event) } }
+                    }
+                }
+            }
+            div.section {
+                h3 { ((t.would_have)(&formats.number(found.matched), &formats.number(found.checked))) }
+                dl.policy.counts {
+                    @for one in &found.types { div { dt.mono { (foreign::name(&one.r#type)) } dd.num { (formats.number(one.count)) } } }
+                }
+            }
+        })
     }
 
     fn is_initiator(&self, word: &str) -> bool {

@@ -36,25 +36,30 @@ impl History {
     }
 }
 
+/// Reads the statistics of several things, in their order.
+///
+/// # Errors
+/// The store does not answer.
+pub async fn of(ui: &Ui, about: &[About], last: Last) -> Result<Vec<History>, Problem> {
+    let Some((cell, length, count)) = about.first().and_then(|about| last.buckets(about)) else { return Ok(Vec::new()) };
+    let first = first_bucket(clock::wall(), length, count);
+    let mut cells: HashMap<String, Vec<(Timestamp, Counts)>> = HashMap::new();
+    for (about, at, counts) in ui.api.store.counts(about.to_vec(), cell, first).await? {
+        cells.entry(about.key()).or_default().push((at, counts));
+    }
+    let mut history = |about: &About| {
+        let mut known: BTreeMap<Timestamp, Counts> = fold(cells.remove(&about.key()).unwrap_or_default(), first, length);
+        let starts = (0..count).map(|place| Timestamp::from_millis(first.millis() + place * length));
+        History { buckets: starts.map(|at| (at, known.remove(&at).unwrap_or_default())).collect() }
+    };
+    Ok(about.iter().map(&mut history).collect())
+}
+
 /// Reads the statistics of endpoints.
 ///
 /// # Errors
 /// The store does not answer.
 pub async fn read(ui: &Ui, endpoints: &[EndpointId], last: Last) -> Result<HashMap<EndpointId, History>, Problem> {
     let about: Vec<About> = endpoints.iter().map(|id| About::Endpoint(*id)).collect();
-    let Some((cell, length, count)) = about.first().and_then(|about| last.buckets(about)) else { return Ok(HashMap::new()) };
-    let first = first_bucket(clock::wall(), length, count);
-    let mut cells: HashMap<EndpointId, Vec<(Timestamp, Counts)>> = HashMap::new();
-    for (about, at, counts) in ui.api.store.counts(about, cell, first).await? {
-        if let About::Endpoint(id) = about {
-            cells.entry(id).or_default().push((at, counts));
-        }
-    }
-    let mut history = |id: &EndpointId| {
-        let known: BTreeMap<Timestamp, Counts> = fold(cells.remove(id).unwrap_or_default(), first, length);
-        let starts = (0..count).map(|place| Timestamp::from_millis(first.millis() + place * length));
-        let buckets = starts.map(|at| (at, known.get(&at).cloned().unwrap_or_default())).collect();
-        (*id, History { buckets })
-    };
-    Ok(endpoints.iter().map(&mut history).collect())
+    Ok(endpoints.iter().copied().zip(of(ui, &about, last).await?).collect())
 }

@@ -16,6 +16,7 @@ use self::history::History;
 use crate::{
     api::{Problem, endpoints},
     domain::{id::EndpointId, stats::Last},
+    store::{BACKLOG_COUNTED_MAX, Backlog},
     ui::{
         Ui, foreign,
         form::Fields,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Endpoints on one page.
-const PAGE: usize = 100;
+const PAGE: usize = 50;
 
 /// Returns the title of an endpoint, or its name if it has no title.
 pub fn title_of(endpoint: &EndpointView) -> &str {
@@ -76,6 +77,9 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     let ids: HashMap<&str, EndpointId> =
         shown.iter().filter_map(|one| Some((one.id.as_str(), EndpointId::parse(&one.id, ui.api.store.tag())?))).collect();
     let day = history::read(&ui, &ids.values().copied().collect::<Vec<_>>(), Last::Day).await?;
+    let backlogs: Vec<EndpointId> = ids.values().copied().collect();
+    let backlogs: HashMap<EndpointId, Backlog> = backlogs.iter().copied().zip(ui.api.store.backlogs(&backlogs).await?).collect();
+    let backlog = |one: &EndpointView| ids.get(one.id.as_str()).and_then(|id| backlogs.get(id)).copied().unwrap_or_default();
     let past = |one: &EndpointView| ids.get(one.id.as_str()).and_then(|id| day.get(id));
     let actions = html! {
         form.find method="get" action="/endpoints" data-whole role="search" {
@@ -92,7 +96,7 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
             div #rows data-live="events deliveries" data-hold {
                 p.row { (states(&visit, &found, chosen)) }
                 @if shown.is_empty() { (none_match(&visit)) }
-                @else { (table(&visit, shown, past)) (pager(&visit, from, total)) }
+                @else { (table(&visit, shown, past, backlog)) (pager(&visit, from, total)) }
             }
         }
     };
@@ -121,19 +125,24 @@ fn states(visit: &Visit, found: &[&EndpointView], chosen: Option<&str>) -> Marku
     seg(texts.common.state, &choices)
 }
 
-fn table<'a>(visit: &Visit, shown: &[&EndpointView], past: impl Fn(&EndpointView) -> Option<&'a History>) -> Markup {
+fn table<'a>(
+    visit: &Visit,
+    shown: &[&EndpointView],
+    past: impl Fn(&EndpointView) -> Option<&'a History>,
+    backlog: impl Fn(&EndpointView) -> Backlog,
+) -> Markup {
     let texts = visit.texts();
     let t = &texts.endpoints;
     html! {
         (strip::pattern())
         table.rows.two role="table" aria-label=(t.title) {
-            (columns(&[(t.endpoint, "w240"), (t.url, ""), (t.gets, "w168"), (texts.common.state, "w144"), (t.day, "w144"), (t.first_try, "w96 num")]))
-            tbody role="rowgroup" { @for endpoint in shown { (row(visit, endpoint, past(endpoint))) } }
+            (columns(&[(t.endpoint, "w240"), (t.url, ""), (t.gets, "w168"), (texts.common.state, "w144"), (t.day, "w144"), (t.first_try, "w80 num"), (t.waiting, "w96 num")]))
+            tbody role="rowgroup" { @for endpoint in shown { (row(visit, endpoint, past(endpoint), backlog(endpoint))) } }
         }
     }
 }
 
-fn row(visit: &Visit, endpoint: &EndpointView, past: Option<&History>) -> Markup {
+fn row(visit: &Visit, endpoint: &EndpointView, past: Option<&History>, backlog: Backlog) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let share = past.and_then(History::first_try);
     html! {
@@ -147,6 +156,9 @@ fn row(visit: &Visit, endpoint: &EndpointView, past: Option<&History>) -> Markup
             td.pb role="cell" { (Shown::of_endpoint(&endpoint.state, endpoint.failing_since.is_some(), texts).show()) }
             td.ph role="cell" { @if let Some(past) = past { (strip::show(&past.bars())) } }
             td.ph.num role="cell" { @match share { Some(share) => (formats.percent(share)), None => span.dim { "–" } } }
+            td.ph.num.ends role="cell" {
+                @match backlog.waiting { Some(0) => span.dim { "–" }, Some(number) => (formats.number(number)), None => ((texts.endpoints.over)(&formats.number(BACKLOG_COUNTED_MAX.unsigned_abs()))) }
+            }
         }
     }
 }

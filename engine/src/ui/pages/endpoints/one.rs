@@ -134,8 +134,13 @@ impl One<'_> {
         let facts = html! {
             span.fact { (foreign::cut(&endpoint.url)) @if self.sight == Sight::Whole { " " (parts::copy(&endpoint.url, visit)) } }
             @if let Some(share) = self.day.as_ref().and_then(History::first_try) { span.fact { ((t.first_try_in_day)(&formats.percent(share))) } }
-            @if let Some(standing) = self.standing() {
-                @if standing.waiting + standing.under_way > 0 { span.fact { ((t.in_hand)(&formats.number((standing.waiting + standing.under_way) as u64))) } }
+            @if let Some(condition) = &endpoint.condition {
+                @let number = condition.waiting.map_or_else(|| t.waiting_many.to_owned(), |waiting| formats.number(waiting));
+                @match (condition.waiting, &condition.waiting_since) {
+                    (Some(0), _) => {},
+                    (_, Some(since)) => span.fact { ((t.waiting_oldest)(&number, &layout::age(since, visit))) },
+                    (_, None) => span.fact { ((t.waiting)(&number)) },
+                }
             }
             @if let Some(key) = &endpoint.subscribed_by { span.fact { ((texts.endpoints.by_key)(key)) } }
         };

@@ -17,7 +17,7 @@ use crate::{
     ui::{
         Ui, foreign,
         parts::{
-            self, Look, columns, json, peek, seg,
+            self, Look, columns, diff, json, peek, seg,
             state::{self, State},
             with_query,
         },
@@ -28,6 +28,9 @@ use crate::{
 
 /// Maximum number of emitted events that are shown. Each costs a read.
 const EMITTED_SHOWN_MAX: usize = 20;
+
+/// Webhooks of one run whose difference to the event is shown.
+const DIFFERENCES_MAX: usize = 3;
 
 /// Writes one event's story.
 pub struct Teller<'a> {
@@ -71,7 +74,8 @@ impl Teller<'_> {
             markup.0.push_str(&heading.0);
             for run in story.runs.iter().filter(|run| run.run.round == round) {
                 if !only || run.run.state == "parked" {
-                    markup.0.push_str(&self.run(run).0);
+                    let changed = self.changed(run).await?;
+                    markup.0.push_str(&self.run(run, &changed).0);
                 }
             }
             for delivery in story.deliveries.iter().filter(|one| one.delivery.round == round) {
@@ -176,16 +180,48 @@ impl Teller<'_> {
                     Some(text) => {
                         @let (body, is_whole) = if raw { json::raw(text) } else { json::pretty(text, &formats) };
                         pre.code tabindex="0" { (body) }
-                        @if !is_whole || event.bytes > json::SHOWN_BYTES_MAX as u64 {
-                            div.foot { span.muted { ((t.shown_of)(&formats.bytes(json::SHOWN_BYTES_MAX as u64), &formats.bytes(event.bytes))) } " " a href=(download) { (texts.common.download) } }
-                        }
+                        @if !is_whole { div.foot { span.muted { ((t.shown_in_part)(&formats.bytes(event.bytes))) } " " a href=(download) { (texts.common.download) } } }
                     }
                 }
             }
         }
     }
 
-    fn run(&self, told: &RunStoryView) -> Markup {
+    /// Writes what a run made of the event's data: one difference for each of its first webhooks. Empty unless it is open.
+    async fn changed(&self, told: &RunStoryView) -> Result<Markup, Problem> {
+        let (visit, id) = (self.visit, &told.run.id);
+        let mut markup = html! {};
+        if !self.is_open(&format!("diff-{id}")) {
+            return Ok(markup);
+        }
+        visit.sight("GET /v1/deliveries/{delivery}/body")?;
+        let t = &visit.texts().event;
+        for one in self.webhooks_of(id).take(DIFFERENCES_MAX) {
+            let whole = self.ui.api.store.whole_delivery(delivery_id(&self.ui.api, &one.delivery.id)?).await?;
+            let sent = whole.payload.as_ref().and_then(|payload| std::str::from_utf8(&payload.body).ok());
+            let body = match (data_text(&self.story.data), sent) {
+                (Some(data), Some(sent)) if data.len().max(sent.len()) <= diff::BODY_BYTES_MAX => {
+                    diff::show(visit, data, sent).unwrap_or_else(|| html! { p.code.muted { (t.diff_same) } })
+                }
+                _ => html! { p.code.muted { (t.diff_none) } },
+            };
+            let panel = html! {
+                div.panel {
+                    div.cap { h3 { ((t.diff_of)(&foreign::isolated(&one.delivery.endpoint_name))) } }
+                    (body)
+                }
+            };
+            markup.0.push_str(&panel.0);
+        }
+        Ok(markup)
+    }
+
+    /// Returns the webhooks of a run.
+    fn webhooks_of<'s>(&'s self, run: &'s str) -> impl Iterator<Item = &'s DeliveryStoryView> {
+        self.story.deliveries.iter().filter(move |one| one.delivery.run.as_deref() == Some(run))
+    }
+
+    fn run(&self, told: &RunStoryView, changed: &Markup) -> Markup {
         let (visit, run) = (self.visit, &told.run);
         let (texts, formats) = (visit.texts(), visit.formats());
         let t = &texts.event;
@@ -208,6 +244,7 @@ impl Teller<'_> {
                 @let label = match told.log_dropped { 0 => (t.log)(&formats.number(lines)), dropped => (t.log_dropped)(&formats.number(lines), &formats.number(dropped)) };
                 (peek(visit, &log_id, &label))
             }
+            @if self.webhooks_of(&run.id).next().is_some() { (peek(visit, &format!("diff-{}", run.id), t.diff)) }
             @if may && matches!(run.state.as_ref(), "parked" | "cancelled") {
                 (parts::action(visit, &format!("/runs/{}/retry", run.id), Some("retry"), t.retry_run, Look::Small))
             }
@@ -223,7 +260,8 @@ impl Teller<'_> {
             @if let (Some(due), "waiting") = (&run.due, run.state.as_ref()) {
                 p.muted { ((t.next_try)(&formats.clock(due), &formats.span(until(due)))) }
             }
-            @if self.is_open(&log_id) { (log_panel(&told.log)) }
+            (changed)
+            @if self.is_open(&log_id) { (log_panel(visit, &told.log)) }
         };
         self.step(&Step { id: &run.id, at: None, state, line, end, below })
     }
@@ -427,10 +465,13 @@ fn request_sent(visit: &Visit, request: &SentRequestView) -> Markup {
             div.cap { h3 { (texts.common.request) } span.muted.grow { code { (head.method) } " " (foreign::cut(&head.url)) } }
             dl.facts-list { @for (name, value) in &head.headers { dt { (foreign::name(name)) } dd { (foreign::value(value)) } } }
             @match &request.body.text {
-                Some(text) => { @let (body, _) = json::pretty(text, &formats); pre.code tabindex="0" { (body) } },
+                Some(text) => {
+                    @let (body, is_whole) = json::pretty(text, &formats);
+                    pre.code tabindex="0" { (body) }
+                    @if !is_whole || !request.body.is_whole { div.foot { span.muted { ((texts.event.shown_in_part)(&formats.bytes(head.body_bytes))) } } }
+                },
                 None => p.code.muted { ((texts.event.not_text)(&formats.bytes(head.body_bytes))) },
             }
-            @if !request.body.is_whole { div.foot { span.muted { ((texts.event.shown_of)(&formats.bytes(json::SHOWN_BYTES_MAX as u64), &formats.bytes(head.body_bytes))) } } }
         }
     }
 }
@@ -445,15 +486,39 @@ fn request_panel(visit: &Visit, request: &RequestView) -> Markup {
                 @if !request.query.is_empty() { dt { "?" } dd { (foreign::value(&request.query)) } }
                 @for (name, value) in &request.headers { dt { (foreign::name(name)) } dd { (foreign::value(value)) } }
             }
-            @if let Some(body) = &request.body { @let (body, _) = json::raw(body); pre.code tabindex="0" { (body) } }
+            @if let Some(body) = &request.body {
+                @let (shown, is_whole) = json::raw(body);
+                pre.code tabindex="0" { (shown) }
+                @if !is_whole { div.foot { span.muted { ((texts.event.shown_in_part)(&visit.formats().bytes(body.len() as u64))) } } }
+            }
         }
     }
 }
 
-fn log_panel(log: &[LogView]) -> Markup {
+/// Most markup of one log on the page, in bytes.
+const LOG_MARKUP_MAX: usize = 32 << 10;
+
+fn log_panel(visit: &Visit, log: &[LogView]) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let mut left = LOG_MARKUP_MAX;
+    let mut lines = html! {};
+    let mut is_whole = true;
+    for line in log {
+        let (message, rest) = foreign::visible_within(&line.message, left);
+        let line = html! { span.l { i { (line.level) } " " bdi dir="ltr" { (message) @if !rest.is_empty() { "…" } } "\n" } };
+        left = left.saturating_sub(line.0.len());
+        lines.0.push_str(&line.0);
+        is_whole &= rest.is_empty();
+        if left == 0 || !is_whole {
+            is_whole = false;
+            break;
+        }
+    }
+    let bytes: usize = log.iter().map(|line| line.message.len()).sum();
     html! {
-        div.panel { pre.code.log tabindex="0" {
-            @for line in log { span.l { i { (line.level) } " " (foreign::code(&line.message)) "\n" } }
-        } }
+        div.panel {
+            pre.code.log tabindex="0" { (lines) }
+            @if !is_whole { div.foot { span.muted { ((texts.event.shown_in_part)(&formats.bytes(bytes as u64))) } } }
+        }
     }
 }

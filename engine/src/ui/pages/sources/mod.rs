@@ -1,6 +1,7 @@
 //! Sources: the list, the page of one source, and the parts that both share.
 
 mod connect;
+mod edit;
 mod one;
 
 use std::sync::Arc;
@@ -10,16 +11,26 @@ use maud::{Markup, html};
 
 pub use self::{
     connect::{create, form},
+    edit::{change, edit},
     one::{remove, rotate_address, rotate_secret, show},
 };
 use crate::{
     api::{Problem, sources},
     clock,
-    domain::source::Preset,
+    domain::{
+        id::SourceId,
+        source::Preset,
+        stats::{About, Last},
+    },
     ui::{
         Ui, foreign,
         layout::{self, Head, Page, Place},
-        parts::{self, Look, columns, segment, state::State as Shown},
+        pages::endpoints::history::{self, History},
+        parts::{
+            self, Look, columns, segment,
+            state::State as Shown,
+            strip::{self, Bar},
+        },
         texts::Texts,
         visit::Visit,
     },
@@ -30,6 +41,9 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, P
     let caller = visit.caller("GET /v1/sources")?;
     let mut all = sources::list(State(Arc::clone(&ui.api)), Extension(caller)).await?.0.items;
     all.sort_by(|one, other| one.name.cmp(&other.name));
+    let about: Vec<About> =
+        all.iter().filter_map(|one| SourceId::parse(&one.id, ui.api.store.tag()).map(About::Source)).collect();
+    let day = history::of(&ui, &about, Last::Day).await?;
     let t = &visit.texts().sources;
     let connect = html! {
         @if visit.may("POST /v1/sources") { (parts::link_button("/sources/new", Some("plus"), t.connect, Look::Primary)) }
@@ -39,22 +53,28 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, P
         (head.show())
         div #rows data-live="events sources" data-hold {
             @if all.is_empty() { (parts::empty("sources", t.none, &html! { p { (t.none_why) } }, &html! {})) }
-            @else { (table(&visit, &all)) }
+            @else { (table(&visit, &all, &day)) }
         }
     };
     Ok(layout::page(&ui, &visit, &Page::new(Place::Sources, t.title, body)).await)
 }
 
-fn table(visit: &Visit, all: &[SourceView]) -> Markup {
+/// What a source accepted and refused in each hour.
+fn bars(history: &History) -> Vec<Bar> {
+    history.buckets.iter().map(|(_, counts)| Bar { good: counts.accepted, bad: counts.refused }).collect()
+}
+
+fn table(visit: &Visit, all: &[SourceView], day: &[History]) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.sources;
     html! {
+        (strip::pattern())
         table.rows.two role="table" aria-label=(t.title) {
             (columns(&[
-                (t.source, ""), (t.sender, "w168"), (texts.common.state, "w200"), (t.accepted, "w96 num"), (t.refused, "w96 num"), (t.last, "w112 num"),
+                (t.source, ""), (t.sender, "w168"), (texts.common.state, "w200"), (texts.endpoints.day, "w144"), (t.accepted, "w96 num"), (t.refused, "w96 num"), (t.last, "w112 num"),
             ]))
             tbody role="rowgroup" {
-                @for source in all {
+                @for (place, source) in all.iter().enumerate() {
                     tr #(source.id) role="row" data-row {
                         td.pa role="cell" {
                             a.go href=(format!("/sources/{}", segment(&source.name))) { (foreign::name(&source.name)) }
@@ -62,8 +82,9 @@ fn table(visit: &Visit, all: &[SourceView]) -> Markup {
                         }
                         td.pc.dim role="cell" { (sender(&source.preset, texts)) }
                         td.pb role="cell" { (state_of(source, texts).show()) }
-                        td.ph.num role="cell" { (formats.number(source.accepted)) }
-                        td.ph.num role="cell" { (refused_count(source, &formats.number(source.refused))) }
+                        td.ph role="cell" { @if let Some(history) = day.get(place) { (strip::show(&bars(history))) } }
+                        td.ph.num.ends role="cell" { (formats.number(source.accepted)) }
+                        td.ph.num.ends role="cell" { (refused_count(source, &formats.number(source.refused))) }
                         td.pd.num.dim role="cell" {
                             @match &source.last_accepted_at {
                                 Some(at) => (formats.time(at, &formats.in_list(at, clock::wall(), false))),

@@ -45,7 +45,10 @@ pub async fn show(
     let caller = visit.caller("GET /v1/sources/{source}")?;
     let source = sources::show(State(Arc::clone(&ui.api)), Extension(caller), ApiPath(name)).await?.0;
     visit.sight("GET /v1/events")?;
-    let filter = Filter { source: Some(source.name.clone()), limit: Some(ACCEPTED_SHOWN.to_string()), ..Filter::default() };
+    // Before the source existed, anybody with a key could send events under its name. Since then, only its requests bring them.
+    let since = Some(source.created_at.clone());
+    let filter =
+        Filter { source: Some(source.name.clone()), since, limit: Some(ACCEPTED_SHOWN.to_string()), ..Filter::default() };
     let accepted = events::list(State(Arc::clone(&ui.api)), ApiQuery(filter)).await?.0.items;
     let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
     let texts = visit.texts();
@@ -78,10 +81,14 @@ fn head(visit: &Visit, source: &SourceView, fields: &Fields) -> Markup {
         @if visit.may("POST /v1/sources/{source}/rotate-address") {
             (parts::action(visit, &format!("{path}/rotate-address"), Some("link"), t.rotate_address, Look::Plain))
         }
+        @if visit.may("PATCH /v1/sources/{source}") { (parts::link_button(&format!("{path}/edit"), Some("pencil"), texts.endpoint.edit, Look::Plain)) }
         @if visit.may("DELETE /v1/sources/{source}") {
             (parts::link_button(&with_query(&visit.path, "ask", Some("delete")), Some("trash"), t.delete, Look::Danger))
         }
-        @if let Some(at) = fields.get("said") { span.said role="status" { ((t.address_rotated)(&formats.clock(at))) } }
+        @if let Some((what, at)) = fields.get("said").and_then(|said| said.split_once('~')) {
+            @let at = formats.clock(at);
+            span.said role="status" { @if what == "saved" { ((texts.endpoint.changed_at)(&at)) } @else { ((t.address_rotated)(&at)) } }
+        }
     };
     Head {
         above: Some(("/sources", t.title, html! { span.mono { (foreign::name(&source.name)) } })),
@@ -154,7 +161,7 @@ fn requests(visit: &Visit, source: &SourceView, accepted: &[EventView], fields: 
                 tbody role="rowgroup" { @for (number, one) in all.iter().enumerate() { (row(visit, number, one)) } }
             }
             @if accepted.len() == ACCEPTED_SHOWN && !only_refused {
-                p.pager { (parts::link_button(&with_query("/events", "source", Some(&source.name)), Some("events"), t.all_events, Look::Small)) }
+                p.pager { (parts::link_button(&with_query(&with_query("/events", "source", Some(&source.name)), "since", Some(&source.created_at)), Some("events"), t.all_events, Look::Small)) }
             }
         }
     }
@@ -265,7 +272,8 @@ pub async fn remove(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form: F
 
 pub async fn rotate_address(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form: Form) -> Result<Response, Problem> {
     ui.act(&form.visit, Method::POST, &format!("/v1/sources/{}/rotate-address", segment(&name)), None).await?;
-    Ok(Redirect::to(&with_query(back(form.fields.get("back")), "said", Some(&clock::wall().to_string()))).into_response())
+    Ok(Redirect::to(&with_query(back(form.fields.get("back")), "said", Some(&format!("address~{}", clock::wall()))))
+        .into_response())
 }
 
 /// Generates a new secret and shows it once. The page is not stored, and loading its address again shows the source.
