@@ -1,5 +1,5 @@
 # `make run` starts a demonstration, `make test` runs all tests.
-.PHONY: run test quick screenshots verify verify-plugins verify-openapi verify-engine check deny bench bench-soak setup tools simulate
+.PHONY: run test quick screenshots verify verify-plugins verify-openapi verify-dashboard verify-engine check deny bench bench-soak setup tools simulate
 
 # The compilation target of plugins, which cargo does not install.
 setup:
@@ -26,21 +26,26 @@ test: setup tools
 quick: setup tools
 	@cargo test --package innesco --lib --test it
 
-# Pictures of every page of the dashboard, light, dark and as a phone shows them: `make screenshots SCREENSHOTS=/tmp/pictures`.
+# Pictures of every page of the dashboard, light, dark and as a phone shows them: `make screenshots SCREENSHOTS=/tmp/pictures`. Two of
+# them are in the README.
+PICTURES := $(abspath $(or $(SCREENSHOTS),target/screenshots))
 screenshots: setup tools
-	SCREENSHOTS=$(abspath $(or $(SCREENSHOTS),target/screenshots)) cargo test --quiet --package innesco --test it -- --ignored dashboard::screenshots
+	SCREENSHOTS=$(PICTURES) cargo test --quiet --package innesco --test it -- --ignored dashboard::screenshots
+	cp $(PICTURES)/event-readme-light.png docs/dashboard-event.png
+	cp $(PICTURES)/now-readme-dark.png docs/dashboard-now.png
 
 # Verification with other libraries: webhooks that their senders' libraries sign go into sources, and real GitHub payloads go
 # through the engine and are verified by the receivers' libraries. Then schemathesis sends requests that the OpenAPI document
-# allows and forbids (`make verify-openapi SEED=… MAX_EXAMPLES=…` for that alone). Needs node, npm and python3. Builds the
-# engine with the targets of `make test`: other targets select other features of the dependencies, and compile all of them
-# again.
+# allows and forbids (`make verify-openapi SEED=… MAX_EXAMPLES=…` for that alone), and axe-core looks at every page of the
+# dashboard. Needs node, npm and python3. Builds the engine with the targets of `make test`: other targets select other features
+# of the dependencies, and compile all of them again.
 verify: verify-engine
 	cd tests/verify && npm ci --silent --no-audit --no-fund
 	cd tests/verify && python3 -m venv .venv && .venv/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/sources.mjs "$$target/debug/innesco"
 	target="$${CARGO_TARGET_DIR:-target}"; node tests/verify/verify.mjs "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
 	$(MAKE) verify-openapi
+	$(MAKE) verify-dashboard
 
 # The plugins in JavaScript and Python, built from source, in the engine. Takes minutes with a debug build on a busy machine, so it is not part of `make verify`.
 verify-plugins: verify-engine
@@ -51,6 +56,11 @@ verify-plugins: verify-engine
 verify-openapi: verify-engine
 	cd tests/verify && python3 -m venv venv && venv/bin/pip install --quiet --disable-pip-version-check --requirement schemathesis.txt
 	target="$${CARGO_TARGET_DIR:-target}"; tests/verify/venv/bin/python tests/verify/openapi.py "$$target/debug/innesco" "$$target/wasm32-unknown-unknown/release/slack_notify.wasm"
+
+# Every page in a browser: axe-core finds what people cannot use who see little, or who use a keyboard or a screen reader.
+verify-dashboard: verify-engine tools
+	cd tests/verify && npm ci --silent --no-audit --no-fund
+	AXE=$(CURDIR)/tests/verify/node_modules/axe-core/axe.min.js cargo test --quiet --workspace --test it -- --ignored dashboard_axe
 
 verify-engine: setup
 	cargo test --workspace --test it --no-run

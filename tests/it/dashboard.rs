@@ -6,10 +6,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use support::browser::Browser;
+use tokio::time::MissedTickBehavior;
 
 use crate::{
     engine::{Engine, KEY, client},
@@ -258,9 +260,53 @@ async fn a_session_ends_with_its_key_and_survives_a_restart() {
     browser.close().await;
 }
 
-/// Script that adds up the layout shifts that the browser reports from now on.
-const WATCH_SHIFTS: &str = "window.shifted = 0; new PerformanceObserver((list) => { \
-    for (const entry of list.getEntries()) window.shifted += entry.value; }).observe({ type: 'layout-shift' });";
+/// In every page: keeps its event stream at hand, and collects what the browser saw moving.
+const WATCH: &str = "
+    window.moved = [];
+    window.watcher = new PerformanceObserver((list) => {
+        for (const entry of list.getEntries()) {
+            const place = ({ x, y, width, height }) => `${x},${y} ${width}x${height}`;
+            const of = ({ node, previousRect, currentRect }) =>
+                `${(node?.outerHTML ?? node?.textContent)?.slice(0, 200)} from ${place(previousRect)} to ${place(currentRect)}`;
+            window.moved.push(`${entry.value}: ${entry.sources.map(of).join(' | ')}`);
+        }
+    });
+    window.watcher.observe({ type: 'layout-shift' });
+    const Stream = window.EventSource;
+    window.EventSource = class extends Stream {
+        constructor(address) { super(address); window.stream = this; }
+    };";
+
+/// Signals that everything has changed, waits until the page is merged, and does so again: as often as `TIMES` says.
+const UPDATES: &str = "const root = document.documentElement;
+    return (async () => {
+        for (let time = 0; time < TIMES; time += 1) {
+            const before = root.dataset.refreshed;
+            window.stream.dispatchEvent(new MessageEvent('changed', { data: 'events deliveries plugins sources' }));
+            while (root.dataset.refreshed === before) await new Promise((done) => setTimeout(done, 10));
+        }
+    })();";
+
+/// Focuses `CSS`, selects the title and opens what can be opened, and remembers all three. From then on, nothing may move.
+const HOLD: &str = "window.watcher.takeRecords();
+    window.moved.length = 0;
+    window.focused = document.querySelector('CSS');
+    window.focused.focus();
+    for (const details of document.querySelectorAll('main details')) details.open = true;
+    window.opened = document.querySelectorAll('main details[open], main [aria-expanded=true]').length;
+    getSelection().selectAllChildren(document.querySelector('h1'));
+    window.selected = getSelection().toString();";
+
+/// Returns what of it was lost.
+const LOST: &str = "return [
+    document.activeElement === window.focused ? '' : `the focus is on ${document.activeElement.outerHTML.slice(0, 200)}`,
+    window.selected && getSelection().toString() === window.selected ? '' : `selected is ${getSelection()}`,
+    document.querySelectorAll('main details[open], main [aria-expanded=true]').length === window.opened ? '' : 'something was closed',
+    ...window.moved.map((moved) => `moved ${moved}`),
+].filter((lost) => lost);";
+
+/// Number of updates that each page takes in the test of live pages.
+const UPDATES_NUMBER: usize = 100;
 
 async fn send_many(engine: &Engine, number: usize) {
     let events: Vec<Value> = (0..number).map(|number| json!({ "type": "order.created", "data": { "n": number } })).collect();
@@ -269,36 +315,77 @@ async fn send_many(engine: &Engine, number: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_updates_shift_nothing_and_keep_the_focus() {
+    let engine = Arc::new(Engine::start(&["order-router"]));
+    let (failing, opened) = fill(&engine).await;
+    crate::dashboard_sources::fill(&engine).await;
+    engine.all_run().await;
+    let browser = Browser::start().await;
+    browser.run_in_every_page(WATCH).await;
+    sign_in(&browser, &engine).await;
+    // 200 events a second, if the machine allows it, until the test ends.
+    let sender = tokio::spawn({
+        let engine = Arc::clone(&engine);
+        async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(100));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let events: Vec<Value> = (0..20).map(|number| json!({ "type": "order.created", "data": { "n": number } })).collect();
+            loop {
+                pace.tick().await;
+                // A busy engine may refuse some.
+                engine.call("POST", "/v1/events", Value::Array(events.clone())).await;
+            }
+        }
+    });
+    // A page, and what has the focus on it.
+    let pages = [
+        ("/", "#newest a.go"),
+        ("/events", "tr:nth-child(3) a.go"),
+        (&format!("/events/{failing}?open=data,{opened}"), "#received .peek"),
+        ("/deliveries", "tr:nth-child(3) a.go"),
+        ("/endpoints", "#rows a.go"),
+        ("/endpoints/sales-slack?open=week", "#endpoint-head form button"),
+        ("/plugins", "a.go"),
+        ("/plugins/order-router", "main a"),
+        ("/sources", "#rows a.go"),
+        ("/sources/shop", "#source-head form button"),
+    ];
+    for (path, focused) in pages {
+        open(&browser, &engine, path).await;
+        live(&browser).await;
+        browser.wait(focused).await;
+        browser.run(&HOLD.replace("CSS", focused)).await;
+        // In parts, as the driver ends a script after 30 seconds.
+        for _ in 0..10 {
+            browser.run(&UPDATES.replace("TIMES", &(UPDATES_NUMBER / 10).to_string())).await;
+        }
+        let lost = browser.run(LOST).await;
+        assert_eq!(lost, json!([]), "{path}");
+    }
+    sender.abort();
+    nothing_foreign(&browser, &engine).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_events_wait_behind_a_row_that_counts_them() {
     let engine = Engine::start(&[]);
     send_many(&engine, 60).await;
     engine.all_run().await;
     let browser = Browser::start().await;
     sign_in(&browser, &engine).await;
-
     open(&browser, &engine, "/events").await;
     live(&browser).await;
-    browser.run("document.querySelectorAll('.go')[2].focus()").await;
-    let focused = browser.run("return document.activeElement.href").await;
-    browser.run(WATCH_SHIFTS).await;
     for _ in 0..4 {
         send_many(&engine, 10).await;
     }
     browser.wait_for(".held-row", "40 new events").await;
-    assert_eq!(browser.run("return document.activeElement.href").await, focused);
-    assert_eq!(browser.run("return window.shifted").await, 0);
     browser.click(".held-row").await;
     browser.wait(".held-row[hidden]").await;
-
+    // The list of the first page follows by itself.
     open(&browser, &engine, "/").await;
     live(&browser).await;
-    browser.run(WATCH_SHIFTS).await;
-    let first = "return document.querySelector('#newest .go').href";
-    let before = browser.run(first).await;
-    send_many(&engine, 100).await;
-    while browser.run(first).await == before {
-        browser.wait("#newest .go").await;
-    }
-    assert_eq!(browser.run("return window.shifted").await, 0);
+    let newest = engine.send("order.paid", json!({})).await;
+    browser.wait(&format!("#newest a[href$='{newest}']")).await;
     browser.close().await;
 }
 
@@ -344,24 +431,38 @@ async fn screenshots() {
     let engine = Engine::start(&["order-router", "changes"]);
     let browser = Browser::start().await;
     browser.set_zone("Europe/Rome").await;
-    let mut paths: Vec<(String, String)> = vec![("sign-in".into(), "/sign-in".into())];
     sign_in(&browser, &engine).await;
     take(&browser, &engine, &folder, "first-run", "/").await;
-    let (failing, story) = fill(&engine).await;
-    crate::dashboard_sources::fill(&engine).await;
-    let comparison = crate::dashboard_plugins::fill(&engine).await;
-    paths.push(("plugin-compare".into(), format!("/plugins/changes/compare?id={comparison}&open=change-0")));
-    paths.extend(PICTURES.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())));
-    paths.push(("event".into(), format!("/events/{failing}")));
-    paths.push(("event-open".into(), format!("/events/{failing}?open=data,{story}")));
-    paths.push(("event-missing".into(), "/events/evt_none".into()));
-    for (name, path) in &paths {
+    let pages = all_pages(&engine).await;
+    for (name, path) in &pages {
         take(&browser, &engine, &folder, name, path).await;
     }
+    let path = |wanted: &str| &pages.iter().find(|(name, _)| name == wanted).expect("a page").1;
+    for (name, path, dark) in [("event-readme-light", path("event-open"), false), ("now-readme-dark", path("now"), true)] {
+        browser.show_as(1200, dark).await;
+        open(&browser, &engine, path).await;
+        browser.wait("main").await;
+        browser.screenshot_window(&folder.join(format!("{name}.png"))).await;
+    }
+    let failing = path("event");
     browser.show_as(1280, false).await;
     browser.click("button[name=lang]").await;
-    take(&browser, &engine, &folder, "event-italian", &format!("/events/{failing}")).await;
+    take(&browser, &engine, &folder, "event-italian", failing).await;
     browser.close().await;
+}
+
+/// Fills an engine with data of every kind, and returns the names and paths of all pages that show it.
+pub async fn all_pages(engine: &Engine) -> Vec<(String, String)> {
+    let (failing, opened) = fill(engine).await;
+    crate::dashboard_sources::fill(engine).await;
+    let comparison = crate::dashboard_plugins::fill(engine).await;
+    let mut pages: Vec<(String, String)> = vec![("sign-in".into(), "/sign-in".into())];
+    pages.push(("plugin-compare".into(), format!("/plugins/changes/compare?id={comparison}&open=change-0")));
+    pages.extend(PICTURES.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())));
+    pages.push(("event".into(), format!("/events/{failing}")));
+    pages.push(("event-open".into(), format!("/events/{failing}?open=data,{opened}")));
+    pages.push(("event-missing".into(), "/events/evt_none".into()));
+    pages
 }
 
 async fn take(browser: &Browser, engine: &Engine, folder: &std::path::Path, name: &str, path: &str) {
@@ -376,9 +477,12 @@ async fn take(browser: &Browser, engine: &Engine, folder: &std::path::Path, name
 /// Fills an engine with events in every state. Returns the id of an event with a failed part, and the id of a part to open on its
 /// page.
 async fn fill(engine: &Engine) -> (String, String) {
-    let good = Receiver::start().await;
-    let bad =
-        Receiver::answering(|_| Answer::status(503).body("upstream connect error or disconnect/reset before headers")).await;
+    // They answer until the tests end.
+    let good = Box::leak(Box::new(Receiver::start().await));
+    let bad = Receiver::answering(|_| Answer::status(503).body("upstream connect error or disconnect/reset before headers"));
+    let bad = Box::leak(Box::new(bad.await));
+    engine.endpoint("receiver", &good.url("/"), &[]).await;
+    engine.send("order.created", json!("no order")).await;
     engine.endpoint("crm-contacts", &good.url("/"), &["order.created", "contact.subscribe"]).await;
     engine.endpoint("analytics", &good.url("/"), &["*"]).await;
     engine.endpoint("sales-slack", &bad.url("/"), &["order.created"]).await;
@@ -401,10 +505,16 @@ async fn fill(engine: &Engine) -> (String, String) {
     let sent = json!({ "type": "order.created", "source": "shop", "id": "A-10482", "subject": "order/10482", "channel": "web", "data": order });
     let answer = engine.ok("POST", "/v1/events", sent).await;
     let event = answer["event"].as_str().expect("an id").to_owned();
-    let has_failed =
-        |story: &Value| story["deliveries"].as_array().is_some_and(|all| all.iter().any(|one| one["state"] == "retrying"));
+    let routed = |story: &Value| -> Option<String> {
+        let run = story["runs"].as_array()?.iter().find(|run| run["plugin"] == "order-router" && run["outcome"] == "ok")?;
+        Some(run["id"].as_str()?.to_owned())
+    };
+    let has_failed = |story: &Value| {
+        let deliveries = story["deliveries"].as_array();
+        deliveries.is_some_and(|all| all.iter().any(|one| one["state"] == "retrying")) && routed(story).is_some()
+    };
     let story = engine.wait(&format!("/v1/events/{event}"), "one delivery failed", has_failed).await;
     let failed = story["deliveries"].as_array().expect("deliveries").iter().find(|one| one["state"] == "retrying").expect("one");
     let id = failed["id"].as_str().expect("an id").to_owned();
-    (event, format!("answer-{id}"))
+    (event, format!("answer-{id},diff-{}", routed(&story).expect("a run")))
 }

@@ -250,18 +250,24 @@ impl Browser {
         ran.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
+    /// Runs script in every page from now on, before the page's own.
+    pub async fn run_in_every_page(&self, script: &str) {
+        self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
+    }
+
     async fn devtools(&self, method: &str, parameters: Value) -> Value {
         let done = self.post("/goog/cdp/execute", json!({ "cmd": method, "params": parameters })).await;
         done.unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
-    /// Sets the width of the window and the colours that the system prefers.
+    /// Sets the width of the window and the colours that the system prefers. From then on, nothing is animated.
     pub async fn show_as(&self, width: u32, dark: bool) {
         let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
         let scheme = if dark { "dark" } else { "light" };
-        self.devtools("Emulation.setEmulatedMedia", json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] }))
-            .await;
+        let still = json!({ "name": "prefers-reduced-motion", "value": "reduce" });
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }, still] });
+        self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
     /// Sets the time zone of the browser, such as `Europe/Rome`.
@@ -275,6 +281,11 @@ impl Browser {
         let width = self.run("return innerWidth").await.as_u64().unwrap_or(1280);
         let size = json!({ "width": width, "height": height.min(6000), "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
+        self.screenshot_window(file).await;
+    }
+
+    /// Writes a picture of what the window shows.
+    pub async fn screenshot_window(&self, file: &Path) {
         let picture = BASE64_STANDARD.decode(self.read("/screenshot").await).expect("base64");
         std::fs::write(file, picture).unwrap_or_else(|error| panic!("{} cannot be written: {error}", file.display()));
     }

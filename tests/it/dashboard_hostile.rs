@@ -1,0 +1,161 @@
+//! Untrusted text on every page of the dashboard: markup, long strings, other directions, control characters. It is text, the page
+//! stays usable, and nothing leaves the browser.
+
+use serde_json::{Value, json};
+use support::browser::Browser;
+
+use crate::{
+    dashboard::{nothing_foreign, open, sign_in, sign_in_with},
+    engine::{Engine, client},
+    receivers::{Answer, Receiver},
+};
+
+/// Markup that would run, leave the page, or close what is around it.
+const MARKUP: &str = "</title></textarea></pre></bdi>\"'><script>document.title='owned'</script><img src=http://evil.example/x \
+    onerror=\"document.title='owned'\"><style>*{display:none}</style><form action=http://evil.example><meta http-equiv=refresh content='0;http://evil.example'>";
+/// Text that turns a line around, pictures of several characters, and what hides.
+const LETTERS: &str = "\u{202e}gnp.exe\u{2066}\u{200b} طلب رقم ٧٧٢ 👨‍👩‍👧 🎁 Z\u{351}\u{36b}\u{343}algo";
+/// Largest page, in bytes.
+const PAGE_BYTES_MAX: usize = 90_000;
+const EVENTS: usize = 60;
+
+/// Everything at once, and very long.
+fn hostile(bytes: usize) -> String {
+    format!("{MARKUP}{LETTERS}{}", "A\u{1}\u{202e}<&\"".repeat(bytes / 10))
+}
+
+/// Fills an engine with hostile text in every place that takes foreign text. Returns the paths of pages that show it.
+async fn fill(engine: &Engine) -> Vec<String> {
+    let short = format!("{MARKUP}{LETTERS}");
+    let shown = short.clone();
+    let receiver = Receiver::answering(move |_| Answer::status(500).header("x-reason", "<b>").body(hostile(1_000_000))).await;
+    let long_url = format!("{}?q=%3Cb%3E'&x={}", receiver.url("/"), "a".repeat(1500));
+    let channels: Vec<String> = vec![short.clone(), hostile(100)];
+    // What has to fit into 512 bytes, without control characters.
+    let line = format!("{LETTERS}{}", "A\u{202e}<&\"".repeat(40));
+    let fit = |text: &str| text.chars().take(190).collect::<String>();
+    for number in 0..40 {
+        let title = fit(&format!("{number}{LETTERS}{MARKUP}"));
+        let new = json!({ "name": format!("bad-{number}"), "title": title, "url": long_url, "events": ["never.sent"], "where": { "channel": channels } });
+        engine.ok("POST", "/v1/endpoints", new).await;
+    }
+    let new = json!({ "name": "bad", "title": fit(MARKUP), "url": long_url, "events": ["*"], "breaker": { "failures": 0 }, "headers": { "x-note": "<script>alert(1)</script>" } });
+    engine.ok("POST", "/v1/endpoints", new).await;
+    let data =
+        json!({ "note": hostile(1_000_000), short.as_str(): short, "list": vec![hostile(200); 2_000], "total": hostile(10_000) });
+    let mut event = String::new();
+    for number in 0..EVENTS {
+        // The last one is the largest.
+        let data = if number + 1 == EVENTS { data.clone() } else { json!({ "id": 1, "total": 2000, "note": short }) };
+        let sent = json!({
+            "type": "order.created", "source": short, "id": format!("{number}{shown}"), "subject": line, "channel": short, "data": data,
+        });
+        let (status, answer) = engine.call("POST", "/v1/events", sent).await;
+        assert_eq!(status, 202, "{answer}");
+        answer["event"].as_str().expect("an id").clone_into(&mut event);
+    }
+    let source = engine.ok("POST", "/v1/sources", json!({ "name": "shop", "preset": "bearer", "title": fit(&short) })).await;
+    let address = format!("{}{}", engine.url, source["path"].as_str().expect("a path"));
+    for token in ["<script>document.title='owned'</script>", source["secret"].as_str().expect("a secret")] {
+        let request = client().post(&address).header("authorization", format!("Bearer {token}"));
+        let request =
+            request.header("user-agent", "<script>document.title='owned'</script>").header("content-type", "text/plain");
+        request.body(hostile(2_000)).send().await.expect("an answer");
+    }
+    engine.ok("POST", "/v1/keys", json!({ "name": "<script>document.title='owned'</script>", "role": "read" })).await;
+    let story = engine
+        .wait(&format!("/v1/events/{event}"), "its run ended and its webhook failed", |story| {
+            story["deliveries"][0]["attempt_count"].as_u64() >= Some(1) && story["runs"][0]["state"] == "parked"
+        })
+        .await;
+    let text = |value: &Value| value.as_str().expect("an id").to_owned();
+    let (delivery, run) = (text(&story["deliveries"][0]["id"]), text(&story["runs"][0]["id"]));
+    let encoded = "%3Cscript%3Edocument.title%3D'owned'%3C%2Fscript%3E%E2%80%AEgnp";
+    let mut paths: Vec<String> = [
+        "/",
+        "/events",
+        "/deliveries",
+        "/deliveries/retry?endpoint=bad&state=retrying",
+        "/endpoints",
+        "/endpoints/new",
+        "/endpoints/bad",
+        "/endpoints/bad?open=week",
+        "/endpoints/bad/edit",
+        "/endpoints/bad/rotate",
+        "/endpoints/bad/delete",
+        "/plugins",
+        "/plugins/order-router",
+        "/sources",
+        "/sources/shop",
+        "/sources/new",
+        "/settings/keys",
+        "/settings/audit",
+        "/settings/nodes",
+    ]
+    .map(str::to_owned)
+    .into();
+    for open in ["", "data", "data&raw=1", &format!("answer-{delivery}"), &format!("request-{delivery}"), &format!("log-{run}")] {
+        paths.push(format!("/events/{event}?open={open}"));
+    }
+    for path in [
+        "/search?q=",
+        "/events?type=",
+        "/events?subject=",
+        "/events?id=",
+        "/events?source=",
+        "/events?state=",
+        "/events?since=",
+        "/deliveries?event=",
+        "/deliveries?endpoint=",
+        "/endpoints?q=",
+        "/settings/audit?action=",
+        "/events/",
+        "/endpoints/",
+        "/plugins/",
+        "/sources/",
+        "/jobs/",
+    ] {
+        paths.push(format!("{path}{encoded}"));
+    }
+    paths
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn untrusted_text_is_text_on_every_page() {
+    let engine = Engine::start(&["order-router"]);
+    let paths = fill(&engine).await;
+    let browser = Browser::start().await;
+    sign_in(&browser, &engine).await;
+    for path in &paths {
+        check(&browser, &engine, path).await;
+    }
+    nothing_foreign(&browser, &engine).await;
+    // What a reader sees is written in other places.
+    let read = engine.ok("POST", "/v1/keys", json!({ "name": "looker", "role": "read" })).await;
+    sign_in_with(&browser, &engine, read["key"].as_str().expect("a key")).await;
+    browser.show_as(390, true).await;
+    for path in &paths {
+        check(&browser, &engine, path).await;
+    }
+    nothing_foreign(&browser, &engine).await;
+    browser.close().await;
+}
+
+/// Opens a page, and fails if untrusted text did anything, if it is too large, or if it is wider than the window.
+async fn check(browser: &Browser, engine: &Engine, path: &str) {
+    open(browser, engine, path).await;
+    browser.wait("#rail").await;
+    let title = browser.run("return document.title").await;
+    assert!(!title.as_str().expect("a title").starts_with("owned"), "{path}: {title}");
+    let made =
+        "return document.querySelectorAll('main :is(script, img, style, iframe, meta, [onerror]), form[action*=evil]').length";
+    assert_eq!(browser.run(made).await, 0, "{path} has elements from untrusted text");
+    let bare = "const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); const found = [];
+        while (walk.nextNode()) if (/[\\u0000-\\u0008\\u000b-\\u001f\\u202a-\\u202e]/.test(walk.currentNode.data)) found.push(walk.currentNode.data.slice(0, 80));
+        return found;";
+    assert_eq!(browser.run(bare).await, json!([]), "{path} has characters that hide");
+    let bytes = browser.run("return fetch(location.href, { headers: { accept: 'text/html' } }).then((answer) => answer.blob()).then((page) => page.size)").await;
+    assert!(bytes.as_u64().is_some_and(|bytes| bytes < PAGE_BYTES_MAX as u64), "{path} has {bytes} bytes");
+    let wider = browser.run("return document.documentElement.scrollWidth - innerWidth").await;
+    assert!(wider.as_i64().is_some_and(|more| more <= 0), "{path} is wider than the window by {wider}");
+}
