@@ -14,7 +14,7 @@ use serde_json::json;
 /// const SETTINGS: &[Setting] = &[
 ///     Setting::number("threshold", "Orders over this total are reported").default("1000"),
 ///     Setting::text("endpoint", "Endpoint of the reports").required(),
-///     Setting::text("country.*", "Endpoint for all orders from a country, such as country.IT"),
+///     Setting::text("country.*", "Endpoint for all orders from a country; for Italy, set country.IT"),
 /// ];
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! The load and the sink, in one process: when each event was sent and accepted, and when its webhook arrived.
+//! The load generator and the sink, in one process. They record when each event was sent and accepted, and when its
+//! webhook arrived.
 
 use std::{
     ops::Range,
@@ -166,7 +167,7 @@ impl Latencies {
 /// The data of an event: an order of 1 KB.
 pub const ORDER: &str = include_str!("order.json");
 
-/// A whole request and its target, in which only the event's number changes.
+/// A server, and the request to send to it. Only the event's number in the request changes.
 #[derive(Clone)]
 pub struct Target {
     address: String,
@@ -180,7 +181,7 @@ impl Target {
         Self::with_data(url, event_type, ORDER.trim_end())
     }
 
-    /// Like [`Self::new`], with this data instead of [`ORDER`]. It has a number like the order's.
+    /// Like [`Self::new`], with this data instead of [`ORDER`]. The data must have a `seq` with as many digits as the order's.
     pub fn with_data(url: &str, event_type: &str, data: &str) -> Self {
         let address = url.trim_start_matches("http://").to_owned();
         let body = format!(r#"{{"type":"{event_type}","source":"shop","data":{data}}}"#);
@@ -292,7 +293,7 @@ async fn finish(mut tasks: JoinSet<std::io::Result<()>>) {
     }
 }
 
-/// Receives webhooks and records when they arrived. Returns its address.
+/// Starts a receiver that records when webhooks arrive. Returns its URL.
 pub async fn sink(ledger: &Arc<Ledger>) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
@@ -313,7 +314,7 @@ pub async fn sink(ledger: &Arc<Ledger>) -> std::io::Result<String> {
     Ok(url)
 }
 
-/// Starts a receiver that reads every request and never answers.
+/// Starts a receiver that accepts every connection and never answers.
 pub async fn hanging() -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
@@ -332,7 +333,7 @@ pub async fn refused() -> std::io::Result<String> {
     Ok(format!("http://{}/", listener.local_addr()?))
 }
 
-/// Starts a receiver that answers 503, and after `turned` is set reads every request and never answers.
+/// Starts a receiver that answers 503. Once `turned` is set, it still accepts requests, but never answers.
 pub async fn turning(turned: Arc<AtomicBool>) -> std::io::Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);

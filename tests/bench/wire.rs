@@ -1,4 +1,5 @@
-//! The part of HTTP/1.1 that the load and the sink need: whole messages with a length, one after another on a kept connection.
+//! The part of HTTP/1.1 that the load generator and the sink need: messages with a `content-length`, one after another on a
+//! keep-alive connection.
 //!
 //! Written by hand because it shares the processors with the measured program: every microsecond spent here slows that program down.
 
@@ -9,7 +10,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A kept connection.
+/// A keep-alive connection.
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -50,7 +51,8 @@ impl Wire {
     }
 }
 
-/// Every measured server sends the length, in lower case like current HTTP libraries.
+/// Returns the length of the body. Every measured server sends it, in a header with a lower-case name like
+/// current HTTP libraries.
 fn content_length(head: &[u8]) -> usize {
     find(head, b"content-length: ").map_or(0, |at| number(&head[at + 16..]))
 }

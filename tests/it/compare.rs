@@ -1,4 +1,4 @@
-//! Comparisons: what a candidate version would change is found before it serves, and nothing takes effect.
+//! Comparisons: the engine reports what a candidate version would change before that version serves. A comparison has no effect.
 
 use serde_json::{Value, json};
 
@@ -100,7 +100,7 @@ fn changes(comparison: &Value) -> Vec<String> {
     changes.iter().map(|one| one["change"].as_str().expect("a name").to_owned()).collect()
 }
 
-/// Starts an engine whose plugin has run on recorded events: several settings, state that grows, failures.
+/// Starts an engine whose plugin has run on recorded events, with two revisions of its settings and a growing state.
 async fn engine_with_recorded_runs() -> (Engine, Receiver) {
     let engine = Engine::start(&["changes"]);
     let receiver = Receiver::start().await;
@@ -229,7 +229,7 @@ async fn a_comparison_follows_new_runs_until_the_candidate_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_following_comparison_is_watched_listed_and_cancelled() {
+async fn a_comparison_of_new_runs_is_watched_listed_and_cancelled() {
     let engine = Engine::start(&["changes"]);
     let receiver = Receiver::start().await;
     engine.endpoint("crm", &receiver.url("/"), &[]).await;
@@ -290,7 +290,7 @@ async fn the_command_prints_the_report_and_a_gate_fails() {
     assert!(said.contains("60 runs: 0 same, 60 differ") && said.contains("webhook goes to erp instead of crm"), "{said}");
     let (code, said) = run(&["--gate", "failures=0,targets=same"]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("gate broken: targets differ in 60 runs"), "{said}");
+    assert!(said.contains("gate failed: targets differ in 60 runs"), "{said}");
     let (code, said) = run(&["--gate", "nonsense"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("is not a rule of --gate"), "{said}");

@@ -19,8 +19,8 @@ use rustix::{
 
 use crate::{clock, domain::plugin::Digest};
 
-/// A file that changed less than this before it was read may change again with the same stamp: some file systems store whole or
-/// even seconds (FAT, two seconds).
+/// If a file changed less than this long before it was read, another change may leave the same stamp. Some file systems store
+/// times only in steps of one or two seconds (FAT: two).
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// An open plugin file.
@@ -36,7 +36,7 @@ pub struct Stamp {
     device: u64,
     inode: u64,
     pub bytes: u64,
-    /// Seconds and nanoseconds. Time of the last change of the content. Users can set it.
+    /// Time of the last change of the content, in seconds and nanoseconds. Users can set it.
     modified: (i64, i64),
     /// Time of the last change of content or metadata. Users cannot set it.
     changed: (i64, i64),
@@ -201,8 +201,8 @@ mod tests {
         assert!(matches!(PluginFile::open(&folder, "nothing.wasm"), Err(Unopened::Gone)));
     }
 
-    /// Cases: new content of the same length and time, as copies that preserve times write it. The stamp differs, or the file was
-    /// written so recently that it is read again.
+    /// Cases: the content changes, but its length and modification time do not, as when a copy preserves times. Either the stamp
+    /// differs, or the file was written so recently that it is read again.
     #[test]
     fn new_content_of_equal_length_and_time_is_noticed() {
         let write_in_place = |path: &Path, _: &Path| fs::write(path, b"two").unwrap();

@@ -133,7 +133,7 @@ pub fn run(compare: &Compare, client: &Client, out: &Printer) -> anyhow::Result<
     }
     let broken: Vec<String> = gates.iter().filter_map(|gate| gate.broken(&ended.report)).collect();
     if !broken.is_empty() {
-        bail!("gate broken: {}", broken.join("; "));
+        bail!("gate failed: {}", broken.join("; "));
     }
     Ok(())
 }

@@ -1,14 +1,16 @@
 //! Linear memories of ordinary plugins. After each run, exactly the pages that the run wrote are cleared.
 //!
-//! wasmtime's pool clears a fixed part at the start of a memory and returns the rest to the kernel. But a plugin as cargo builds it
-//! begins with a stack of 1 MiB, and writes behind it. So each of its runs would return all its pages, which interrupts all cores,
-//! and the next run would fault them in again: half of the processor time of an event. Here the kernel says which pages hold
-//! something (`PAGEMAP_SCAN`, since Linux 6.7), and these are overwritten with zeros.
+//! wasmtime's pool clears a fixed part at the start of a memory and returns the rest to the kernel. But the memory of a plugin
+//! built by cargo begins with a stack of 1 MiB, and the plugin writes to pages after that stack. With the pool, each run would
+//! return all these pages, which interrupts all cores, and the next run would fault them in again. Together that takes half of
+//! the processor time of an event. Here the kernel says which pages hold something (`PAGEMAP_SCAN`, since Linux 6.7), and these
+//! are overwritten with zeros.
 //!
 //! What must stay true: a memory that is handed out reads as zeros everywhere. wasmtime has the same scan as an option, which is
-//! not used: it expects a written page to be present. But a page that is swapped out (wasmtime pull request 14357), or that the
-//! kernel moves at this moment, is not present, and would keep its content for the next run, even without any swap. Here every
-//! page is cleared unless the kernel says that it is empty, and a memory for which anything fails is never used again.
+//! not used: it expects a written page to be present. But a page is not present while it is swapped out (wasmtime pull request
+//! 14357), or while the kernel moves it, which also happens without swap. Such a page would keep its content for the
+//! next run. Here every page is cleared unless the kernel says that it is empty. If anything fails while a memory is cleared,
+//! that memory is never used again.
 
 use std::{
     io,
@@ -37,7 +39,7 @@ struct Shelf {
 impl Memories {
     /// Address space of a memory, in bytes: all that 32 bits can address, so that no access needs a check.
     pub const RESERVED_BYTES: u64 = 4 << 30;
-    /// Size of the guards, in bytes, for the constant offset of an access; wasmtime's default.
+    /// Size of each guard, in bytes. An access with a smaller constant offset needs no bounds check. The size is wasmtime's default.
     pub const GUARD_BYTES: u64 = 32 << 20;
 
     /// Reserves this many memories. Fails if there is no room for them, or if this kernel does not say which pages hold something.
@@ -45,7 +47,7 @@ impl Memories {
         let pagemap = Pagemap::open()?;
         let map = |_| Space::map(Self::RESERVED_BYTES as usize, Self::GUARD_BYTES as usize);
         let free = (0..count).map(map).collect::<io::Result<_>>()?;
-        // A plugin may have two.
+        // A plugin may have two memories.
         Ok(Self(Arc::new(Shelf { pagemap, free: Mutex::new(free), free_max: 2 * count })))
     }
 }
@@ -204,7 +206,7 @@ impl Space {
         unsafe { self.start.as_ptr().add(from).write_bytes(0, length) };
     }
 
-    /// Returns all pages from here to the kernel. They then read as zeros.
+    /// Gives all accessible pages after the offset `from` back to the kernel. They then read as zeros.
     #[expect(unsafe_code, reason = "drops the content of memory")]
     fn release(&mut self, from: usize) -> io::Result<()> {
         // SAFETY: the range is within this space, which nothing else refers to.
@@ -269,7 +271,7 @@ mod pagemap {
     pub struct Scanned {
         runs: [MaybeUninit<Run>; RUNS_MAX],
         count: usize,
-        /// Where the scan ended: at the end of the range, or earlier with as many runs as it can report.
+        /// Where the scan ended: at the end of the range, or earlier if it found as many runs as it can report.
         pub end: usize,
     }
 
@@ -346,7 +348,7 @@ mod tests {
 
     const PAGE: usize = 64 << 10;
 
-    /// Returns what a kernel since Linux 6.7 offers. On older ones the engine does not use this file.
+    /// Returns the opened value, or `None` on a kernel before Linux 6.7, where the engine does not use this module.
     fn offered<T>(opened: io::Result<T>) -> Option<T> {
         opened.inspect_err(|error| eprintln!("this kernel does not say which pages hold something: {error}")).ok()
     }

@@ -43,7 +43,7 @@ impl From<wasmparser::Error> for Stop {
     }
 }
 
-/// Refuses a file with more of a structure than tools write, and circular packages in the types that a core module embeds.
+/// Refuses a file that exceeds a limit of this module, or in which a core module embeds types whose packages form a circle.
 ///
 /// # Errors
 ///
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_more_of_a_structure_than_tools_write() {
+    fn refuses_a_file_that_exceeds_a_structural_limit() {
         let modules = |count: usize| component(&section(1, b"\0asm\x01\0\0\0").repeat(count));
         let components = |count: usize| component(&section(4, COMPONENT).repeat(count));
         let announced = |id: u8, count: usize| component(&section(id, &leb(count)));

@@ -100,7 +100,7 @@ pub struct EndpointView {
     pub condition: Option<ConditionView>,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// Only in the answer that creates or rotates the secret.
+    /// Only in the answer to a request that creates or rotates the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,

@@ -30,7 +30,8 @@ pub struct SourceView {
     pub url: Option<String>,
     /// Warnings about a weak configuration.
     pub warning: Option<String>,
-    /// Places of the accepted proofs, the deciding one first: `header:NAME` or `body:/POINTER`. Empty if senders prove nothing.
+    /// Places of the signatures or credentials that the source verifies: `header:NAME` or `body:/POINTER`. If a request has
+    /// several, the first in this list decides. Empty if the source verifies none.
     pub proofs: Vec<String>,
     /// Header of the first proof.
     pub header: Option<String>,
@@ -94,7 +95,7 @@ pub struct SourceView {
     pub refused: u64,
     /// The last refused requests, newest first.
     pub refusals: Vec<RefusalView>,
-    /// Only in the answer that creates or rotates the secret.
+    /// Only in the answer to a request that creates or rotates the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,

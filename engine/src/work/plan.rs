@@ -1,8 +1,8 @@
-//! Plans an event: which plugins run on it, by subscription or for an endpoint, and which endpoints receive it directly. Nothing
-//! here waits or writes.
+//! Plans an event: which plugins run on it, and which endpoints receive it directly. A plugin runs if it subscribes to the event,
+//! or if it belongs to an endpoint that does. Nothing here waits or writes.
 //!
-//! A webhook that a plugin sends to an endpoint with a plugin does not pass through that second plugin: plugins' webhooks go out
-//! byte for byte. An endpoint's plugin processes only *events* on their way to the endpoint.
+//! If a plugin sends a webhook to an endpoint, and that endpoint has a plugin too, the second plugin does not see the webhook:
+//! plugins' webhooks go out byte for byte. An endpoint's plugin processes only *events* on their way to the endpoint.
 
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ impl Plugin for OrderRouter {
     const SETTINGS: &'static [Setting] = &[
         Setting::number("threshold", "An order over this total is big").default("1000"),
         Setting::text("big-orders", "Endpoint for big orders").default("receiver"),
-        Setting::text("country.*", "Endpoint for all orders from a country, such as country.IT"),
+        Setting::text("country.*", "Endpoint for all orders from a country; for Italy, set country.IT"),
     ];
 
     fn handle(&self, event: &Event) -> Result<Outcome> {
@@ -44,7 +44,7 @@ impl Plugin for OrderRouter {
             endpoints.push(config::get_as("big-orders")?);
         }
         endpoints.extend(country.and_then(|country| config::get(&format!("country.{country}"))));
-        endpoints.dedup(); // an endpoint for both gets one webhook
+        endpoints.dedup(); // one webhook, even if both settings name the same endpoint
 
         endpoints.into_iter().map(|endpoint| Webhook::to(endpoint).json(&Message { text: &text, country })).collect()
     }
