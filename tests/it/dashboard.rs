@@ -392,7 +392,7 @@ async fn new_events_wait_behind_a_row_that_counts_them() {
 /// Pages for `make screenshots`: name, path.
 const PICTURES: [(&str, &str); 29] = [
     ("plugin-runs", "/plugins/order-router/runs"),
-    ("plugin-log", "/plugins/order-router/log"),
+    ("plugin-log", "/plugins/changes/log"),
     ("plugin-settings", "/plugins/order-router/settings"),
     ("plugin-state", "/plugins/changes/state"),
     ("plugin-limits", "/plugins/order-router/limits"),

@@ -204,7 +204,7 @@ async fn parked_runs_are_retried_and_cancelled() {
     let browser = Browser::start().await;
     sign_in(&browser, &engine).await;
     open(&browser, &engine, "/plugins/changes").await;
-    browser.wait_for("#parked", "2 runs are parked").await;
+    browser.wait_for("#parked", "Parked runs: 2").await;
     browser.click("#parked a").await;
     browser.wait_for("#runs", "even orders are refused").await;
     push(&engine, 0).await;

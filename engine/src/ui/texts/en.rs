@@ -443,10 +443,10 @@ pub static TEXTS: Texts = Texts {
         remove_force: "Remove all the same",
         not_changed: "Nothing was changed.",
         not_loaded: "A newer file could not be loaded.",
-        held_title: |number| format!("{number} runs are held."),
+        held_title: |number| format!("Held runs: {number}."),
         held_cure: "The plugin broke its limits too often within a minute. Read why in its runs, upload a repaired version or roll back, then enable it: the held runs continue, oldest first.",
         see_runs: "See the runs",
-        parked_says: |number| format!("{number} runs are parked. Nothing of them was sent."),
+        parked_says: |number| format!("Parked runs: {number}. Nothing of them was sent."),
         candidate_says: "is a candidate. Nothing of it is sent until you promote it.",
         compare: "Compare",
         serves_now: "It serves now.",
@@ -498,7 +498,7 @@ pub static TEXTS: Texts = Texts {
         by_whom: "Who",
         begin_with: "Keys that begin with",
         state_size: |keys, bytes, max| {
-            format!("{keys} keys, {bytes} of {max}. The state belongs to the name of the plugin, across versions.")
+            format!("Keys: {keys}, {bytes} of {max}. The state belongs to the name of the plugin, across versions.")
         },
         key: "Key",
         expires: "Expires",

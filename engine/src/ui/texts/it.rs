@@ -445,10 +445,10 @@ pub static TEXTS: Texts = Texts {
         remove_force: "Rimuovi comunque",
         not_changed: "Non è cambiato nulla.",
         not_loaded: "Un file più recente non è caricato.",
-        held_title: |number| format!("{number} esecuzioni sono trattenute."),
+        held_title: |number| format!("Esecuzioni trattenute: {number}."),
         held_cure: "Il plugin ha superato i suoi limiti troppo spesso in un minuto. Leggi perché nelle esecuzioni, carica una versione corretta o torna indietro, poi attivalo: le esecuzioni trattenute ripartono dalla più vecchia.",
         see_runs: "Vedi le esecuzioni",
-        parked_says: |number| format!("{number} esecuzioni sono accantonate. Nulla di esse è stato inviato."),
+        parked_says: |number| format!("Esecuzioni accantonate: {number}. Nulla di esse è stato inviato."),
         candidate_says: "è una candidata. Nulla di essa è inviato finché non la rendi attiva.",
         compare: "Confronta",
         serves_now: "Ora è attiva.",
@@ -502,7 +502,7 @@ pub static TEXTS: Texts = Texts {
         by_whom: "Chi",
         begin_with: "Chiavi che iniziano con",
         state_size: |keys, bytes, max| {
-            format!("{keys} chiavi, {bytes} di {max}. Lo stato appartiene al nome del plugin, attraverso le versioni.")
+            format!("Chiavi: {keys}, {bytes} di {max}. Lo stato appartiene al nome del plugin, attraverso le versioni.")
         },
         key: "Chiave",
         expires: "Scade",

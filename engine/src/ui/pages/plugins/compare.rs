@@ -191,7 +191,7 @@ fn earlier(visit: &Visit, all: &[ComparisonView], shown: Option<&str>) -> Markup
             tbody role="rowgroup" {
                 @for one in others {
                     tr #(one.id) role="row" data-row {
-                        td.pa role="cell" { a.go href=(with_query(&format!("{}/compare", path_of(&one.plugin)), "id", Some(&one.id))) { (formats.time(&one.created_at, &formats.day_and_clock(&one.created_at))) } }
+                        td.pa role="cell" { a.go href=(with_query(&format!("{}/compare", path_of(&one.plugin)), "id", Some(&one.id))) { (formats.time(&one.created_at, &formats.in_list(&one.created_at, clock::wall(), false))) } }
                         td.pc.mono role="cell" { ((t.against)(short(&one.serving), short(&one.candidate))) }
                         td.pb role="cell" { (state_of(visit, one).with(&counted(visit, one))) }
                         td.pd.num.dim role="cell" { (formats.number(one.report.compared)) }

@@ -174,7 +174,7 @@ fn sides(visit: &Visit, one: &ComparisonView) -> Markup {
         (t.memory, bytes(from.memory_bytes.p99), bytes(to.memory_bytes.p99)),
     ];
     html! {
-        table.rows role="table" aria-label=(t.side_by_side) {
+        table.rows.keep role="table" aria-label=(t.side_by_side) {
             (columns(&[("", ""), (short(&one.serving), "w80 num"), (short(&one.candidate), "w80 num")]))
             tbody role="rowgroup" {
                 @for (name, from, to) in rows {

@@ -87,7 +87,7 @@ fn table(visit: &Visit, runs: &[RunView]) -> Markup {
     let t = &texts.plugins;
     html! {
         table.rows.two role="table" aria-label=(t.runs) {
-            (columns(&[(t.event, ""), (texts.common.outcome, "w200"), (t.asked, "w144"), (texts.common.took, "w96 num"), (t.memory, "w96 num"), (t.version, "w80"), ("", "w168 num")]))
+            (columns(&[(t.event, ""), (texts.common.outcome, "w200"), (t.asked, "w168"), (texts.common.took, "w96 num"), (t.memory, "w96 num"), (t.version, "w80"), ("", "w168 num")]))
             tbody role="rowgroup" {
                 @for run in runs {
                     tr #(run.id) role="row" data-row {
@@ -99,7 +99,7 @@ fn table(visit: &Visit, runs: &[RunView]) -> Markup {
                             }
                         }
                         td.pb role="cell" { (Shown::of_run(run, texts).show()) @if run.state == RunState::Parked.as_str() { span.two { (texts.states.run_parked) } } }
-                        td.pc.dim role="cell" { ((t.asked_for)(&formats.number(u64::from(run.webhooks)), &formats.number(u64::from(run.events)))) }
+                        td.pc.dim role="cell" { @if run.webhooks + run.events == 0 { "–" } @else { ((t.asked_for)(&formats.number(u64::from(run.webhooks)), &formats.number(u64::from(run.events)))) } }
                         td.pd.num.dim role="cell" { (formats.millis(run.duration_ms)) }
                         td.ph.num.dim role="cell" { (formats.bytes(run.memory_bytes)) }
                         td.ph.mono.dim role="cell" { @if let Some(version) = &run.version { (short(version)) } @else { "–" } }

@@ -114,7 +114,7 @@ fn unescaped(pointer: &str) -> String {
 fn hint(visit: &Visit, setting: &SettingView) -> Markup {
     let t = &visit.texts().plugins;
     html! {
-        (foreign::value(&setting.description)) " "
+        (foreign::value(&setting.description)) " · "
         span.mono { (setting.r#type) }
         @if setting.required { ", " (t.required) }
         @if let Some(default) = &setting.default { ", " (t.default) " " span.mono { (foreign::value(default)) } }

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{one, path_of, route_of, short};
 use crate::{
     api::Problem,
+    clock,
     domain::plugin::VersionState,
     ui::{
         Ui, foreign,
@@ -31,7 +32,7 @@ pub fn table(visit: &Visit, plugin: &PluginView, versions: &[PluginVersionView])
     let path = path_of(&plugin.name);
     let (may, may_compare) = (visit.may("POST /v1/plugins/{plugin}/promote"), visit.may("POST /v1/plugins/{plugin}/compare"));
     let serves = versions.iter().any(|one| one.state == VersionState::Serving.as_str());
-    let day = |at: &str| formats.time(at, &formats.day_and_clock(at));
+    let day = |at: &str| formats.time(at, &formats.in_list(at, clock::wall(), false));
     html! {
         table.rows.two role="table" aria-label=(t.versions) {
             (columns(&[(t.version, "w96"), (texts.common.state, ""), (texts.common.size, "w80 num"), ("", "w240 num")]))

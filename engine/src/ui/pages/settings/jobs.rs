@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::{page, pager};
 use crate::{
     api::{Problem, comparisons, jobs, page::Query as ApiQuery},
+    clock,
     domain::event::EventState,
     ui::{
         Ui, foreign,
@@ -91,7 +92,7 @@ fn jobs_table(visit: &Visit, jobs: &PageView<JobView>) -> Markup {
                             }
                         }
                         td.ph.num role="cell" { (formats.number(job.failed)) }
-                        td.pd.dim role="cell" { (formats.time(&job.created_at, &formats.day_and_clock(&job.created_at))) }
+                        td.pd.dim role="cell" { (formats.time(&job.created_at, &formats.in_list(&job.created_at, clock::wall(), false))) }
                         td.pe.num role="cell" {
                             @if job.state == "running" && visit.may("POST /v1/jobs/{job}/cancel") {
                                 (parts::action_away(visit, &format!("/jobs/{}/cancel", segment(&job.id)), None, texts.retry_many.stop, Look::Small, &html! {}))
@@ -136,7 +137,7 @@ fn comparisons_table(visit: &Visit, all: &[ComparisonView]) -> Markup {
                         td.pb role="cell" { (state_of(&one.state, texts).show()) }
                         td.pc.num role="cell" { (formats.number(one.report.compared)) }
                         td.ph.num role="cell" { (formats.number(one.report.differ)) }
-                        td.pd.dim role="cell" { (formats.time(&one.created_at, &formats.day_and_clock(&one.created_at))) }
+                        td.pd.dim role="cell" { (formats.time(&one.created_at, &formats.in_list(&one.created_at, clock::wall(), false))) }
                     }
                 }
             }
