@@ -25,6 +25,7 @@ mod deploy;
 mod dev;
 mod disk;
 mod files;
+mod first_sdk;
 mod flow;
 mod forms;
 mod migrate;

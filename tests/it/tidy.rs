@@ -24,13 +24,14 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     files(folder, &["rs"], found);
 }
 
-/// Collects the files with these extensions, with their text. Skips folders of builds and packages.
+/// Collects the files with these extensions, with their text. Skips folders of builds and packages, and the copy of the first SDK, which
+/// never changes.
 fn files(folder: &Path, extensions: &[&str], found: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).expect("the folder exists") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if path.is_dir() {
-            if !name.starts_with('.') && !["target", "node_modules"].contains(&name) {
+            if !name.starts_with('.') && !["target", "node_modules", "sdk-1.0"].contains(&name) {
                 files(&path, extensions, found);
             }
         } else if path.extension().and_then(|extension| extension.to_str()).is_some_and(|it| extensions.contains(&it)) {

@@ -1,7 +1,8 @@
-//! Plugins that are crates of the workspace, built from source for wasm32.
+//! Plugins that are crates of the workspace, built from source for wasm32, and the one that is built with the first SDK.
 
 use std::{
     collections::HashMap,
+    path::Path,
     process::Command,
     sync::{LazyLock, Mutex},
 };
@@ -11,38 +12,43 @@ pub fn wasm(package: &str) -> Vec<u8> {
     static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
     // A failed build has already failed its test; the other crates are still usable.
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    built.entry(package.to_owned()).or_insert_with(|| build(package, "guests", ["limited", "none"])).clone()
+    built.entry(package.to_owned()).or_insert_with(|| build(package, &crate::root(), "guests", ["limited", "none"])).clone()
 }
 
 /// Like [`wasm`], without debug information and names.
 pub fn wasm_without_debug(package: &str) -> Vec<u8> {
-    build(package, "guests-stripped", ["none", "symbols"])
+    build(package, &crate::root(), "guests-stripped", ["none", "symbols"])
+}
+
+/// Builds the plugin of the first SDK, which is a separate workspace.
+pub fn wasm_of_the_first_sdk() -> Vec<u8> {
+    build("first-sdk", &crate::root().join("tests/guests/sdk-1.0"), "guests-first", ["none", "symbols"])
 }
 
 /// Like [`wasm`], but built as cargo builds a crate outside of this repository: with a stack of 1 MiB, and without the profile and
 /// the flags of the workspace.
 pub fn stock_wasm(package: &str) -> Vec<u8> {
-    build_with(package, "guests-stock", |command| {
+    build_with(package, &crate::root(), "guests-stock", |command| {
         let profile = [("LTO", "false"), ("CODEGEN_UNITS", "16"), ("DEBUG", "false"), ("STRIP", "none")];
         // Cargo reads the flags of the folders above the current one.
         command.current_dir("/").envs(profile.map(|(name, value)| (format!("CARGO_PROFILE_RELEASE_{name}"), value)));
     })
 }
 
-fn build(package: &str, folder: &str, [debug, strip]: [&str; 2]) -> Vec<u8> {
-    build_with(package, folder, |command| {
+fn build(package: &str, workspace: &Path, folder: &str, [debug, strip]: [&str; 2]) -> Vec<u8> {
+    build_with(package, workspace, folder, |command| {
         // The profile of the workspace is for the engine.
         let profile = [("CARGO_PROFILE_RELEASE_DEBUG", debug), ("CARGO_PROFILE_RELEASE_STRIP", strip)];
-        command.envs(profile).current_dir(crate::root());
+        command.envs(profile).current_dir(workspace);
     })
 }
 
-fn build_with(package: &str, folder: &str, set: impl FnOnce(&mut Command)) -> Vec<u8> {
+fn build_with(package: &str, workspace: &Path, folder: &str, set: impl FnOnce(&mut Command)) -> Vec<u8> {
     // Not the usual target folder, because the outer cargo may hold its lock.
     let target = crate::kept_folder().join(folder);
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"]).arg(&target);
-    command.arg("--manifest-path").arg(crate::root().join("Cargo.toml"));
+    command.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
     set(&mut command);
     let output = command.output().expect("cargo runs");
     assert!(

@@ -1,0 +1,89 @@
+//! Between the contract's records and the types a plugin sees. [`export!`](crate::export) calls it; no part of the API.
+
+use crate::{__bindings::innesco::plugin::types, Emit, Error, Plugin, Webhook, host};
+
+pub use types::{Event, Failure, Manifest, Outcome};
+
+/// What the plugin says about itself when it is loaded. The attribute `sdk` tells what an old file was built with.
+pub fn describe<P: Plugin>(name: &str, version: &str, description: &str) -> Manifest {
+    Manifest {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        description: description.to_owned(),
+        on: P::ON.iter().map(|&pattern| pattern.to_owned()).collect(),
+        attributes: vec![("sdk".to_owned(), concat!("innesco-sdk ", env!("CARGO_PKG_VERSION")).to_owned())],
+    }
+}
+
+/// One run.
+pub fn handle(plugin: &impl Plugin, event: Event) -> Result<Outcome, Failure> {
+    report_panics();
+    plugin.handle(&event.into()).map(Outcome::from).map_err(Failure::from)
+}
+
+/// Sends a panic's message and place to the run's log. The trap that follows could not tell either.
+fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("(no message)");
+        match panic.location() {
+            Some(place) => host::log_write("error", &format!("panicked at {place}: {message}")),
+            None => host::log_write("error", &format!("panicked: {message}")),
+        }
+    }));
+}
+
+impl From<Event> for crate::Event {
+    fn from(event: Event) -> Self {
+        Self {
+            id: event.id,
+            source: event.source,
+            event_type: event.type_,
+            subject: event.subject,
+            time: event.time,
+            content_type: event.content_type,
+            data: event.data,
+            attributes: event.attributes,
+        }
+    }
+}
+
+impl From<crate::Outcome> for Outcome {
+    fn from(outcome: crate::Outcome) -> Self {
+        Self {
+            webhooks: outcome.webhooks.into_iter().map(types::Webhook::from).collect(),
+            events: outcome.events.into_iter().map(types::Emitted::from).collect(),
+            attributes: outcome.attributes,
+        }
+    }
+}
+
+impl From<Webhook> for types::Webhook {
+    fn from(webhook: Webhook) -> Self {
+        Self {
+            to: webhook.to,
+            type_: webhook.event_type,
+            content_type: webhook.content_type,
+            body: webhook.body,
+            headers: webhook.headers,
+            attributes: webhook.attributes,
+        }
+    }
+}
+
+impl From<Emit> for types::Emitted {
+    fn from(emit: Emit) -> Self {
+        Self {
+            type_: emit.event_type,
+            subject: emit.subject,
+            content_type: emit.content_type,
+            data: emit.data,
+            attributes: emit.attributes,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { code: error.code, message: error.message, retryable: error.retryable }
+    }
+}
