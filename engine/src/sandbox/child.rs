@@ -58,8 +58,8 @@ pub(super) struct Budget {
     memory_bytes: u64,
     /// Processor time of all threads together.
     pub cpu: Duration,
-    /// Time until the engine kills the child. Longer than `cpu`, because a busy machine gives a low-priority child little
-    /// processor time.
+    /// Time until the engine kills the child. It only ends a child that makes no progress, since `cpu` limits the work. On a busy
+    /// machine a child of low priority gets a twentieth of a core, so this is much longer than `cpu`.
     wall: Duration,
 }
 
@@ -68,7 +68,7 @@ impl Budget {
     const MEMORY_BYTES_PER_BYTE: u64 = 32;
     const CPU_BASE: Duration = Duration::from_secs(10);
     const CPU_PER_MIB: Duration = Duration::from_secs(3);
-    const WALL_PER_CPU: u32 = 6;
+    const WALL_PER_CPU: u32 = 30;
 
     pub fn of(file_bytes: usize) -> Self {
         let mib = u32::try_from(file_bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
