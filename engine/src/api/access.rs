@@ -153,13 +153,14 @@ pub const TABLE: &[Row] = &[
         ],
     ),
     row(
-        "push, promote, roll back, disable and remove plugins",
+        "push, promote, roll back, discard, disable and remove plugins",
         ADMINISTERING,
         &[
             "PUT /v1/plugins/{plugin}",
             "DELETE /v1/plugins/{plugin}",
             "POST /v1/plugins/{plugin}/promote",
             "POST /v1/plugins/{plugin}/rollback",
+            "DELETE /v1/plugins/{plugin}/versions/{version}",
             "POST /v1/plugins/{plugin}/disable",
             "POST /v1/plugins/{plugin}/enable",
         ],

@@ -142,6 +142,7 @@ fn all() -> Addresses {
         .routes(routes!(plugins::versions::disable))
         .routes(routes!(plugins::versions::enable))
         .routes(routes!(plugins::config, plugins::set_config))
+        .routes(routes!(plugins::versions::discard))
         .routes(routes!(plugins::state, plugins::clear_state))
         .routes(routes!(plugins::state_keys))
         .routes(routes!(plugins::state_value, plugins::delete_state_value))

@@ -13,7 +13,7 @@ use crate::{
         plugin::{Digest, Halt, VersionState, Way},
     },
     sandbox::Plugin,
-    store::{self, NewVersion, PluginRow, PluginVersion, Proposal, Published},
+    store::{self, NewVersion, PluginRow, PluginVersion, Proposal, Published, version_before},
 };
 
 /// Why a version was not accepted.
@@ -195,8 +195,7 @@ pub fn chosen<'v>(versions: &'v [PluginVersion], digits: Option<&str>) -> Result
 
 /// Returns the version that served before the serving one. If none serves, returns the version that served last.
 pub fn previous(versions: &[PluginVersion]) -> Option<&PluginVersion> {
-    let served = versions.iter().filter(|one| one.state != VersionState::Serving && one.served.is_some());
-    served.max_by_key(|one| one.served)
+    version_before(versions)
 }
 
 #[cfg(test)]

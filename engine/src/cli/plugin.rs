@@ -72,6 +72,14 @@ pub enum PluginCommand {
         before_help = "Example:  innesco plugin compare order-router --candidate order_router.wasm --gate failures=0,targets=same"
     )]
     Compare(Compare),
+    /// Delete the bytes of a version that does not serve, and end its comparisons
+    #[command(before_help = "Example:  innesco plugin discard order-router 3fa2c1")]
+    Discard {
+        /// Plugin name
+        plugin: String,
+        /// The version, or its first digits [default: the newest candidate]
+        version: Option<String>,
+    },
     /// Make a stored version of a plugin serve
     #[command(before_help = "Example:  innesco plugin promote order-router 3fa2c1")]
     Promote {
@@ -180,6 +188,7 @@ pub fn run(command: &PluginCommand, client: impl FnOnce() -> anyhow::Result<Clie
         PluginCommand::Push(args) => versions::push(args, &client()?, out),
         PluginCommand::Compare(args) => compare::run(args, &client()?, out),
         PluginCommand::Versions { plugin } => versions::list(plugin, &client()?, out),
+        PluginCommand::Discard { plugin, version } => versions::discard(plugin, version.as_deref(), &client()?, out),
         PluginCommand::Promote { plugin, version } => versions::promote(plugin, version.as_deref(), &client()?, out),
         PluginCommand::Rollback { plugin } => versions::roll_back(plugin, &client()?, out),
         PluginCommand::Disable { plugin } => versions::set_halt(plugin, "disable", &client()?, out),

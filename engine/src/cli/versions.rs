@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 
 use super::{
+    answer::Answer,
     card::Card,
     client::Client,
     event::short,
@@ -81,6 +82,19 @@ pub fn list(plugin: &str, client: &Client, out: &Printer) -> anyhow::Result<()> 
         Column::text("about", |item| format!("{} {}", item.author_version, item.description).trim().to_owned()),
     ];
     Ok(out.list(&items, &columns, "No version is stored.")?)
+}
+
+pub fn discard(plugin: &str, version: Option<&str>, client: &Client, out: &Printer) -> anyhow::Result<()> {
+    let newest = || -> anyhow::Result<String> {
+        let all: Vec<PluginVersionView> =
+            client.list(&["v1", "plugins", plugin, "versions"], &[], usize::MAX)?.into_iter().map(Answer::into_thing).collect();
+        let candidate = all.into_iter().find(|one| one.state == "candidate").map(|one| one.version);
+        candidate
+            .ok_or_else(|| wrong(format!("plugin {plugin} has no candidate; name a version (innesco plugin versions {plugin})")))
+    };
+    let version = version.map_or_else(newest, |version| Ok(version.to_owned()))?;
+    client.delete::<IgnoredAny>(&["v1", "plugins", plugin, "versions", &version])?;
+    Ok(out.thing(&json!({ "discarded": version, "plugin": plugin }), |_| format!("discarded {plugin}@{}", short(&version)))?)
 }
 
 pub fn promote(plugin: &str, version: Option<&str>, client: &Client, out: &Printer) -> anyhow::Result<()> {

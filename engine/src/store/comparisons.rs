@@ -67,6 +67,9 @@ pub(super) fn has_ended(state: JobState) -> Error {
     Error::Conflict(format!("it is {} already; only a running comparison can be cancelled", state.as_str()))
 }
 
+/// Why a comparison ended whose version was discarded.
+pub(super) const DISCARDED: &str = "one of its versions was discarded";
+
 /// The column `request`.
 #[derive(Serialize, Deserialize)]
 struct RequestColumn {

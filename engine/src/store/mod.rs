@@ -91,7 +91,7 @@ pub use self::{
     plugins::{ConfigRevision, PluginConfig, PluginRow, Plugins, REVISIONS_MAX},
     postgres::{About, Postgres, PostgresSettings},
     queues::{Permit, Queues, Width},
-    registry::{NewVersion, PluginRegistry, PluginVersion, Proposal, Published, VersionLimits},
+    registry::{NewVersion, PluginRegistry, PluginVersion, Proposal, Published, VersionLimits, version_before},
     retention::{Evicted, Retire},
     seal::{KeyFile, Seal, SealError},
     secrets::Secrets,

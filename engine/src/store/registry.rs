@@ -146,6 +146,13 @@ pub trait PluginRegistry {
     /// If the commit failed.
     async fn withdraw(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error>;
 
+    /// Deletes the bytes of a version that does not serve, and cancels the running comparisons in which it takes part. The version stays
+    /// known: an old file of it that is found at a start changes nothing. [`may_discard`] has the rule.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the version is needed; [`Error::NotFound`] if its bytes are not stored.
+    async fn discard(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<(), Error>;
+
     /// Disables, holds or enables a plugin. With [`Halt::Held`], only if `version` serves and is not halted yet. Returns whether
     /// this changed something. A removed plugin is no longer halted when it comes back, and a held one is released by the next
     /// version.
@@ -216,6 +223,31 @@ pub(super) const fn decide(known: Known, proposal: Proposal) -> Published {
         (_, Proposal::Candidate) => Published::Candidate,
         (Known::Never, Proposal::AtStart) | (_, Proposal::Serve) => Published::Serves { from: None },
     }
+}
+
+/// Refuses to discard a version that is needed: the one that serves, and the one to which a rollback returns. `versions` are those of the
+/// plugin whose bytes are stored.
+///
+/// # Errors
+/// [`Error::Conflict`] with the reason; [`Error::NotFound`].
+pub(super) fn may_discard(versions: &[PluginVersion], version: Digest) -> Result<(), Error> {
+    let one = versions.iter().find(|one| one.version == version).ok_or(Error::NotFound { what: "version of the plugin" })?;
+    let (plugin, short) = (&one.plugin, version.short());
+    if one.state == VersionState::Serving {
+        let text = format!("{plugin}@{short} serves; roll back, promote another version, or remove the plugin first");
+        return Err(Error::Conflict(text));
+    }
+    if version_before(versions).is_some_and(|before| before.version == version) {
+        let text = format!("{plugin}@{short} served last; innesco plugin rollback {plugin} would need it");
+        return Err(Error::Conflict(text));
+    }
+    Ok(())
+}
+
+/// Returns the version to which a rollback returns: of those that do not serve, the one that served last.
+pub fn version_before(versions: &[PluginVersion]) -> Option<&PluginVersion> {
+    let served = versions.iter().filter(|one| one.state != VersionState::Serving && one.served.is_some());
+    served.max_by_key(|one| one.served)
 }
 
 /// Returns the versions whose bytes are to be deleted. `versions` are those with bytes. A stored run belongs to a stored event.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     catalog::{NotChosen, NotPushed, Origin, chosen, previous, version_change},
+    clock,
     domain::{
         name::Slug,
         plugin::{Digest, Halt, VersionState, Way},
@@ -79,6 +80,37 @@ pub async fn push(
 pub async fn list(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Result<Json<PageView<PluginVersionView>>, Problem> {
     let (_, versions) = stored(&api, &name).await?;
     Ok(Json(PageView { items: versions.iter().map(PluginVersionView::new).collect(), next: None }))
+}
+
+/// Discard a stored version of a plugin that does not serve.
+///
+/// Its bytes are deleted, and running comparisons in which it takes part are cancelled. A version that serves is refused, and so is the one
+/// to which a rollback returns. Recorded runs of a discarded version cannot be repeated any more.
+#[utoipa::path(
+    delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "discard_plugin_version", tag = "plugins",
+    params(
+        ("plugin" = String, Path, description = "Name of the plugin.", example = "order-router"),
+        ("version" = String, Path, description = "The version, or the first digits of it.", example = "3fa2c1"),
+    ),
+    responses((status = 204, description = "The version is discarded.")),
+    extensions(("x-problems" = json!(["bad_value", "conflict"]))),
+)]
+pub async fn discard(
+    State(api): State<Arc<Api>>,
+    Path((name, digits)): Path<(String, String)>,
+) -> Result<(Extension<audit::Members>, StatusCode), Problem> {
+    let (plugin, versions) = stored(&api, &name).await?;
+    let version = match chosen(&versions, Some(&digits)) {
+        Ok(one) => one.version,
+        Err(NotChosen::Unknown) => {
+            let text = format!("plugin {name} has no stored version {digits:?}; list them with innesco plugin versions {name}");
+            return Err(Problem::not_found(text));
+        }
+        Err(error) => return Err(not_chosen(&name, &digits, error)),
+    };
+    api.store.discard(&plugin, version, clock::wall()).await?;
+    tracing::info!(plugin = name, version = %version.short(), "version discarded");
+    Ok((Extension(audit::Members(vec![format!("discarded {version}")])), StatusCode::NO_CONTENT))
 }
 
 /// Options of a promotion.

@@ -135,6 +135,7 @@ macro_rules! conformance {
                     a_cancelled_comparison_is_not_advanced,
                     running_comparisons_are_limited_and_listed;
                 sources:
+                    a_discarded_version_loses_its_bytes_and_its_comparisons,
                     a_source_reads_back_and_is_changed_as_a_whole,
                     a_sources_name_is_unique_until_it_is_deleted,
                     requests_to_a_source_add_up_until_it_is_deleted,

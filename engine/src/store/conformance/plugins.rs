@@ -6,10 +6,12 @@ use super::bench::{Bench, event, new_version, slug};
 use crate::{
     clock,
     domain::{
+        comparison::{Request, Share},
+        job::JobState,
         plugin::{Digest, Halt, VersionState, Way},
         time::Timestamp,
     },
-    store::{ConfigRevision, NewVersion, PluginConfig, PluginRow, Proposal, Published, REVISIONS_MAX, VersionLimits},
+    store::{ConfigRevision, Error, NewVersion, PluginConfig, PluginRow, Proposal, Published, REVISIONS_MAX, VersionLimits},
 };
 
 const LIMITS: VersionLimits = VersionLimits { versions: 20, bytes: 1 << 20 };
@@ -222,4 +224,47 @@ pub async fn settings_are_numbered_revisions_and_wait_for_their_plugin(bench: &B
         (config(last), last),
         "a new plugin has the settings that were stored before it existed"
     );
+}
+
+pub async fn a_discarded_version_loses_its_bytes_and_its_comparisons(bench: &Bench) {
+    let [old, before, serving, candidate] = ["1", "2", "3", "4"].map(|number| new_version("p", number));
+    for version in [&old, &before, &serving] {
+        publish(bench, version, Proposal::Serve).await;
+    }
+    publish(bench, &candidate, Proposal::Candidate).await;
+    let digest = |version: &NewVersion| version.plugin.version;
+    let request = Request {
+        plugin: slug("p"),
+        serving: digest(&serving),
+        candidate: digest(&candidate),
+        last: 0,
+        follow: Share::new(100),
+        events: None,
+        since: None,
+        hides_values: false,
+    };
+    let following = bench.store.create_comparison(request.clone(), clock::wall()).await.unwrap();
+    let other = Request { candidate: digest(&before), ..request };
+    let other = bench.store.create_comparison(other, clock::wall()).await.unwrap();
+
+    let discard =
+        async |bench: &Bench, version: &NewVersion| bench.store.discard(&slug("p"), digest(version), clock::wall()).await;
+    for (version, reason) in [(&serving, "serves"), (&before, "served last")] {
+        let refused = discard(bench, version).await;
+        assert!(matches!(&refused, Err(Error::Conflict(text)) if text.contains(reason)), "{refused:?}");
+    }
+    discard(bench, &candidate).await.unwrap();
+    discard(bench, &old).await.unwrap();
+    assert_eq!(discard(bench, &candidate).await, Err(Error::NotFound { what: "version of the plugin" }));
+    assert_eq!(discard(bench, &new_version("q", "1")).await, Err(Error::NotFound { what: "version of the plugin" }));
+
+    let bench = bench.after_a_crash().await;
+    let left: Vec<_> = stored(&bench, "p").await.into_iter().map(|(version, _)| version).collect();
+    assert!(left.len() == 2 && [&serving, &before].iter().all(|version| left.contains(&digest(version))), "{left:?}");
+    assert_eq!(bench.store.file(digest(&candidate)).await.unwrap(), None);
+    let ended = bench.store.comparison(following.id).await.unwrap();
+    assert_eq!((ended.state, ended.problem.is_some()), (JobState::Cancelled, true));
+    assert_eq!(bench.store.comparison(other.id).await.unwrap().state, JobState::Running, "another comparison goes on");
+    assert_eq!(publish(&bench, &candidate, Proposal::AtStart).await, Published::Outdated, "it is still known");
+    assert!(matches!(publish(&bench, &candidate, Proposal::Serve).await, Published::Serves { .. }), "it can be pushed again");
 }

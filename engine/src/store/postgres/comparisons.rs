@@ -12,11 +12,12 @@ use crate::{
         comparison::{Comparison, Report, Request},
         id::ComparisonId,
         job::JobState,
+        plugin::Digest,
         time::Timestamp,
     },
     store::{
         Comparisons, Error, Page, PageRequest,
-        comparisons::{COLUMNS, has_ended, may_start, read, report_to_column, request_to_column},
+        comparisons::{COLUMNS, DISCARDED, has_ended, may_start, read, report_to_column, request_to_column},
     },
 };
 
@@ -120,4 +121,12 @@ pub async fn forget(tx: &Transaction<'_>, before: Timestamp, most: i64) -> Resul
     let sql = "DELETE FROM comparison WHERE id IN
                    (SELECT id FROM (SELECT id, finished_at FROM comparison ORDER BY id LIMIT $1) old WHERE finished_at < $2)";
     Ok(execute(tx, sql, &[&most, &before.millis()]).await? as usize)
+}
+
+/// Cancels the running comparisons in which a version takes part.
+pub async fn cancel_of(tx: &Transaction<'_>, version: Digest, at: Timestamp) -> Result<(), Error> {
+    let sql = "UPDATE comparison SET state = 'cancelled', finished_at = $1, problem = $2
+               WHERE state = 'running' AND $3 IN (serving, candidate)";
+    execute(tx, sql, &[&at.millis(), &DISCARDED, &version.as_bytes().as_slice()]).await?;
+    Ok(())
 }

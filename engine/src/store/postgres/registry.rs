@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use deadpool_postgres::Transaction;
 
 use super::{
-    Postgres,
+    Postgres, comparisons,
     db::{Value, clean, execute, get, row, rows, the_row},
     nodes::raise_config_version,
     plugins,
@@ -19,7 +19,7 @@ use crate::{
         Error, NewVersion, NodePlugin, PluginRegistry, PluginRow, PluginVersion, Proposal, Published, VersionLimits,
         columns::{Place, json, patterns_to_column},
         plugins::RUNS,
-        registry::{Known, VERSIONS_MAX, decide, surplus},
+        registry::{Known, VERSIONS_MAX, decide, may_discard, surplus},
     },
 };
 
@@ -36,6 +36,11 @@ impl PluginRegistry for Postgres {
     async fn withdraw(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error> {
         let plugin = plugin.clone();
         self.step(move |tx, _| Box::pin(async move { withdraw(tx, &plugin, version, at).await })).await
+    }
+
+    async fn discard(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<(), Error> {
+        let plugin = plugin.clone();
+        self.step(move |tx, _| Box::pin(async move { discard(tx, &plugin, version, at).await })).await
     }
 
     async fn set_halt(&self, plugin: &Slug, version: Digest, halt: Option<Halt>) -> Result<bool, Error> {
@@ -134,6 +139,15 @@ async fn withdraw(tx: &Transaction<'_>, plugin: &Slug, version: Digest, at: Time
         raise_config_version(tx).await?;
     }
     Ok(served)
+}
+
+async fn discard(tx: &Transaction<'_>, plugin: &Slug, version: Digest, at: Timestamp) -> Result<(), Error> {
+    // A node that promotes the version waits here until the commit.
+    plugins::lock_config(tx, plugin).await?;
+    may_discard(&versions(tx, plugin).await?, version)?;
+    let sql = "UPDATE plugin_version SET kept = NULL, candidate = 0 WHERE version = $1";
+    execute(tx, sql, &[&version.as_bytes().as_slice()]).await?;
+    comparisons::cancel_of(tx, version, at).await
 }
 
 async fn set_halt(tx: &Transaction<'_>, plugin: &Slug, version: Digest, halt: Option<Halt>) -> Result<bool, Error> {

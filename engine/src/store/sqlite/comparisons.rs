@@ -12,11 +12,12 @@ use crate::{
         comparison::{Comparison, Report, Request},
         id::ComparisonId,
         job::JobState,
+        plugin::Digest,
         time::Timestamp,
     },
     store::{
         Comparisons, Error, Page, PageRequest,
-        comparisons::{COLUMNS, has_ended, may_start, read, report_to_column, request_to_column},
+        comparisons::{COLUMNS, DISCARDED, has_ended, may_start, read, report_to_column, request_to_column},
     },
 };
 
@@ -111,6 +112,14 @@ fn cancel(db: &Connection, id: ComparisonId, at: Timestamp) -> Result<Comparison
     db.prepare_cached("UPDATE comparison SET state = 'cancelled', finished_at = ?1 WHERE id = ?2")?
         .execute(params![at.millis(), id.as_i64()])?;
     load(db, id)
+}
+
+/// Cancels the running comparisons in which a version takes part.
+pub fn cancel_of(db: &Connection, version: Digest, at: Timestamp) -> Result<(), Error> {
+    let sql = "UPDATE comparison SET state = 'cancelled', finished_at = ?1, problem = ?2
+               WHERE state = 'running' AND ?3 IN (serving, candidate)";
+    db.prepare_cached(sql)?.execute(params![at.millis(), DISCARDED, version.as_bytes().as_slice()])?;
+    Ok(())
 }
 
 /// Deletes up to `limit` of the oldest comparisons that ended before `before`.

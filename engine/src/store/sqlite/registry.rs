@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 
-use super::{Sqlite, plugins, rows};
+use super::{Sqlite, comparisons, plugins, rows};
 use crate::{
     domain::{
         name::Slug,
@@ -14,7 +14,7 @@ use crate::{
         Error, NewVersion, PluginRegistry, PluginRow, PluginVersion, Proposal, Published, VersionLimits,
         columns::Place,
         plugins::RUNS,
-        registry::{Known, VERSIONS_MAX, decide, surplus},
+        registry::{Known, VERSIONS_MAX, decide, may_discard, surplus},
     },
 };
 
@@ -27,6 +27,11 @@ impl PluginRegistry for Sqlite {
     async fn withdraw(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error> {
         let plugin = plugin.clone();
         self.write(move |db, _| withdraw(db, &plugin, version, at)).await
+    }
+
+    async fn discard(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<(), Error> {
+        let plugin = plugin.clone();
+        self.write(move |db, _| discard(db, &plugin, version, at)).await
     }
 
     async fn set_halt(&self, plugin: &Slug, version: Digest, halt: Option<Halt>) -> Result<bool, Error> {
@@ -113,6 +118,13 @@ fn withdraw(db: &Connection, plugin: &str, version: Digest, at: Timestamp) -> Re
     end(db, plugin, at)?;
     db.prepare_cached("UPDATE plugin SET state = ?1 WHERE name = ?2")?.execute([RUNS, plugin])?;
     Ok(true)
+}
+
+fn discard(db: &Connection, plugin: &str, version: Digest, at: Timestamp) -> Result<(), Error> {
+    may_discard(&versions(db, plugin)?, version)?;
+    let sql = "UPDATE plugin_version SET kept = NULL, candidate = 0 WHERE version = ?1";
+    db.prepare_cached(sql)?.execute([version.as_bytes()])?;
+    comparisons::cancel_of(db, version, at)
 }
 
 fn set_halt(db: &Connection, plugin: &str, version: Digest, halt: Option<Halt>) -> Result<bool, Error> {
