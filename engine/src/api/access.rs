@@ -85,6 +85,7 @@ pub const TABLE: &[Row] = &[
             "GET /v1/events/{event}/why",
             "GET /v1/runs",
             "GET /v1/runs/{run}",
+            "GET /v1/limits",
             "GET /v1/deliveries",
             "GET /v1/deliveries/retry",
             "GET /v1/jobs",

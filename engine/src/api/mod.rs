@@ -61,6 +61,7 @@ use crate::{
     catalog::{Catalog, Keys, Sources},
     news::Feed,
     outbound::Outbound,
+    sandbox::Limits,
     store::Store,
     traces::Traces,
 };
@@ -77,6 +78,8 @@ pub struct Api {
     pub inbound: Inbound,
     pub subscribers: Subscribers,
     pub refusals: Refusals,
+    /// Limits of one run of a plugin.
+    pub run_limits: Limits,
     /// Maximum size of a request's body, in bytes.
     pub body_bytes_max: usize,
     /// Maximum time for a body to arrive.
@@ -112,6 +115,7 @@ fn all() -> Addresses {
         .routes(routes!(runs::show))
         .routes(routes!(runs::record))
         .routes(routes!(runs::retry))
+        .routes(routes!(runs::limits))
         .routes(routes!(runs::cancel))
         .routes(routes!(endpoints::list, endpoints::create))
         .routes(routes!(endpoints::show, endpoints::change, endpoints::remove))

@@ -25,8 +25,9 @@ use crate::{
         run::{LogLine, RunOutcome, RunState},
         time::Timestamp,
     },
+    sandbox::Limits,
     store::{RecordedRun, RunFilter, StoredRun},
-    wire::{LogView, PageView, RecordedEventView, RecordedStateView, RunRecordView, RunStoryView, RunView},
+    wire::{LogView, PageView, RecordedEventView, RecordedStateView, RunLimitsView, RunRecordView, RunStoryView, RunView},
 };
 
 #[derive(Default, Deserialize, IntoParams)]
@@ -126,7 +127,19 @@ pub async fn record(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
         Some(recording) => api.store.plugin_config_at(&run.plugin, recording.settings).await?,
         None => None,
     };
-    Ok(Json(RunRecordView::new(&run, settings, api.store.tag())))
+    let limits = Some(RunLimitsView::new(&api.run_limits));
+    Ok(Json(RunRecordView { limits, ..RunRecordView::new(&run, settings, api.store.tag()) }))
+}
+
+/// Read the limits of a run.
+///
+/// `innesco plugin test` runs plugins under them.
+#[utoipa::path(
+    get, path = "/v1/limits", operation_id = "show_run_limits", tag = "runs",
+    responses((status = 200, description = "The limits.", body = RunLimitsView)),
+)]
+pub async fn limits(State(api): State<Arc<Api>>) -> Json<RunLimitsView> {
+    Json(RunLimitsView::new(&api.run_limits))
 }
 
 /// Retry a run now, with the version of the plugin that serves.
@@ -185,6 +198,20 @@ impl RunView {
     }
 }
 
+impl RunLimitsView {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            deadline_ms: u64::try_from(limits.deadline.as_millis()).unwrap_or(u64::MAX),
+            memory_bytes: limits.memory_bytes as u64,
+            big_memory_bytes: limits.big_memory_bytes as u64,
+            output_bytes: limits.output_bytes as u64,
+            webhooks: limits.webhooks as u64,
+            events: limits.events as u64,
+            log_lines: limits.log_lines as u64,
+        }
+    }
+}
+
 impl RunRecordView {
     fn new(run: &RecordedRun, settings: Option<BTreeMap<String, String>>, tag: Tag) -> Self {
         let Event { id, accepted_at, new } = &run.event;
@@ -229,6 +256,7 @@ impl RunRecordView {
                 })
                 .collect(),
             not_repeatable: not_repeatable.map(str::to_owned),
+            limits: None,
         }
     }
 }

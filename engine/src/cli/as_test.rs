@@ -114,7 +114,7 @@ struct Ended(Option<RunFailure>);
 impl Ended {
     /// Builds the crate and runs the fixture on it.
     fn of(plugin: &PluginCrate, fixture: &Fixture) -> anyhow::Result<(Stage, Self)> {
-        let stage = Stage::load(&plugin.folder)?;
+        let stage = Stage::load(&plugin.folder, fixture.limits())?;
         let ended = Self::on(&stage, fixture)?;
         Ok((stage, ended))
     }

@@ -1,7 +1,10 @@
 //! A recorded run as a file in a plugin's crate: everything that the run received, for people to read and change. `innesco run show
 //! --as-test` writes it; `innesco plugin test --run` and the SDK's testkit run it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -18,7 +21,8 @@ use crate::{
         content::{Json, is_json},
         time::Timestamp,
     },
-    wire::{RecordedEventView, RecordedStateView, RunRecordView},
+    sandbox::Limits,
+    wire::{RecordedEventView, RecordedStateView, RunLimitsView, RunRecordView},
 };
 
 /// The version of the format. A later one has inputs that this program does not know.
@@ -52,6 +56,9 @@ pub struct Fixture {
     at: Option<String>,
     #[serde(default)]
     state: Vec<State>,
+    /// Limits of a run in the engine; without this member, the default limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limits: Option<RunLimitsView>,
     pub event: Event,
 }
 
@@ -143,6 +150,7 @@ impl Fixture {
             settings: record.settings.unwrap_or_default(),
             at: record.at,
             state,
+            limits: record.limits,
             event: Event {
                 id: event.id,
                 source: event.source,
@@ -156,6 +164,11 @@ impl Fixture {
                 data,
             },
         })
+    }
+
+    /// Returns the limits under which the plugin runs.
+    pub fn limits(&self) -> Limits {
+        self.limits.as_ref().map(limits).unwrap_or_default()
     }
 
     /// Returns the file's text.
@@ -242,5 +255,20 @@ impl Fixture {
             None => event.accepted_at,
         };
         Ok(Given { event, config: self.settings, state, bound: self.bound, endpoints: self.endpoints, at })
+    }
+}
+
+/// Returns the limits of an engine. Those that no setting changes are this program's.
+pub fn limits(view: &RunLimitsView) -> Limits {
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    Limits {
+        deadline: Duration::from_millis(view.deadline_ms),
+        memory_bytes: number(view.memory_bytes),
+        big_memory_bytes: number(view.big_memory_bytes),
+        output_bytes: number(view.output_bytes),
+        webhooks: number(view.webhooks),
+        events: number(view.events),
+        log_lines: number(view.log_lines),
+        ..Limits::default()
     }
 }

@@ -16,7 +16,7 @@ use super::{
     client::{Client, shown},
     event::{self, short},
     event_file,
-    fixture::Fixture,
+    fixture::{self, Fixture},
     measure::{self, count},
     output::{self, DIM, Printer, Styled, indent},
     plugin::{changed, meant},
@@ -36,8 +36,8 @@ use crate::{
         signature::Scheme,
         time::Timestamp,
     },
-    sandbox::{NoCache, Plugin, Report, RunInput, Sandbox, Settings, StateSource},
-    wire::RunRecordView,
+    sandbox::{Limits, NoCache, Plugin, Report, RunInput, Sandbox, Settings, StateSource},
+    wire::{RunLimitsView, RunRecordView},
     work::refusal,
 };
 
@@ -70,10 +70,10 @@ pub struct TestArgs {
 pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out: &Printer) -> anyhow::Result<()> {
     // Everything that needs no build is read first, so that its mistakes show at once.
     let (config, state) = (changed(BTreeMap::new(), &args.config, &[])?, state(&args.state)?);
-    let (mut given, recorded) = given(args, client)?;
+    let (mut given, recorded, limits) = given(args, client)?;
     given.config.extend(config);
     given.state.extend(state);
-    let stage = Stage::load(&args.plugin)?;
+    let stage = Stage::load(&args.plugin, limits)?;
     let mut notes = notes(&stage.plugin, &given);
     let report = stage.run(&given)?;
     let trial = Trial { plugin: &stage.plugin, event: &given.event, report: &report };
@@ -90,7 +90,7 @@ pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
     }
 }
 
-/// A loaded plugin with an engine's limits.
+/// A loaded plugin with the limits of a run.
 pub struct Stage {
     plugin: Plugin,
     settings: Settings,
@@ -101,9 +101,9 @@ impl Stage {
     ///
     /// # Errors
     /// The crate does not build, or the file is not a plugin.
-    pub fn load(typed: &Path) -> anyhow::Result<Self> {
+    pub fn load(typed: &Path, limits: Limits) -> anyhow::Result<Self> {
         let (name, bytes) = file(typed)?;
-        let mut settings = Settings { threads: 1, ..Settings::default() };
+        let mut settings = Settings { threads: 1, limits, ..Settings::default() };
         // A file of any size is accepted: the limit of its size is a setting of an engine.
         settings.plugin_bytes_max = settings.plugin_bytes_max.max(bytes.len());
         let sandbox = Sandbox::new(settings.clone())?;
@@ -205,13 +205,14 @@ impl Recorded {
     }
 }
 
-/// Returns the inputs of the run, without the settings and state of the command line.
-fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<(Given, Option<Recorded>)> {
+/// Returns the inputs of the run, without the settings and state of the command line, and its limits: those of the engine that is asked, or
+/// the default ones.
+fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<(Given, Option<Recorded>, Limits)> {
     let Some(run) = &args.run else {
-        let event = event(args, client)?;
+        let (event, limits) = event(args, client)?;
         let at = event.accepted_at;
         let given = Given { event, config: BTreeMap::new(), state: HashMap::new(), bound: args.bound, endpoints: None, at };
-        return Ok((given, None));
+        return Ok((given, None, limits));
     };
     let path = Path::new(run);
     let fixture = if run == "-" || path.is_file() || run.ends_with(".json") {
@@ -222,20 +223,26 @@ fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> an
     };
     let recorded = Recorded { version: fixture.version.clone(), outcome: fixture.outcome.clone() };
     let mut given = fixture.given()?;
+    let limits = fixture.limits();
     given.bound |= args.bound;
-    Ok((given, Some(recorded)))
+    Ok((given, Some(recorded), limits))
 }
 
-/// Returns the event on which the plugin runs.
-fn event(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<Event> {
+/// Returns the event on which the plugin runs, and the limits of the run.
+fn event(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<(Event, Limits)> {
     if let Some(id) = &args.recorded {
-        let text = client()?.get_text(&["v1", "events", id])?;
-        return event_file::read(text.into_bytes()).with_context(|| format!("event {} cannot be run", measure::one_line(id)));
+        let client = client()?;
+        let text = client.get_text(&["v1", "events", id])?;
+        let event =
+            event_file::read(text.into_bytes()).with_context(|| format!("event {} cannot be run", measure::one_line(id)))?;
+        let limits = client.get::<RunLimitsView>(&["v1", "limits"])?;
+        return Ok((event, fixture::limits(&limits)));
     }
     let (bytes, from) = input(args.file.as_deref().unwrap_or(Path::new("-")))?;
-    event_file::read(bytes).with_context(|| {
+    let event = event_file::read(bytes).with_context(|| {
         format!("{from} is no event; write one such as {{\"type\": \"order.created\", \"data\": {{\"id\": 7}}}}")
-    })
+    })?;
+    Ok((event, Limits::default()))
 }
 
 /// Reads a file, or standard input for `-`. Returns its bytes, and what to call it.

@@ -190,6 +190,7 @@ impl Engine {
             },
             subscribers: api::Subscribers::new(self.config.subscribe_rate),
             refusals: api::Refusals::default(),
+            run_limits: self.config.run_limits,
             body_bytes_max: self.config.body_bytes_max,
             body_time_max: self.config.body_time_max,
             body_room: BodyRoom::default(),

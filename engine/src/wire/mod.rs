@@ -50,7 +50,7 @@ pub use self::{
         ClearedStateView, ConfigRevisionView, DeletedStateView, PluginConfigView, PluginState, PluginVersionView, PluginView,
         SettingProblemView, SettingView, StateKeyView, StateSizeView, StateValueView,
     },
-    run::{LogView, RecordedEventView, RecordedStateView, RunRecordView, RunStoryView, RunView},
+    run::{LogView, RecordedEventView, RecordedStateView, RunLimitsView, RunRecordView, RunStoryView, RunView},
     source::{RefusalView, SourceView},
     stats::{BucketView, CountsView, StatsView},
     stream::StreamView,

@@ -95,6 +95,29 @@ pub struct RunRecordView {
     pub state: Vec<RecordedStateView>,
     /// Why the run cannot be repeated. Null if it can.
     pub not_repeatable: Option<String>,
+    /// The limits of a run in this engine now.
+    #[serde(default)]
+    pub limits: Option<RunLimitsView>,
+}
+
+/// Limits of one run. A repetition elsewhere ends as in this engine if it has the same limits.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = RunLimits)]
+pub struct RunLimitsView {
+    /// `plugin.deadline`, in milliseconds.
+    pub deadline_ms: u64,
+    /// `plugin.memory_max`.
+    pub memory_bytes: u64,
+    /// The same for plugins that contain an interpreter.
+    pub big_memory_bytes: u64,
+    /// `plugin.output_max`.
+    pub output_bytes: u64,
+    /// `plugin.webhooks_max`.
+    pub webhooks: u64,
+    /// `plugin.events_max`.
+    pub events: u64,
+    /// `plugin.log_lines_max`.
+    pub log_lines: u64,
 }
 
 /// The event as the plugin received it.
