@@ -94,6 +94,7 @@ settings! {
     "plugin.events_max" = "1000", "maximum number of events that one run may emit";
     "plugin.state_max" = "64MiB", "maximum size of one plugin's state, keys and values together; a run that would exceed it fails";
     "plugin.state_keys_max" = "100000", "maximum number of state keys of one plugin";
+    "plugin.scheduled_max" = "100000", "maximum number of events of one plugin that are due later";
     "plugin.log_lines_max" = "100", "maximum number of stored log lines of one run";
     "plugin.quarantine" = "10", "hold a plugin if the runs of one version trap or exceed a limit (deadline, memory, output) more often than this within a minute; 0: never";
     "plugin.versions_kept" = "20", "number of versions of each plugin that stay stored beside the serving one; older versions that stored runs may have used stay too";
@@ -548,6 +549,7 @@ impl Config {
                 state: StateLimits {
                     bytes_max: raw.size("plugin.state_max")? as u64,
                     keys_max: raw.number("plugin.state_keys_max")?,
+                    scheduled_max: raw.number("plugin.scheduled_max")?,
                 },
             },
             subscribe_rate: raw.read("limits.subscribe_rate", |text| Rate::parse(text).ok(), "is not a rate; write 120/h")?,

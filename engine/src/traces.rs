@@ -155,7 +155,13 @@ impl Traces {
     }
 
     /// Records the end of a run. The events that it emitted continue from it.
-    pub fn ran(&self, tag: Tag, began: Option<SystemTime>, ran: &Ran<'_>, emitted: &mut [NewEvent]) {
+    pub fn ran<'a>(
+        &self,
+        tag: Tag,
+        began: Option<SystemTime>,
+        ran: &Ran<'_>,
+        emitted: impl IntoIterator<Item = &'a mut NewEvent>,
+    ) {
         let (Some(exporting), Some(began)) = (&self.0, began) else { return };
         let parent = under(tag, ran.event);
         let here = parent.at(trace::run_span(tag, ran.event.id, ran.round, ran.plugin, ran.endpoint, ran.tries));

@@ -1,5 +1,7 @@
 //! One new event.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::Result;
@@ -20,6 +22,8 @@ pub struct Emit {
     pub data: Vec<u8>,
     /// Extension attributes; subscriptions can filter by them.
     pub attributes: Vec<(String, String)>,
+    /// How long after the run the event takes place. Without it, it takes place with the run.
+    pub after: Option<Duration>,
 }
 
 impl Emit {
@@ -32,6 +36,7 @@ impl Emit {
             content_type: "application/octet-stream".to_owned(),
             data: Vec::new(),
             attributes: Vec::new(),
+            after: None,
         }
     }
 
@@ -60,6 +65,20 @@ impl Emit {
     /// Adds an extension attribute. CloudEvents requires lower-case letters and digits for its name.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.attributes.push((name.into(), value.into()));
+        self
+    }
+
+    /// Lets the event take place this long after the run, up to 30 days: a reminder, an escalation, a check. The engine stores it with
+    /// the run, and routes it when it is due, to the plugins and endpoints of that time. Cancelling the event that this plugin handles
+    /// (`innesco event cancel`) also cancels it.
+    ///
+    /// ```
+    /// # use innesco_sdk::prelude::*;
+    /// # use std::time::Duration;
+    /// let reminder = Emit::new("invoice.reminder").subject("7").after(Duration::from_secs(3 * 24 * 60 * 60));
+    /// ```
+    pub fn after(mut self, duration: Duration) -> Self {
+        self.after = Some(duration);
         self
     }
 }

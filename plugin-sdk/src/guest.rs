@@ -4,6 +4,9 @@ use crate::{__bindings::innesco::plugin::types, Emit, Error, Plugin, Webhook, ho
 
 pub use types::{Event, Failure, Manifest, Outcome};
 
+/// Attribute by which an emitted event takes place later.
+const AFTER: &str = "innesco.after";
+
 /// Describes the plugin. The attribute `sdk` names the SDK that built the file; each attribute `setting` declares one setting.
 pub fn describe<P: Plugin>(name: &str, version: &str, description: &str) -> Manifest {
     Manifest {
@@ -78,12 +81,14 @@ impl From<Webhook> for types::Webhook {
 
 impl From<Emit> for types::Emitted {
     fn from(emit: Emit) -> Self {
+        let millis = |after: Duration| u64::try_from(after.as_millis()).unwrap_or(u64::MAX).to_string();
+        let after = emit.after.map(|after| (AFTER.to_owned(), millis(after)));
         Self {
             type_: emit.event_type,
             subject: emit.subject,
             content_type: emit.content_type,
             data: emit.data,
-            attributes: emit.attributes,
+            attributes: emit.attributes.into_iter().chain(after).collect(),
         }
     }
 }

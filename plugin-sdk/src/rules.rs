@@ -3,7 +3,7 @@
 //! The engine has the same rules with the same words (`sandbox/output.rs` and `sandbox/state.rs`), and a test there compares both. Checks
 //! that need more than the result are only in the engine: memory, time, and the total state of a plugin.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use serde::de::IgnoredAny;
 
@@ -33,6 +33,8 @@ pub mod limits {
     pub const ATTRIBUTE_NAME_BYTES: usize = 64;
     /// See [`ATTRIBUTES`]. Also the maximum length of a subject.
     pub const ATTRIBUTE_VALUE_BYTES: usize = 1024;
+    /// Maximum time after which an emitted event takes place, in days.
+    pub const AFTER_DAYS: u64 = 30;
     /// Maximum nesting of JSON data.
     pub const JSON_DEPTH: usize = 120;
     /// Maximum number of state keys that a run reads or writes.
@@ -163,6 +165,12 @@ fn emitted(event: &Emit) -> Result<()> {
             let kind = &event.content_type;
             refuse("bad_data", format!("declares its data as {kind}, but the data does not parse: {error}"))
         })?;
+    }
+    if let Some(after) = event.after
+        && after > Duration::from_secs(limits::AFTER_DAYS * 24 * 60 * 60)
+    {
+        let (millis, days) = (after.as_millis(), limits::AFTER_DAYS);
+        return refuse("bad_delay", format!("is due after {millis} ms; the limit is {days} days"));
     }
     let mut seen = BTreeSet::new();
     for (name, value) in &event.attributes {

@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn a_refusal_of_the_engine_is_an_error_with_the_same_text() {
         assert!(run(&Asks(|| Ok(Webhook::onward().into())), &told("go")).is_ok(), "the plugin of an endpoint");
-        let cases: [(fn() -> Result<Outcome>, &str); 9] = [
+        let cases: [(fn() -> Result<Outcome>, &str); 10] = [
             (
                 || Ok(Webhook::to("crm").header("Authorization", "Bearer x").into()),
                 "header_not_allowed: webhook 1: sets the header authorization, which only the endpoint may set; set it there",
@@ -395,6 +395,10 @@ mod tests {
             (|| Ok(Emit::new("or der").into()), "bad_event_type: event 1: \"or der\" is not an event type: use letters"),
             (|| Ok(Emit::new("innesco.x").into()), "reserved_type: event 1: types that begin with innesco."),
             (|| Ok(Emit::new("a").data("application/json", "{").into()), "bad_data: event 1: declares its data as"),
+            (
+                || Ok(Emit::new("a").after(std::time::Duration::from_secs(31 * 86_400)).into()),
+                "bad_delay: event 1: is due after 2678400000 ms; the limit is 30 days",
+            ),
             (|| Ok(Emit::new("a").attribute("Channel", "x").into()), "bad_attribute: event 1: \"Channel\" is not"),
             (
                 || Ok(Webhook::to("crm").body("text/plain", vec![0; 21 << 20]).into()),

@@ -173,6 +173,7 @@ impl Report {
                 .data(text(&one["content_type"]).unwrap_or_default(), bytes(&one, "data").unwrap_or_default());
             event.subject = text(&one["subject"]);
             event.attributes = pairs(&one["attributes"]);
+            event.after = one["after_ms"].as_u64().map(Duration::from_millis);
             requests = requests.emit(event);
         }
         let line = |one: &Value| {
@@ -297,7 +298,7 @@ mod tests {
         let report = Report::read(&json!({
             "outcome": "ok", "code": null, "message": null, "retryable": false, "backtrace": [], "duration_ms": 1.5, "memory_bytes": 7,
             "webhooks": [{ "to": "crm", "type": null, "content_type": "application/json", "headers": [["x-a", "1"]], "body": "{\"id\":7}" }],
-            "events": [{ "type": "order.big", "subject": "7", "content_type": "a/b", "attributes": { "channel": "web" }, "data_base64": "//4=" }],
+            "events": [{ "type": "order.big", "subject": "7", "after_ms": 60000, "content_type": "a/b", "attributes": { "channel": "web" }, "data_base64": "//4=" }],
             "state": { "reads": [], "writes": [{ "key": "count", "value": "1" }, { "key": "old", "value": null }] },
             "log": [{ "level": "info", "message": "order 7" }],
         }));
@@ -306,7 +307,11 @@ mod tests {
         assert_eq!((report.duration, report.memory_bytes), (Duration::from_micros(1500), 7));
         let requests = report.expect_ok();
         let webhook = Webhook::to("crm").header("x-a", "1").json(&json!({ "id": 7 })).unwrap();
-        let emit = Emit::new("order.big").subject("7").data("a/b", [0xff, 0xfe]).attribute("channel", "web");
+        let emit = Emit::new("order.big")
+            .subject("7")
+            .data("a/b", [0xff, 0xfe])
+            .attribute("channel", "web")
+            .after(Duration::from_secs(60));
         assert_eq!(requests, Outcome::new().webhook(webhook).emit(emit));
     }
 

@@ -43,6 +43,7 @@ mod repairs;
 mod retention;
 mod rotation;
 mod runs;
+mod scheduled;
 mod sources;
 mod states;
 mod stream;

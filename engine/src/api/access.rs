@@ -114,11 +114,12 @@ pub const TABLE: &[Row] = &[
     row("read samples for subscriptions", SAMPLING, &["GET /v1/subscriptions/samples"]),
     row("subscribe and unsubscribe", SUBSCRIBING, &["POST /v1/subscriptions", "DELETE /v1/subscriptions/{subscription}"]),
     row(
-        "replay events, retry and cancel runs and deliveries, cancel jobs",
+        "replay and cancel events, retry and cancel runs and deliveries, cancel jobs",
         OPERATING,
         &[
             "POST /v1/events/replay",
             "POST /v1/events/{event}/replay",
+            "POST /v1/events/{event}/cancel",
             "POST /v1/runs/retry",
             "POST /v1/runs/{run}/retry",
             "POST /v1/runs/{run}/cancel",
@@ -159,9 +160,9 @@ pub const TABLE: &[Row] = &[
         &[
             "PUT /v1/plugins/{plugin}",
             "DELETE /v1/plugins/{plugin}",
+            "DELETE /v1/plugins/{plugin}/versions/{version}",
             "POST /v1/plugins/{plugin}/promote",
             "POST /v1/plugins/{plugin}/rollback",
-            "DELETE /v1/plugins/{plugin}/versions/{version}",
             "POST /v1/plugins/{plugin}/disable",
             "POST /v1/plugins/{plugin}/enable",
         ],

@@ -245,6 +245,7 @@ mod tests {
             (Method::POST, "/v1/deliveries/{delivery}/retry", "delivery.retry"),
             (Method::POST, "/v1/deliveries/retry", "delivery.retry"),
             (Method::POST, "/v1/events/{event}/replay", "event.replay"),
+            (Method::POST, "/v1/events/{event}/cancel", "event.cancel"),
             (Method::PUT, "/v1/plugins/{plugin}", "plugin.update"),
             (Method::PUT, "/v1/plugins/{plugin}/config", "plugin.config.update"),
             (Method::POST, "/v1/jobs/{job}/cancel", "job.cancel"),

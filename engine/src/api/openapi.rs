@@ -29,7 +29,7 @@ const KEY: &str = "key";
 
 /// Groups of operations, in reading order.
 const TAGS: &[(&str, &str)] = &[
-    ("events", "Accept, list, inspect and replay events."),
+    ("events", "Accept, list, inspect, replay and cancel events."),
     ("runs", "List, inspect, retry and cancel runs of plugins."),
     ("sources", "Addresses that verify webhooks from third parties."),
     ("endpoints", "Receivers of webhooks."),

@@ -1,4 +1,4 @@
-//! `innesco event`: lists events, shows their history, replays them.
+//! `innesco event`: lists events, shows their history, replays and cancels them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,8 +23,8 @@ use crate::{
     clock,
     domain::{duration, time::Timestamp},
     wire::{
-        AttemptView, ChainView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, LogView, PartsView,
-        Replayed, RunStoryView,
+        AttemptView, CancelledView, ChainView, DataView, DeliveryStoryView, DeliveryView, EventStoryView, EventView, LogView,
+        PartsView, Replayed, RunStoryView,
     },
 };
 
@@ -93,6 +93,13 @@ pub enum EventCommand {
         /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
+    },
+    /// Cancel all that events have not caused yet: their waiting runs and webhooks, and events that are due later
+    #[command(before_help = "Example:  innesco event cancel evt_k7q212")]
+    Cancel {
+        /// Event ids, evt_…
+        #[arg(required = true, value_name = "EVENT")]
+        events: Vec<String>,
     },
 }
 
@@ -178,8 +185,34 @@ pub fn run(command: &EventCommand, client: &Client, out: &Printer) -> anyhow::Re
                 })?;
             }
         }
+        EventCommand::Cancel { events } => {
+            for event in events {
+                let answer = client.post(&["v1", "events", event, "cancel"], None)?;
+                out.answer(&answer, |done: &CancelledView| cancelled(event, done))?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Formats what a cancellation changed.
+fn cancelled(event: &str, done: &CancelledView) -> String {
+    let CancelledView { event: _, events, waiting, runs, deliveries, scheduled, more } = done;
+    let parts = [(waiting, "event that waited"), (runs, "run"), (deliveries, "webhook"), (scheduled, "event due later")];
+    let plural = |number: u64, noun: &str| match (number, noun) {
+        (2.., "event that waited") => format!("{number} events that waited"),
+        (2.., "event due later") => format!("{number} events due later"),
+        _ => count(number, noun),
+    };
+    let parts: Vec<String> =
+        parts.iter().filter(|(number, _)| **number > 0).map(|(number, noun)| plural(**number, noun)).collect();
+    let what = if parts.is_empty() { "nothing was waiting".to_owned() } else { format!("cancelled {}", parts.join(", ")) };
+    let chain = match events {
+        0 | 1 => String::new(),
+        more => format!(", in a chain of {more} events"),
+    };
+    let rest = if *more { "; the chain has more events, which are unchanged" } else { "" };
+    format!("{event}  {what}{chain}{rest}")
 }
 
 /// Formats the state of an event with the count of its parts: `retrying, 1 of 2 delivered`.
@@ -260,7 +293,7 @@ fn whole_story(client: &Client, event: &str) -> anyhow::Result<WholeStory> {
     while let Some(cursor) = story["next"].as_str().map(str::to_owned) {
         let text = client.get_text_with(&["v1", "events", event], &[("cursor", &cursor)])?;
         let mut part = WholeStory::read(&text).context("the engine's answer cannot be read")?.story;
-        for list in ["runs", "deliveries", "emitted"] {
+        for list in ["runs", "deliveries", "emitted", "scheduled"] {
             if let (Some(all), Some(more)) = (story[list].as_array_mut(), part[list].as_array_mut()) {
                 all.append(more);
             }
@@ -344,8 +377,24 @@ fn write_story(page: &mut String, story: &EventStoryView, data: Option<&str>, ou
     if story.chain.is_empty() && !story.emitted.is_empty() {
         writeln!(page, "\nemitted   {}", story.emitted.join("  "))?;
     }
+    write_scheduled(page, story, out)?;
     write_chain(page, story)?;
     write_advice(page, story)
+}
+
+/// Writes the events that take place later.
+fn write_scheduled(page: &mut String, story: &EventStoryView, out: &Printer) -> fmt::Result {
+    for (place, one) in story.scheduled.iter().enumerate() {
+        let subject = one.subject.as_deref().map(|subject| format!("  {}", one_line(subject))).unwrap_or_default();
+        let by = one.source.strip_prefix("plugin/").map(|plugin| format!("  by {}", one_line(plugin))).unwrap_or_default();
+        let state = match &one.cancelled_at {
+            None => format!("due at {}", out.time(&one.due_at)),
+            Some(at) => format!("cancelled at {}", out.time(at)),
+        };
+        let name = if place == 0 { "\nlater     " } else { "          " };
+        writeln!(page, "{name}{}{subject}  {state}{}", one_line(&one.r#type), Styled(DIM, by))?;
+    }
+    Ok(())
 }
 
 /// Writes the event's chain of causes as a tree, and its trace.

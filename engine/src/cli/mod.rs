@@ -105,7 +105,7 @@ enum Command {
     /// Plugins: create, build, list, push, roll back
     #[command(subcommand, before_help = "Example:  innesco plugin new my-first")]
     Plugin(plugin::PluginCommand),
-    /// Events: list, follow, show, replay
+    /// Events: list, follow, show, replay, cancel
     #[command(subcommand, before_help = "Example:  innesco event show evt_k7q212")]
     Event(event::EventCommand),
     /// Explain why an endpoint did or did not receive an event

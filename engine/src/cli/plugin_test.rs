@@ -26,6 +26,7 @@ use super::{
 use crate::{
     domain::{
         content::Json,
+        duration,
         endpoint::{Endpoint, EndpointState, NewEndpoint, Policy, Subscription},
         event::Event,
         id::{EndpointId, Tag},
@@ -222,8 +223,8 @@ fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> an
         Fixture::new(client()?.get::<RunRecordView>(&["v1", "runs", run, "record"])?.into_thing())?
     };
     let recorded = Recorded { version: fixture.version.clone(), outcome: fixture.outcome.clone() };
-    let mut given = fixture.given()?;
     let limits = fixture.limits();
+    let mut given = fixture.given()?;
     given.bound |= args.bound;
     Ok((given, Some(recorded), limits))
 }
@@ -383,10 +384,11 @@ fn webhook_json(Webhook { to, payload }: &Webhook) -> Value {
     json
 }
 
-fn emitted_json(Emitted { event_type, subject, content, attributes }: &Emitted) -> Value {
+fn emitted_json(Emitted { after, event_type, subject, content, attributes }: &Emitted) -> Value {
     let mut json = json!({
         "type": event_type.to_string(),
         "subject": subject,
+        "after_ms": (!after.is_zero()).then(|| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
         "content_type": &**content.content_type(),
         "attributes": attributes.0.iter().cloned().collect::<BTreeMap<_, _>>(),
     });
@@ -421,9 +423,10 @@ fn webhook_text(Webhook { to, payload }: &Webhook) -> String {
     format!("{head}{}\n{}", headers.collect::<String>(), body_text(&payload.body))
 }
 
-fn emitted_text(Emitted { event_type, subject, content, .. }: &Emitted) -> String {
+fn emitted_text(Emitted { after, event_type, subject, content, .. }: &Emitted) -> String {
     let subject = subject.as_ref().map(|subject| format!("  {}", measure::one_line(subject))).unwrap_or_default();
-    format!("event     {event_type}{subject}\n{}", body_text(content.bytes()))
+    let after = if after.is_zero() { String::new() } else { format!("  after {}", duration::write(*after)) };
+    format!("event     {event_type}{subject}{after}\n{}", body_text(content.bytes()))
 }
 
 fn write_text(StateWrite { key, value, expires_at }: &StateWrite) -> String {

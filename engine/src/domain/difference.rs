@@ -96,6 +96,8 @@ pub enum Change {
 pub enum Part {
     Type,
     Subject,
+    /// How long after the run an emitted event takes place.
+    After,
     ContentType,
     Header {
         name: String,
@@ -147,6 +149,7 @@ impl fmt::Display for Part {
         match self {
             Self::Type => f.write_str("type changed"),
             Self::Subject => f.write_str("subject changed"),
+            Self::After => f.write_str("due time changed"),
             Self::ContentType => f.write_str("content type changed"),
             Self::Header { name, how } => write!(f, "header {name} {how}"),
             Self::Attribute { name, how } => write!(f, "attribute {name} {how}"),
@@ -189,6 +192,7 @@ impl Change {
             Self::Webhook { part, .. } => match part {
                 Part::Type => "type",
                 Part::Subject => "subject",
+                Part::After => "after",
                 Part::ContentType => "content-type",
                 Part::Header { .. } => "header",
                 Part::Attribute { .. } => "attribute",
@@ -318,6 +322,10 @@ impl Found {
             let of = |part| Change::Event { event_type: event_type.clone(), part };
             if old.subject != one.subject {
                 self.add(of(Part::Subject), old.subject.clone(), one.subject.clone());
+            }
+            if old.after != one.after {
+                let shown = |emitted: &Emitted| Some(format!("{} ms", emitted.after.as_millis()));
+                self.add(of(Part::After), shown(old), shown(one));
             }
             let content_type = |emitted: &Emitted| emitted.content.content_type().to_string();
             if content_type(old) != content_type(one) {
@@ -543,6 +551,8 @@ fn shorten(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
     use serde_json::json;
 
@@ -579,6 +589,7 @@ mod tests {
 
     fn emitted(event_type: &str, data: &Value) -> Emitted {
         Emitted {
+            after: Duration::ZERO,
             event_type: EventType::parse(event_type).unwrap(),
             subject: None,
             content: Content::new("application/json", Bytes::from(data.to_string())).unwrap(),
@@ -688,6 +699,7 @@ mod tests {
             ("event order.big removed", with(|requests| requests.emitted.clear())),
             ("event order.small added", with(|requests| requests.emitted.push(emitted("order.small", &json!({}))))),
             ("event order.big: subject changed", with(|requests| requests.emitted[0].subject = Some("7".into()))),
+            ("event order.big: due time changed", with(|requests| requests.emitted[0].after = Duration::from_secs(60))),
             (
                 "event order.big: attribute channel changed",
                 with(|requests| {

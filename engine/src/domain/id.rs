@@ -64,6 +64,10 @@ id!(
     DeliveryId, "dlv"
 );
 id!(
+    /// An event that takes place later. No text has this id: after its event has taken place, another may get it.
+    ScheduledId, "sch"
+);
+id!(
     /// An attempt of a delivery.
     AttemptId, "att"
 );
@@ -105,7 +109,13 @@ impl EventId {
         RunId(self.0 << CHILD_BITS | i64::from(k))
     }
 
-    /// Returns the range of row ids of this event's runs, which is also that of its deliveries.
+    /// Returns the `k`-th event that a run of this event scheduled.
+    pub fn scheduled(self, k: u32) -> ScheduledId {
+        debug_assert!(k < CHILDREN_MAX);
+        ScheduledId(self.0 << CHILD_BITS | i64::from(k))
+    }
+
+    /// Returns the range of row ids of this event's runs, which is also that of its deliveries and of the events that it scheduled.
     pub const fn children(self) -> (i64, i64) {
         (self.0 << CHILD_BITS, (self.0 + 1) << CHILD_BITS)
     }
@@ -123,6 +133,18 @@ impl RunId {
     }
 
     /// Returns its number among its event's runs.
+    pub const fn k(self) -> u32 {
+        (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
+    }
+}
+
+impl ScheduledId {
+    /// Returns the event whose run scheduled it.
+    pub const fn cause(self) -> EventId {
+        EventId(self.0 >> CHILD_BITS)
+    }
+
+    /// Returns its number among the events that its cause scheduled.
     pub const fn k(self) -> u32 {
         (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
     }

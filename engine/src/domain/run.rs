@@ -137,9 +137,14 @@ pub struct Requests {
     pub emitted: Vec<Emitted>,
 }
 
+/// Maximum time after which a plugin may have an event take place. The event that emits it stays in the store as long.
+pub const AFTER_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// An event that a plugin requests. The engine sets its source and depth.
 #[derive(Clone, Debug)]
 pub struct Emitted {
+    /// How long after the run the event takes place; zero is with the run.
+    pub after: Duration,
     pub event_type: super::name::EventType,
     pub subject: Option<String>,
     /// Its data and content type.
@@ -164,6 +169,14 @@ impl Emitted {
             request: None,
         }
     }
+}
+
+/// An event that takes place later. When it is due, it is routed like any other event.
+#[derive(Clone, Debug)]
+pub struct Scheduled {
+    /// How long after the commit of its run it is due.
+    pub after: Duration,
+    pub event: NewEvent,
 }
 
 /// A value of plugin state that a run read. The version is 0 if no value existed.
@@ -295,7 +308,9 @@ pub struct Execution {
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     pub deliveries: Vec<NewDelivery>,
+    /// Events that take place with the run.
     pub emitted: Vec<NewEvent>,
+    pub scheduled: Vec<Scheduled>,
     pub state_use: StateUse,
 }
 
@@ -339,11 +354,13 @@ pub enum AfterFailure {
 }
 
 impl RunEnd {
-    pub fn emitted_mut(&mut self) -> &mut [NewEvent] {
-        match self {
-            Self::Ok { effects, .. } => &mut effects.emitted,
-            Self::Deferred { .. } | Self::Failed { .. } => &mut [],
-        }
+    /// Returns the events that the plugin requested, also those that take place later.
+    pub fn events_mut(&mut self) -> impl Iterator<Item = &mut NewEvent> {
+        let (emitted, scheduled): (&mut [_], &mut [Scheduled]) = match self {
+            Self::Ok { effects, .. } => (&mut effects.emitted, &mut effects.scheduled),
+            Self::Deferred { .. } | Self::Failed { .. } => (&mut [], &mut []),
+        };
+        emitted.iter_mut().chain(scheduled.iter_mut().map(|one| &mut one.event))
     }
 }
 
@@ -493,7 +510,16 @@ impl RunRecord {
         self.effects().map_or(&[], |effects| &effects.emitted)
     }
 
-    /// Returns every event that is stored with this try: the emitted ones, and the notice.
+    pub fn scheduled(&self) -> &[Scheduled] {
+        self.effects().map_or(&[], |effects| &effects.scheduled)
+    }
+
+    /// Returns the number of events that the plugin requested, now or later.
+    pub fn events(&self) -> usize {
+        self.emitted().len() + self.scheduled().len()
+    }
+
+    /// Returns every event that takes place with this try: the emitted ones, and the notice.
     pub fn new_events(&self) -> impl Iterator<Item = &NewEvent> {
         self.emitted().iter().chain(self.notice())
     }
@@ -508,7 +534,8 @@ impl RunRecord {
 
     /// Returns whether this try changes any row besides the run's.
     pub fn has_effect(&self) -> bool {
-        !(self.deliveries().is_empty() && self.writes().is_empty()) || self.new_events().next().is_some()
+        let nothing = self.deliveries().is_empty() && self.writes().is_empty() && self.scheduled().is_empty();
+        !nothing || self.new_events().next().is_some()
     }
 }
 
@@ -541,7 +568,8 @@ mod tests {
         let delivery =
             NewDelivery { endpoint: EndpointId::from_i64(3), payload: None, initial_state: InitialState::Due, ordering: None };
         let state_use = StateUse { reads: vec![StateRead { key: "k".into(), version: 0 }], writes: vec![write] };
-        Effects { deliveries: vec![delivery], emitted: vec![notice()], state_use }
+        let scheduled = vec![Scheduled { after: Duration::from_secs(60), event: notice() }];
+        Effects { deliveries: vec![delivery], emitted: vec![notice()], scheduled, state_use }
     }
 
     fn notice() -> NewEvent {
@@ -581,7 +609,7 @@ mod tests {
     }
 
     fn has_no_effects(record: &RunRecord) -> bool {
-        !record.has_effect() && record.reads().is_empty()
+        !record.has_effect() && record.reads().is_empty() && record.scheduled().is_empty()
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Checks a plugin's result before anything uses it. The first violation ends the run as `bad-output`. The message names the
 //! webhook or event (counted from 1), what is wrong, and the rule.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
@@ -14,13 +16,15 @@ use crate::domain::{
     delivery::Payload,
     endpoint::{Policy, header_is_ours, header_is_the_endpoints},
     name::{Attributes, EventType, Slug},
-    run::{Emitted, Requests, RunFailure, RunOutcome, Webhook},
+    run::{AFTER_MAX, Emitted, Requests, RunFailure, RunOutcome, Webhook},
 };
 
 /// Maximum length of a content type, in bytes.
 const CONTENT_TYPE_BYTES: usize = 255;
 /// Maximum length of one header's value, in bytes: receivers commonly refuse more.
 const HEADER_VALUE_BYTES: usize = 4 << 10;
+/// Attribute by which an emitted event takes place later: milliseconds after the run. No attribute of an event has a dot in its name.
+const AFTER: &str = "innesco.after";
 
 /// A violated rule: a stable word, and a sentence.
 pub struct Breach {
@@ -126,7 +130,14 @@ fn event(asked: types::Emitted) -> Result<Emitted, Breach> {
         Breach::new("bad_data", format!("declares its data as {content_type}, but the data does not parse: {error}"))
     })?;
     let mut attributes = Attributes::default();
+    let mut after = None;
     for (name, value) in asked.attributes {
+        if name == AFTER {
+            if after.replace(delay(&value)?).is_some() {
+                return Err(Breach::new("bad_delay", format!("sets {AFTER} twice")));
+            }
+            continue;
+        }
         attributes.push(&name, value).map_err(|bad| Breach::new("bad_attribute", printable(&bad.0, Limits::MESSAGE_BYTES)))?;
     }
     if let Some(subject) = &asked.subject
@@ -136,7 +147,21 @@ fn event(asked: types::Emitted) -> Result<Emitted, Breach> {
             format!("its subject must be text of at most {} bytes without control characters", Attributes::VALUE_LEN_MAX);
         return Err(Breach::new("bad_subject", message));
     }
-    Ok(Emitted { event_type, subject: asked.subject, content, attributes })
+    Ok(Emitted { after: after.unwrap_or_default(), event_type, subject: asked.subject, content, attributes })
+}
+
+/// Reads the value of [`AFTER`].
+fn delay(text: &str) -> Result<Duration, Breach> {
+    let Ok(millis) = text.parse() else {
+        let shown = printable(text, 64);
+        return Err(Breach::new("bad_delay", format!("sets {AFTER} to {shown:?}, which is not a number of milliseconds")));
+    };
+    let after = Duration::from_millis(millis);
+    if after > AFTER_MAX {
+        let (millis, days) = (after.as_millis(), AFTER_MAX.as_secs() / 86_400);
+        return Err(Breach::new("bad_delay", format!("is due after {millis} ms; the limit is {days} days")));
+    }
+    Ok(after)
 }
 
 fn event_type(text: &str) -> Result<EventType, Breach> {
@@ -247,12 +272,21 @@ mod tests {
     #[test]
     fn names_the_violation_of_an_event() {
         type Change = fn(&mut types::Emitted);
-        let cases: [(Change, &str); 5] = [
+        let cases: [(Change, &str); 8] = [
             (|it| it.type_ = "é".into(), "bad_event_type: event 1: \"é\""),
             (|it| it.data = b"{".to_vec(), "bad_data: event 1: declares its data as application/json"),
             (|it| it.attributes = vec![("Channel".into(), "x".into())], "bad_attribute: event 1: \"Channel\""),
             (|it| it.attributes = vec![("type".into(), "x".into())], "bad_attribute: event 1: \"type\""),
             (|it| it.subject = Some("a\nb".into()), "bad_subject: event 1: its subject"),
+            (
+                |it| it.attributes = vec![(AFTER.into(), "-1".into())],
+                "bad_delay: event 1: sets innesco.after to \"-1\", which is",
+            ),
+            (
+                |it| it.attributes = vec![(AFTER.into(), "2592000001".into())],
+                "bad_delay: event 1: is due after 2592000001 ms; the",
+            ),
+            (|it| it.attributes = vec![(AFTER.into(), "1".into()), (AFTER.into(), "1".into())], "bad_delay: event 1: sets"),
         ];
         for (change, expected) in cases {
             let mut bad = emitted();
@@ -283,6 +317,12 @@ mod tests {
         }
     }
 
+    /// Returns the attributes that the SDK sends with an event.
+    fn attributes(one: &innesco_sdk::Emit) -> Vec<(String, String)> {
+        let after = one.after.map(|after| (AFTER.to_owned(), after.as_millis().to_string()));
+        one.attributes.iter().cloned().chain(after).collect()
+    }
+
     /// Asserts that the SDK's tests and this module give the same answer.
     fn same(outcome: innesco_sdk::Outcome, addressing: Addressing) {
         let webhooks = outcome.webhooks().iter().map(|one| types::Webhook {
@@ -298,7 +338,7 @@ mod tests {
             subject: one.subject.clone(),
             content_type: one.content_type.clone(),
             data: one.data.clone(),
-            attributes: one.attributes.clone(),
+            attributes: attributes(one),
         });
         let here = look(webhooks.collect(), events.collect(), addressing).map(drop);
         let event = innesco_sdk::testing::event("order.created").build();

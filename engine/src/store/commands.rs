@@ -1,5 +1,7 @@
 //! Commands of operators on deliveries, runs and events: retry, cancel, replay.
 
+use std::collections::VecDeque;
+
 use async_trait::async_trait;
 
 use super::Error;
@@ -46,4 +48,66 @@ pub trait Commands {
     /// # Errors
     /// [`Error::Conflict`] if the event still waits to be run; [`Error::NotFound`].
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error>;
+
+    /// Cancels everything that these events have not caused yet: their runs that wait or are parked, their waiting deliveries, the
+    /// events that they scheduled, and the events themselves if they wait to be run. A run that a worker is executing has no effects any
+    /// more. Missing events are skipped. Returns what was cancelled, and the events that these events emitted, which are not changed.
+    ///
+    /// # Errors
+    /// If the commit failed: nothing changed.
+    async fn cancel_events(&self, ids: Vec<EventId>, at: Timestamp) -> Result<(Cancelled, Vec<EventId>), Error>;
+
+    /// Cancels everything that an event has not caused yet, also through the events that came of it: see [`Self::cancel_events`]. A
+    /// cause is cancelled before its effects, so it causes no further ones meanwhile. Stops after [`CANCEL_MAX`] events.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]. After another error, a part may be cancelled; the same call cancels the rest.
+    async fn cancel_event(&self, id: EventId, at: Timestamp) -> Result<Cancelled, Error> {
+        let mut sum = Cancelled::default();
+        let mut waiting = VecDeque::from([id]);
+        while !waiting.is_empty() {
+            if sum.events >= CANCEL_MAX {
+                sum.more = true;
+                break;
+            }
+            let few = waiting.drain(..waiting.len().min(CANCEL_BATCH)).collect();
+            let (cancelled, caused) = self.cancel_events(few, at).await?;
+            sum.add(cancelled);
+            waiting.extend(caused);
+        }
+        match sum.events {
+            0 => Err(Error::NotFound { what: "event" }),
+            _ => Ok(sum),
+        }
+    }
+}
+
+/// Number of events of a chain after which a cancellation stops.
+pub const CANCEL_MAX: u64 = 10_000;
+/// Number of events that one transaction cancels.
+const CANCEL_BATCH: usize = 100;
+
+/// What a cancellation changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cancelled {
+    /// Events of the chain that were checked.
+    pub events: u64,
+    /// Events that waited to be run.
+    pub waiting: u64,
+    pub runs: u64,
+    pub deliveries: u64,
+    /// Events that would have taken place later.
+    pub scheduled: u64,
+    /// Whether the chain has further events, which were not changed.
+    pub more: bool,
+}
+
+impl Cancelled {
+    const fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.waiting += other.waiting;
+        self.runs += other.runs;
+        self.deliveries += other.deliveries;
+        self.scheduled += other.scheduled;
+    }
 }

@@ -90,6 +90,10 @@ tables! {
     "minute" 1 false ["minute" Number, "first_id" Number];
     "dedup" 2 false ["source" Text, "caller_id" Text, "event_id" Number];
     "event_queue" 1 false ["id" Number, "round" Number, "next_at" Number, "lease" Number];
+    "scheduled" 1 false [
+        "id" Number, "due_at" Number, "cancelled_at" Number, "source" Text, "type" Text, "subject" Text, "content_type" Text,
+        "attributes" Text, "depth" Number, "codec" Number, "data" Bytes,
+    ];
     "unrouted" 1 false ["id" Number];
     "replay" 1 false ["id" Number, "rounds" Number];
     "run" 1 false [

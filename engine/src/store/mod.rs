@@ -52,6 +52,7 @@ mod queues;
 mod registry;
 mod retention;
 mod row;
+mod scheduled;
 mod seal;
 mod secrets;
 mod settle;
@@ -74,7 +75,7 @@ pub use self::{
     audit::{Audit, AuditEntry, AuditFilter, NewAudit},
     budget::{Budget, Room},
     claims::{ClaimId, Claims, DeliveryClaim, EventClaim, LEASE, Lease, RunClaim},
-    commands::Commands,
+    commands::{Cancelled, Commands},
     comparisons::Comparisons,
     config_versions::ConfigVersions,
     endpoints::{BACKLOG_COUNTED_MAX, Backlog, Deletion, Endpoints},
@@ -93,6 +94,7 @@ pub use self::{
     queues::{Permit, Queues, Width},
     registry::{NewVersion, PluginRegistry, PluginVersion, Proposal, Published, VersionLimits, version_before},
     retention::{Evicted, Retire},
+    scheduled::{Schedule, ScheduledEvent},
     seal::{KeyFile, Seal, SealError},
     secrets::Secrets,
     settle::{Settle, Settled, Settlement, Settles},
@@ -103,7 +105,7 @@ pub use self::{
     story::{
         DeliveryFilter, DeliveryStory, DeliverySummary, EventFilter, EventStory, EventSummary, Passage, PassageDelivery,
         READ_TIME_MAX, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
-        SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        STORY_SCHEDULED, SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
     },
     tenure::Tenure,
 };
@@ -114,6 +116,7 @@ pub trait Store:
     Accept
     + Claims
     + Settle
+    + Schedule
     + Attempts
     + PluginState
     + Commands

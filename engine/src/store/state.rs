@@ -84,18 +84,20 @@ pub struct StateKey {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Limits of one plugin's state. Most state never expires, so its size must be limited.
+/// Limits of what one plugin stores: its state, most of which never expires, and its events that are due later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
     /// Bytes of keys and values together. Default: 64 MiB, a thousand values of the largest size.
     pub bytes_max: u64,
     /// Default: 100,000. Beside its bytes, each key costs a row and an index entry.
     pub keys_max: u64,
+    /// Events that are due later. Default: 100,000. Each one keeps its data and the event that caused it.
+    pub scheduled_max: u64,
 }
 
 impl Default for StateLimits {
     fn default() -> Self {
-        Self { bytes_max: 64 << 20, keys_max: 100_000 }
+        Self { bytes_max: 64 << 20, keys_max: 100_000, scheduled_max: 100_000 }
     }
 }
 
@@ -111,6 +113,7 @@ pub struct StateSize {
 pub enum StateFull {
     Bytes { limit: u64 },
     Keys { limit: u64 },
+    Scheduled { limit: u64 },
 }
 
 impl fmt::Display for StateFull {
@@ -118,6 +121,7 @@ impl fmt::Display for StateFull {
         match self {
             Self::Bytes { limit } => write!(f, "more than {limit} bytes of state (plugin.state_max)"),
             Self::Keys { limit } => write!(f, "more than {limit} keys of state (plugin.state_keys_max)"),
+            Self::Scheduled { limit } => write!(f, "more than {limit} events that are due later (plugin.scheduled_max)"),
         }
     }
 }
@@ -129,16 +133,27 @@ pub struct Ledger {
     pub sizes: HashMap<String, StateSize>,
     /// Bytes of the stored values, by plugin and key.
     pub values: HashMap<(String, String), u64>,
+    /// Events that are due later, by plugin: their number, counted up to its limit.
+    pub scheduled: HashMap<String, u64>,
 }
 
 impl Ledger {
-    /// Counts the writes of the runs of one settlement, all or nothing. Returns the runs (by index) that would exceed a limit. A
+    /// Counts the writes and the scheduled events of the runs of one settlement, all or nothing. Returns the runs (by index) that would exceed a limit. A
     /// run that does not increase the size is always admitted, so that a full plugin can free its state.
     pub fn admit(&mut self, runs: &[RunRecord], limits: StateLimits) -> Vec<(usize, StateFull)> {
         let mut refused = Vec::new();
-        let (mut sizes, mut values) = (HashMap::new(), HashMap::new());
+        let (mut sizes, mut values, mut scheduled) = (HashMap::new(), HashMap::new(), HashMap::new());
         for (place, run) in runs.iter().enumerate() {
             let (plugin, writes) = (&run.identity.plugin, run.writes());
+            if !run.scheduled().is_empty() {
+                let before = scheduled.get(&**plugin).or_else(|| self.scheduled.get(&**plugin)).copied().unwrap_or_default();
+                let after = before + run.scheduled().len() as u64;
+                if after > limits.scheduled_max {
+                    refused.push((place, StateFull::Scheduled { limit: limits.scheduled_max }));
+                    continue;
+                }
+                scheduled.insert(plugin.to_string(), after);
+            }
             if writes.is_empty() {
                 continue;
             }
@@ -176,6 +191,7 @@ impl Ledger {
         }
         if refused.is_empty() {
             self.sizes.extend(sizes);
+            self.scheduled.extend(scheduled);
             for (name, value) in values {
                 match value {
                     Some(bytes) => self.values.insert(name, bytes),
@@ -189,10 +205,15 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::store::conformance::bench::{ran_with, state_effects};
+    use std::time::Duration;
 
-    const LIMITS: StateLimits = StateLimits { bytes_max: 20, keys_max: 3 };
+    use super::*;
+    use crate::{
+        domain::run::{Effects, Scheduled},
+        store::conformance::bench::{event, ran_with, state_effects},
+    };
+
+    const LIMITS: StateLimits = StateLimits { bytes_max: 20, keys_max: 3, scheduled_max: 2 };
     const BYTES: StateFull = StateFull::Bytes { limit: 20 };
     const KEYS: StateFull = StateFull::Keys { limit: 3 };
 
@@ -205,6 +226,7 @@ mod tests {
         Ledger {
             sizes: [("p".to_owned(), StateSize { keys: 1, bytes: 10 })].into(),
             values: [(("p".to_owned(), "a".to_owned()), 9)].into(),
+            scheduled: HashMap::new(),
         }
     }
 
@@ -232,11 +254,25 @@ mod tests {
 
     #[test]
     fn state_over_its_limit_may_shrink_and_change() {
-        let low = StateLimits { bytes_max: 5, keys_max: 0 };
+        let low = StateLimits { bytes_max: 5, keys_max: 0, scheduled_max: 0 };
         assert!(ledger().admit(&[writes("p", &[("a", Some(b"123456789"))])], low).is_empty(), "the same size");
         assert!(ledger().admit(&[writes("p", &[("a", Some(b"12345678"))])], low).is_empty());
         assert!(ledger().admit(&[writes("p", &[("a", None)])], low).is_empty());
         assert_eq!(ledger().admit(&[writes("p", &[("a", Some(b"1234567890"))])], low), [(0, StateFull::Bytes { limit: 5 })]);
+    }
+
+    #[test]
+    fn events_that_are_due_later_are_limited_by_plugin() {
+        let mut ledger = ledger();
+        let later = |count: usize| {
+            let one = || Scheduled { after: Duration::from_secs(60), event: event("later") };
+            Effects { scheduled: (0..count).map(|_| one()).collect(), ..Effects::default() }
+        };
+        let full = StateFull::Scheduled { limit: 2 };
+        assert_eq!(ledger.admit(&[ran_with("p", later(1)), ran_with("p", later(2))], LIMITS), [(1, full)]);
+        assert_eq!(ledger.admit(&[ran_with("p", later(2))], LIMITS), [], "the refused settlement is not counted");
+        assert_eq!(ledger.admit(&[ran_with("q", later(2))], LIMITS), [], "each plugin has its own limit");
+        assert_eq!(ledger.admit(&[ran_with("p", later(1))], LIMITS), [(0, full)]);
     }
 
     #[test]

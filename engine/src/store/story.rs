@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    Error, Page, PageRequest,
+    Error, Page, PageRequest, ScheduledEvent,
     columns::{log_from_columns, recording_from_columns},
     row::{Columns, Row},
 };
@@ -218,6 +218,9 @@ pub const STORY_ATTEMPTS: usize = 10;
 /// Maximum number of emitted events in one part of an event's history. Only their ids are read.
 pub const STORY_EMITTED: usize = 1_000;
 
+/// Maximum number of scheduled events in one part of an event's history.
+pub const STORY_SCHEDULED: usize = 100;
+
 /// Place where a part of an event's history begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoryPlace {
@@ -227,6 +230,8 @@ pub struct StoryPlace {
     pub delivery: u32,
     /// Id of the last emitted event of the previous part.
     pub emitted: i64,
+    /// Number of the first scheduled event within the event.
+    pub scheduled: u32,
 }
 
 /// An event with its runs, deliveries and emitted events, or one part of them.
@@ -237,6 +242,8 @@ pub struct EventStory {
     pub runs: Vec<StoredRun>,
     pub deliveries: Vec<DeliveryStory>,
     pub emitted: Vec<EventId>,
+    /// Events that its runs scheduled and that wait or were cancelled.
+    pub scheduled: Vec<ScheduledEvent>,
     /// Where the next part begins, if one exists.
     pub next: Option<StoryPlace>,
 }
@@ -244,14 +251,19 @@ pub struct EventStory {
 impl EventStory {
     /// Cuts the rows to one part. The store read one row more of each kind than a part holds, if one exists.
     pub(super) fn part(mut self, from: StoryPlace) -> Self {
-        let more = self.runs.len() > STORY_RUNS || self.deliveries.len() > STORY_DELIVERIES || self.emitted.len() > STORY_EMITTED;
+        let more = self.runs.len() > STORY_RUNS
+            || self.deliveries.len() > STORY_DELIVERIES
+            || self.emitted.len() > STORY_EMITTED
+            || self.scheduled.len() > STORY_SCHEDULED;
         self.runs.truncate(STORY_RUNS);
         self.deliveries.truncate(STORY_DELIVERIES);
         self.emitted.truncate(STORY_EMITTED);
+        self.scheduled.truncate(STORY_SCHEDULED);
         self.next = more.then(|| StoryPlace {
             run: self.runs.last().map_or(from.run, |run| run.id.k() + 1),
             delivery: self.deliveries.last().map_or(from.delivery, |one| one.summary.id.k() + 1),
             emitted: self.emitted.last().map_or(from.emitted, |id| id.as_i64()),
+            scheduled: self.scheduled.last().map_or(from.scheduled, |one| one.id.k() + 1),
         });
         self
     }

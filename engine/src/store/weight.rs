@@ -7,8 +7,8 @@ use crate::domain::{
     event::{Event, NewEvent},
     recording::Recording,
     run::{
-        AfterFailure, Effects, Execution, LogLine, RunEnd, RunFailure, RunIdentity, RunLog, RunRecord, StateRead, StateUse,
-        StateWrite,
+        AfterFailure, Effects, Execution, LogLine, RunEnd, RunFailure, RunIdentity, RunLog, RunRecord, Scheduled, StateRead,
+        StateUse, StateWrite,
     },
     sent::SentAs,
 };
@@ -51,11 +51,12 @@ fn execution(execution: &Execution) -> usize {
 }
 
 fn effects(effects: &Effects) -> usize {
-    let Effects { deliveries, emitted, state_use: StateUse { reads, writes } } = effects;
+    let Effects { deliveries, emitted, scheduled, state_use: StateUse { reads, writes } } = effects;
     let of_read = |StateRead { key, version: _ }: &StateRead| ELEMENT + key.len();
     let of_write = |StateWrite { key, value, expires_at: _ }: &StateWrite| ROW + key.len() + value.as_ref().map_or(0, Vec::len);
     deliveries.iter().map(delivery).sum::<usize>()
         + emitted.iter().map(event).sum::<usize>()
+        + scheduled.iter().map(|Scheduled { after: _, event }| self::event(event)).sum::<usize>()
         + reads.iter().map(of_read).sum::<usize>()
         + writes.iter().map(of_write).sum::<usize>()
 }

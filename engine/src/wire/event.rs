@@ -113,6 +113,9 @@ pub struct EventStoryView {
     /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
+    /// Events that its runs scheduled: those that wait, and those that were cancelled. One that has taken place is among `emitted`.
+    #[serde(default)]
+    pub scheduled: Vec<ScheduledView>,
     /// The chain that contains this event: its first event and all events that follow from it, up to 200. A parent is before its
     /// children. Empty if the chain is this event alone. Only in the first part of a history.
     #[serde(default)]
@@ -128,6 +131,23 @@ pub struct EventStoryView {
     pub nearest: Option<String>,
     /// Send this as `cursor` for the next part of the history.
     pub next: Option<String>,
+}
+
+/// An event that takes place later.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = ScheduledEvent)]
+pub struct ScheduledView {
+    #[schema(value_type = EventType)]
+    pub r#type: String,
+    pub subject: Option<String>,
+    /// `plugin/NAME` of the plugin that scheduled it.
+    pub source: String,
+    /// When it takes place.
+    #[schema(value_type = Timestamp)]
+    pub due_at: String,
+    /// When it was cancelled. Null: it waits.
+    #[schema(value_type = Option<Timestamp>)]
+    pub cancelled_at: Option<String>,
 }
 
 /// An event of a chain.
@@ -208,6 +228,26 @@ pub struct RequestView {
     pub body: Option<String>,
     /// The body in base64, if it is not text and differs from the data.
     pub body_base64: Option<String>,
+}
+
+/// What a cancellation changed.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = CancelledEvent)]
+pub struct CancelledView {
+    #[schema(value_type = EventId)]
+    pub event: String,
+    /// Number of events of the chain that were checked: this one, and those that came of it.
+    pub events: u64,
+    /// How many of them waited to be run.
+    pub waiting: u64,
+    /// Cancelled runs.
+    pub runs: u64,
+    /// Cancelled deliveries.
+    pub deliveries: u64,
+    /// Cancelled events that would have taken place later.
+    pub scheduled: u64,
+    /// Whether the chain has more than 10,000 events; the rest was not changed.
+    pub more: bool,
 }
 
 /// An accepted replay.

@@ -40,8 +40,8 @@ pub use self::{
     },
     endpoint::{BreakerView, CertificateView, ConditionView, DISABLED, ENDPOINT_STATES, EndpointView, SubscriptionView},
     event::{
-        AcceptedAll, AcceptedView, ChainView, DataView, DeliveryPartsView, EventStoryView, EventView, MatchSampleView,
-        MatchedType, MatchesView, PartsView, Replayed, RequestView, RunPartsView,
+        AcceptedAll, AcceptedView, CancelledView, ChainView, DataView, DeliveryPartsView, EventStoryView, EventView,
+        MatchSampleView, MatchedType, MatchesView, PartsView, Replayed, RequestView, RunPartsView, ScheduledView,
     },
     job::{CountView, JobView, RetryFilterView},
     key::KeyView,

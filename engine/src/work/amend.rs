@@ -11,24 +11,20 @@ pub fn state_conflict(settlement: Settlement, places: &[usize], now: Timestamp) 
     each_run(settlement, |place, run| if places.contains(&place) { run.defer(now) } else { run })
 }
 
-/// Parks the runs that send webhooks: the event would exceed its maximum number of children.
+/// Parks the runs that send webhooks or schedule events: the event would exceed its maximum number of children.
 ///
 /// If the direct deliveries alone are too many (the latest of many replays), this round sends nothing.
 pub fn too_many(mut settlement: Settlement) -> Settlement {
-    if settlement.runs.iter().all(|run| run.deliveries().is_empty()) {
+    let adds = |run: &RunRecord| !run.deliveries().is_empty() || !run.scheduled().is_empty();
+    if !settlement.runs.iter().any(adds) {
         let event = settlement.event.id.as_i64();
         tracing::error!(event, "the event has reached the maximum number of webhooks of an event; this replay sends none");
         settlement.direct.clear();
         settlement.runs.clear();
         return settlement;
     }
-    let message = format!("the event would have more than {CHILDREN_MAX} webhooks over all its runs");
-    each_run(
-        settlement,
-        |_, run| {
-            if run.deliveries().is_empty() { run } else { run.refuse("too_many_webhooks", message.clone()) }
-        },
-    )
+    let message = format!("the event would have more than {CHILDREN_MAX} webhooks or scheduled events over all its runs");
+    each_run(settlement, |_, run| if adds(&run) { run.refuse("too_many_webhooks", message.clone()) } else { run })
 }
 
 /// Parks the runs that would exceed their plugin's limit of state. The message says how to free space.
@@ -36,6 +32,13 @@ pub fn state_full(settlement: Settlement, full: &[(usize, StateFull)]) -> Settle
     each_run(settlement, |place, run| {
         let Some((_, full)) = full.iter().find(|(full, _)| *full == place) else { return run };
         let plugin = &run.identity.plugin;
+        if let StateFull::Scheduled { .. } = full {
+            let message = format!(
+                "plugin {plugin} would have {full}; raise the limit, or cancel events that caused some with `innesco event cancel \
+                 EVENT`, then `innesco run retry RUN`"
+            );
+            return run.refuse("scheduled_limit", message);
+        }
         let message = format!(
             "plugin {plugin} would keep {full}; have it delete what it no longer needs, raise the limit, or clear its state with \
              `innesco plugin state {plugin} --clear`, then `innesco run retry RUN`"

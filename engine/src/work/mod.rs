@@ -5,6 +5,7 @@
 //! - the **sender** signs and sends deliveries, from one queue per endpoint (`sender.rs`, `throttle.rs`);
 //! - the **recorder** commits the attempts, many at a time (`recorder.rs`, commit 3);
 //! - the **claimer** claims due rows that no worker holds (`claimer.rs`);
+//! - the **scheduler** accepts events that take place later once they are due (`scheduler.rs`);
 //! - **maintenance** (`maintenance.rs`), **jobs** (`jobs.rs`) and **comparisons** (`comparer.rs`) go through stored rows, a batch
 //!   at a time.
 //!
@@ -25,6 +26,7 @@ mod plan;
 mod recorder;
 mod runner;
 mod sampler;
+mod scheduler;
 mod sender;
 mod settler;
 #[cfg(test)]
@@ -114,6 +116,8 @@ impl Work {
         let mut takers = JoinSet::new();
         let maintenance = Maintenance::new(Arc::clone(&store), keys, settings.retention, settings.store_bytes_max, stop.clone());
         takers.spawn(guarded("maintenance", maintenance.run(), stop.clone(), broken.clone()));
+        let scheduler = scheduler::run(Arc::clone(&store), stop.clone());
+        takers.spawn(guarded("scheduler", scheduler, stop.clone(), broken.clone()));
         let sampler = Sampler::new(Arc::clone(&store), &meters().tally);
         takers.spawn(guarded("sampler", sampler.run(stop.clone()), stop.clone(), broken.clone()));
         if !settings.works {

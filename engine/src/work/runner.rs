@@ -319,7 +319,7 @@ impl Runner {
         let (Some(outcome), tries) = (record.outcome(), record.tries()) else { return };
         let RunIdentity { plugin, endpoint, .. } = &record.identity;
         let ran = Ran { event, round, plugin, endpoint: *endpoint, tries, outcome };
-        self.traces.ran(self.store.tag(), began, &ran, record.end.emitted_mut());
+        self.traces.ran(self.store.tag(), began, &ran, record.end.events_mut());
     }
 
     /// Passes a settlement to the settler once the budget has room for its bytes. The settler never waits for a thread, so room

@@ -221,7 +221,7 @@ impl Settler {
                 wants: run.wants().map(str::to_owned),
                 took: run.execution().map_or(Duration::ZERO, |execution| execution.took),
                 webhooks: run.deliveries().len(),
-                emitted: run.emitted().len(),
+                emitted: run.events(),
                 log: run.execution().map(|execution| ShownLog::of(&execution.log)).unwrap_or_default(),
             });
         }
@@ -277,7 +277,7 @@ fn count(settlement: &Settlement) {
     let meters = meters();
     let deliveries = || settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
     meters.created.inc_by(deliveries().count() as u64);
-    meters.emitted.inc_by(settlement.runs.iter().map(|run| run.emitted().len() as u64).sum());
+    meters.emitted.inc_by(settlement.runs.iter().map(|run| run.events() as u64).sum());
     // An operational event usually has no subscriber, so it does not count as unrouted.
     if is_unrouted(settlement) && !settlement.event.new.event_type.is_ours() {
         meters.unrouted.inc();

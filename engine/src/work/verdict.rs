@@ -11,7 +11,7 @@ use crate::{
         name::Slug,
         plugin::Digest,
         routing::EndpointTable,
-        run::{Effects, Execution, Requests, RunFailure, RunIdentity, RunOutcome, RunRecord, StateUse, Webhook},
+        run::{Effects, Execution, Requests, RunFailure, RunIdentity, RunOutcome, RunRecord, Scheduled, StateUse, Webhook},
         time::Timestamp,
     },
     sandbox::Report,
@@ -94,8 +94,17 @@ fn resolve(
             format!("event {}: types that begin with innesco. are reserved for the engine; choose another prefix", place + 1);
         return Err(bad_output("reserved_type", message));
     }
-    let emitted = requests.emitted.into_iter().map(|emitted| emitted.into_event(event, plugin)).collect();
-    Ok(Effects { deliveries, emitted, state_use })
+    let (mut emitted, mut scheduled) = (Vec::new(), Vec::new());
+    for one in requests.emitted {
+        let after = one.after;
+        let event = one.into_event(event, plugin);
+        if after.is_zero() {
+            emitted.push(event);
+        } else {
+            scheduled.push(Scheduled { after, event });
+        }
+    }
+    Ok(Effects { deliveries, emitted, scheduled, state_use })
 }
 
 fn unknown_endpoint(number: usize, name: String, endpoints: &EndpointTable) -> Refusal {
@@ -147,7 +156,7 @@ mod tests {
 
     fn emits(event_type: &str) -> Emitted {
         let NewEvent { event_type, subject: _, content, .. } = event(event_type);
-        Emitted { event_type, subject: None, content, attributes: Attributes::default() }
+        Emitted { after: Duration::ZERO, event_type, subject: None, content, attributes: Attributes::default() }
     }
 
     /// The record of a run with these webhooks and events, on an event of this depth.

@@ -34,8 +34,8 @@ use crate::{
     },
     metrics::meters,
     news::News,
-    store::{self, Accepted, EventFilter, StoryPlace},
-    wire::{AcceptedAll, AcceptedView, EventStoryView, EventView, PageView, Replayed, values::values},
+    store::{self, Accepted, Cancelled, EventFilter, StoryPlace},
+    wire::{AcceptedAll, AcceptedView, CancelledView, EventStoryView, EventView, PageView, Replayed, values::values},
 };
 
 /// Accept one event, or a list of them.
@@ -272,7 +272,7 @@ pub enum StoryCursor {}
 
 values! {
     StoryCursor, "StoryCursor", json!({
-        "type": "string", "pattern": "^[0-9]+\\.[0-9]+\\.[0-9]+$", "description": "Start of the next part of the history.",
+        "type": "string", "pattern": "^[0-9]+(\\.[0-9]+){2,3}$", "description": "Start of the next part of the history.",
     });
 }
 
@@ -282,6 +282,8 @@ pub fn story_place(text: &str) -> Option<StoryPlace> {
         run: numbers.next()?.parse().ok().filter(|run| *run <= CHILDREN_MAX)?,
         delivery: numbers.next()?.parse().ok().filter(|delivery| *delivery <= CHILDREN_MAX)?,
         emitted: numbers.next()?.parse().ok().filter(|emitted| *emitted >= 0)?,
+        // Cursors of earlier engines have three numbers.
+        scheduled: numbers.next().map_or(Some(0), |text| text.parse().ok().filter(|number| *number <= CHILDREN_MAX))?,
     };
     numbers.next().is_none().then_some(place)
 }
@@ -289,7 +291,7 @@ pub fn story_place(text: &str) -> Option<StoryPlace> {
 /// Read one event with its history.
 ///
 /// The answer holds the first 100 runs, the first 100 deliveries with the last 10 attempts of each, and the first 1,000 emitted
-/// events. If there are more, `next` is the `cursor` of the next part, which repeats the event without its data.
+/// events, and the first 100 events that are due later. If there are more, `next` is the `cursor` of the next part, which repeats the event without its data.
 /// `/v1/deliveries/{delivery}` has all attempts of a delivery.
 #[utoipa::path(
     get, path = "/v1/events/{event}", operation_id = "show_event", tag = "events",
@@ -345,4 +347,19 @@ pub async fn data(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result
 pub async fn replay(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<(StatusCode, Json<Replayed>), Problem> {
     let round = api.store.replay_event(event_id(&api, &id)?, clock::steady()).await?;
     Ok((StatusCode::ACCEPTED, Json(Replayed { event: id, round })))
+}
+
+/// Cancel everything that an event has not caused yet.
+///
+/// Cancels its waiting and parked runs, its waiting deliveries, the events that its runs scheduled, and the event itself if it waits to be
+/// run. The same for all events that came of it. What was sent stays sent. A repeated call changes nothing more.
+#[utoipa::path(
+    post, path = "/v1/events/{event}/cancel", operation_id = "cancel_event", tag = "events",
+    params(("event" = EventId, Path, description = "Id of the event, `evt_…`.")),
+    responses((status = 200, description = "What was cancelled.", body = CancelledView)),
+)]
+pub async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<CancelledView>, Problem> {
+    let Cancelled { events, waiting, runs, deliveries, scheduled, more } =
+        api.store.cancel_event(event_id(&api, &id)?, clock::wall()).await?;
+    Ok(Json(CancelledView { event: id, events, waiting, runs, deliveries, scheduled, more }))
 }

@@ -9,10 +9,10 @@ use crate::{
         id::Tag,
         trace::TraceParent,
     },
-    store::{EventStory, EventSummary, StoryPlace},
+    store::{EventStory, EventSummary, ScheduledEvent, StoryPlace},
     wire::{
         ChainView, DataView, DeliveryPartsView, DeliveryStoryView, EventStoryView, EventView, PartsView, RequestView,
-        RunPartsView, RunStoryView,
+        RunPartsView, RunStoryView, ScheduledView,
     },
 };
 
@@ -88,6 +88,18 @@ impl ChainView {
     }
 }
 
+impl ScheduledView {
+    fn new(ScheduledEvent { id: _, due_at, cancelled_at, event }: &ScheduledEvent) -> Self {
+        Self {
+            r#type: event.event_type.to_string(),
+            subject: event.subject.as_deref().map(str::to_owned),
+            source: event.source.to_string(),
+            due_at: due_at.to_string(),
+            cancelled_at: cancelled_at.map(|at| at.to_string()),
+        }
+    }
+}
+
 impl EventStoryView {
     /// `nearest` returns the pattern that is most similar to an event type.
     pub fn new(story: &EventStory, nearest: impl FnOnce(&str) -> Option<String>, tag: Tag) -> Self {
@@ -99,11 +111,14 @@ impl EventStoryView {
             runs: story.runs.iter().map(|run| RunStoryView::new(run, tag)).collect(),
             deliveries: story.deliveries.iter().map(|delivery| DeliveryStoryView::new(delivery, tag)).collect(),
             emitted: story.emitted.iter().map(|id| id.text(tag)).collect(),
+            scheduled: story.scheduled.iter().map(ScheduledView::new).collect(),
             chain: Vec::new(),
             chain_more: false,
             trace: None,
             nearest: story.parts.unrouted.then(|| nearest(&event.new.event_type)).flatten(),
-            next: story.next.map(|StoryPlace { run, delivery, emitted }| format!("{run}.{delivery}.{emitted}")),
+            next: story
+                .next
+                .map(|StoryPlace { run, delivery, emitted, scheduled }| format!("{run}.{delivery}.{emitted}.{scheduled}")),
         }
     }
 

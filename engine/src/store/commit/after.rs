@@ -24,7 +24,7 @@ pub struct After {
     /// Whether a row is finished that other rows may wait for.
     pub let_go: bool,
     pub new_job: bool,
-    pub cancelled: Option<(EndpointId, DeliveryId)>,
+    pub cancelled: Vec<(EndpointId, DeliveryId)>,
     /// The master key that the store is now sealed with.
     pub resealed: Option<Arc<Seal>>,
     /// Change of the bytes of stored payloads, for a store that counts them.
@@ -32,9 +32,9 @@ pub struct After {
 }
 
 impl After {
-    /// Returns the actions after a delivery is cancelled: it is removed from memory.
-    pub fn cancelling(endpoint: EndpointId, id: DeliveryId) -> Self {
-        Self { cancelled: Some((endpoint, id)), ..Self::default() }
+    /// Returns the actions after deliveries are cancelled: they are removed from memory.
+    pub fn cancelling(cancelled: Vec<(EndpointId, DeliveryId)>) -> Self {
+        Self { cancelled, ..Self::default() }
     }
 
     /// Records that an unclaimed row becomes due at `at`.
@@ -75,8 +75,8 @@ impl After {
         if let Some(last) = self.events.last() {
             local.note_minute(last.event.accepted_at);
         }
-        if let Some((endpoint, id)) = self.cancelled {
-            drop(handoff.deliveries.withdraw(&endpoint, |claim| claim.id == id));
+        for (endpoint, id) in &self.cancelled {
+            drop(handoff.deliveries.withdraw(endpoint, |claim| claim.id == *id));
         }
         // The version known by now is at least the version that this transaction saw.
         let settings = handoff.settings.announced();
@@ -90,7 +90,7 @@ impl After {
             // Pushed in one step, so that all later deliveries of an ordered batch can be taken back if the first one fails.
             handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
         }
-        if self.let_go || self.cancelled.is_some() {
+        if self.let_go || !self.cancelled.is_empty() {
             handoff.alarm.let_go();
         }
         if let Some(due) = self.due {

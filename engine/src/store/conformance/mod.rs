@@ -18,6 +18,7 @@ pub mod plugins;
 pub mod reads;
 pub mod retention;
 pub mod runs;
+pub mod scheduled;
 pub mod settle;
 pub mod sources;
 pub mod stats;
@@ -68,6 +69,13 @@ macro_rules! conformance {
                     keys_of_state_are_listed_in_order_by_prefix,
                     a_deleted_value_conflicts_with_a_run_that_read_it,
                     the_deliveries_of_an_event_are_limited;
+                scheduled:
+                    a_scheduled_event_is_accepted_when_it_is_due,
+                    a_run_that_fails_schedules_nothing,
+                    an_event_stays_while_its_scheduled_events_wait,
+                    the_scheduled_events_of_a_plugin_are_limited,
+                    a_cancelled_event_causes_nothing_more_across_its_chain,
+                    a_withdrawn_delivery_leaves_the_memory;
                 attempts:
                     an_attempt_and_the_next_state_are_one_change,
                     an_attempt_of_a_lost_lease_is_refused,
@@ -127,6 +135,7 @@ macro_rules! conformance {
                     a_removed_plugin_stays_removed_until_it_is_proposed_again,
                     a_candidate_serves_only_once_it_is_promoted,
                     versions_beyond_the_limits_lose_their_bytes,
+                    a_discarded_version_loses_its_bytes_and_its_comparisons,
                     a_halted_plugin_runs_again_when_it_is_enabled,
                     a_plugin_keeps_its_configuration_across_versions,
                     settings_are_numbered_revisions_and_wait_for_their_plugin;
@@ -135,7 +144,6 @@ macro_rules! conformance {
                     a_cancelled_comparison_is_not_advanced,
                     running_comparisons_are_limited_and_listed;
                 sources:
-                    a_discarded_version_loses_its_bytes_and_its_comparisons,
                     a_source_reads_back_and_is_changed_as_a_whole,
                     a_sources_name_is_unique_until_it_is_deleted,
                     requests_to_a_source_add_up_until_it_is_deleted,

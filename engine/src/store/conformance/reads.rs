@@ -438,8 +438,8 @@ pub async fn the_load_counts_waiting_work_by_stage(bench: &Bench) {
     one_of_each(bench).await;
     let load = bench.store.load().await.unwrap();
     let depth = |name| load.stages.iter().find(|stage| stage.name == name).map(|stage| stage.depth);
-    let depths = ["events", "runs", "runs-parked", "deliveries", "dead"].map(depth);
-    assert_eq!(depths, [1, 0, 1, 1, 0].map(Some));
+    let depths = ["events", "runs", "runs-parked", "deliveries", "scheduled", "dead"].map(depth);
+    assert_eq!(depths, [1, 0, 1, 1, 0, 0].map(Some));
     assert!(load.file_bytes.iter().any(|(_, bytes)| *bytes > 0) && load.disk_free_bytes <= load.disk_bytes, "{load:?}");
     let crm = bench.endpoint("other").await;
     let dead = bench.finished(crm, Next::Dead(DeadReason::Gone)).await;

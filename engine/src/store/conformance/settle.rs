@@ -40,6 +40,7 @@ pub async fn a_settlement_takes_effect_as_a_whole(bench: &Bench) {
         deliveries: vec![webhook(slack, "one"), webhook(slack, "two")],
         emitted: vec![emitted(&claim.event, "order.big")],
         state_use: state_use(&[("count", 0)], &[("count", Some(b"1"))]),
+        ..Effects::default()
     };
     let run = identity("p").ok(execution, effects);
     let settlement =
@@ -158,6 +159,7 @@ pub async fn a_lost_lease_is_refused_and_changes_nothing(bench: &Bench) {
             deliveries: vec![webhook(crm, "late")],
             emitted: vec![emitted(&slow.event, "a")],
             state_use: state_use(&[], &[("k", Some(b"late"))]),
+            ..Effects::default()
         },
     )];
     let late = Settlement { runs, direct: vec![direct(crm)], ..settlement(&slow) };

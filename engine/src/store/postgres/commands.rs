@@ -5,7 +5,8 @@ use deadpool_postgres::Transaction;
 
 use super::{
     Local, Postgres,
-    db::{execute, get, get_u32, row, the_row},
+    db::{execute, get, get_u32, row, rows, the_row},
+    scheduled,
 };
 use crate::{
     clock,
@@ -18,7 +19,7 @@ use crate::{
         id::{DeliveryId, EndpointId, EventId, RunId},
         time::Timestamp,
     },
-    store::{Commands, Error, columns::ending_to_columns, commit::After},
+    store::{Cancelled, Commands, Error, columns::ending_to_columns, commands::CANCEL_MAX, commit::After},
 };
 
 #[async_trait]
@@ -31,7 +32,7 @@ impl Commands for Postgres {
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
         let endpoint = self.step(move |tx, _| Box::pin(cancel(tx, id, at))).await?;
-        self.local.act(After::cancelling(endpoint, id));
+        self.local.act(After::cancelling(vec![(endpoint, id)]));
         Ok(())
     }
 
@@ -46,6 +47,14 @@ impl Commands for Postgres {
         // Later deliveries of the same order may have waited for this run.
         self.local.due(clock::steady());
         Ok(())
+    }
+
+    async fn cancel_events(&self, ids: Vec<EventId>, at: Timestamp) -> Result<(Cancelled, Vec<EventId>), Error> {
+        let (sum, deliveries, caused) = self.step(move |tx, _| Box::pin(cancel_events(tx, ids, at))).await?;
+        self.local.act(After::cancelling(deliveries));
+        // Later deliveries of the same order may have waited for these runs.
+        self.local.due(clock::steady());
+        Ok((sum, caused))
     }
 
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
@@ -164,6 +173,48 @@ async fn cancel_run(tx: &Transaction<'_>, id: RunId) -> Result<(), Error> {
     command::cancel_run(known_run(tx, id).await?).map_err(Error::Conflict)?;
     execute(tx, "DELETE FROM run_queue WHERE id = $1", &[&id.as_i64()]).await?;
     Ok(())
+}
+
+/// Deliveries that were cancelled, which may also wait in memory.
+type Withdrawn = Vec<(EndpointId, DeliveryId)>;
+
+/// Cancels what events have not caused yet. Returns the cancelled deliveries, and the events that these events emitted.
+async fn cancel_events(
+    tx: &Transaction<'_>,
+    ids: Vec<EventId>,
+    at: Timestamp,
+) -> Result<(Cancelled, Withdrawn, Vec<EventId>), Error> {
+    let ids: Vec<i64> = ids.into_iter().map(EventId::as_i64).collect();
+    // Retention deletes no event that is locked here.
+    let sql = "SELECT id FROM event WHERE id = ANY($1) ORDER BY id FOR KEY SHARE";
+    let ids = rows(tx, sql, &[&ids]).await?.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
+    // Locked in the order in which a settlement locks them. A settlement that is under way ends first, and its effects are cancelled.
+    rows(tx, "SELECT id FROM event_queue WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&ids]).await?;
+    let waiting = execute(tx, "DELETE FROM event_queue WHERE id = ANY($1)", &[&ids]).await?;
+    let of = "USING unnest($1::bigint[]) e (id) WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14";
+    let sql = "SELECT r.id FROM run_queue r JOIN unnest($1::bigint[]) e (id) ON r.id >= e.id << 14 AND r.id < (e.id + 1) << 14
+               ORDER BY r.id FOR UPDATE OF r";
+    rows(tx, sql, &[&ids]).await?;
+    let runs = execute(tx, &format!("DELETE FROM run_queue r {of}"), &[&ids]).await?;
+    let (state, reason, cancel_reason) = ending_to_columns(Ending::Cancelled(CancelReason::ByHand));
+    let sql = format!(
+        "WITH gone AS (DELETE FROM live r {of} RETURNING r.id, r.endpoint, r.round, r.attempts)
+         INSERT INTO delivery (id, endpoint, round, state, reason, cancel_reason, attempts, at)
+         SELECT id, endpoint, round, $2::text, $3::text, $4::text, attempts, $5::bigint FROM gone RETURNING endpoint, id"
+    );
+    let withdrawn = rows(tx, &sql, &[&ids, &state, &reason, &cancel_reason, &at.millis()]).await?;
+    let withdrawn = withdrawn
+        .iter()
+        .map(|row| Ok((EndpointId::from_i64(get(row, 0)?), DeliveryId::from_i64(get(row, 1)?))))
+        .collect::<Result<Withdrawn, Error>>()?;
+    let scheduled = scheduled::cancel(tx, &ids, at).await?;
+    let sql = "SELECT id FROM event WHERE cause = ANY($1) ORDER BY id LIMIT $2";
+    let most = i64::try_from(CANCEL_MAX).unwrap_or(i64::MAX);
+    let caused = rows(tx, sql, &[&ids, &most]).await?;
+    let caused = caused.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect::<Result<_, Error>>()?;
+    let deliveries = withdrawn.len() as u64;
+    let sum = Cancelled { events: ids.len() as u64, waiting, runs, deliveries, scheduled, more: false };
+    Ok((sum, withdrawn, caused))
 }
 
 /// Runs an event again. Returns the new round.

@@ -57,7 +57,9 @@ async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<StageReading>
              (SELECT count(*) FROM run_queue WHERE state = 'parked'), (SELECT count(*) FROM live),
              (SELECT count(*) FROM delivery WHERE state = 'dead' AND state <> 'delivered'),
              (SELECT min(next_at) FROM run_queue WHERE state = 'waiting' AND lease IS NULL),
-             (SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1)",
+             (SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1),
+             (SELECT count(*) FROM scheduled WHERE cancelled_at IS NULL),
+             (SELECT min(due_at) FROM scheduled WHERE cancelled_at IS NULL)",
         &[],
     )
     .await?;
@@ -66,6 +68,7 @@ async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<StageReading>
     let late = |due: Option<Timestamp>, now: Timestamp| due.map_or(Duration::ZERO, |due| now.since(due));
     let run = get::<Option<i64>>(&counts, 5)?.map(|at| local.steady_at(at));
     let dead = get::<Option<i64>>(&counts, 6)?.map(Timestamp::from_millis);
+    let scheduled = get::<Option<i64>>(&counts, 8)?.map(Timestamp::from_millis);
     let waiting = claims::waiting_anywhere(tx, local).await?;
     let delivery = waiting.into_iter().flat_map(|waiting| [waiting.first, waiting.retry]).flatten().min();
     let stage = |name, depth, oldest| StageReading { name, depth, oldest };
@@ -74,6 +77,7 @@ async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<StageReading>
         stage("runs", count(1)?, late(run, steady)),
         stage("runs-parked", count(2)?, Duration::ZERO),
         stage("deliveries", count(3)?, late(delivery, steady)),
+        stage("scheduled", count(7)?, late(scheduled, wall)),
         stage("dead", count(4)?, late(dead, wall)),
     ])
 }

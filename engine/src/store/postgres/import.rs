@@ -186,7 +186,7 @@ async fn advance(tx: &Transaction<'_>, before: &Progress, after: &Progress) -> R
 /// Returns the bytes that a row counts for in the store.
 fn weight(table: &Table, row: &[Value]) -> i64 {
     let each = match table.name {
-        "event" => EVENT_BYTES,
+        "event" | "scheduled" => EVENT_BYTES,
         "payload" => PAYLOAD_BYTES,
         "attempt" => ATTEMPT_BYTES,
         _ => return 0,

@@ -23,6 +23,7 @@ mod plugins;
 mod registry;
 mod retention;
 mod rows;
+mod scheduled;
 mod secrets;
 mod settle;
 #[cfg(test)]

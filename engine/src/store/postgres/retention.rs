@@ -186,7 +186,8 @@ async fn check(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Result<
     let sql = "SELECT e.id,
             NOT (EXISTS (SELECT 1 FROM event_queue q WHERE q.id = e.id)
                 OR EXISTS (SELECT 1 FROM live l WHERE l.id >= e.id << 14 AND l.id < (e.id + 1) << 14)
-                OR EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'waiting')),
+                OR EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14 AND r.state = 'waiting')
+                OR EXISTS (SELECT 1 FROM scheduled s WHERE s.id >= e.id << 14 AND s.id < (e.id + 1) << 14 AND s.cancelled_at IS NULL)),
             EXISTS (SELECT 1 FROM delivery d WHERE d.id >= e.id << 14 AND d.id < (e.id + 1) << 14 AND d.state = 'dead')
                 OR EXISTS (SELECT 1 FROM run_queue r WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14),
             EXISTS (SELECT 1 FROM unrouted u WHERE u.id = e.id), e.accepted_at
@@ -223,6 +224,7 @@ async fn leave<'a>(tx: &Transaction<'_>, node: i64, events: impl Iterator<Item =
     let mut bytes = 0;
     for (table, bytes_of, which, each) in [
         ("payload", "octet_length(r.body)::bigint", range(14), PAYLOAD_BYTES),
+        ("scheduled", "octet_length(r.data)::bigint", range(14), EVENT_BYTES),
         ("attempt", "octet_length(r.excerpt)::bigint", range(22), ATTEMPT_BYTES),
         (
             "event",

@@ -80,6 +80,24 @@ CREATE TABLE dedup (
 );
 CREATE INDEX dedup_by_event ON dedup (event_id);
 
+-- Events that take place later. An id is the cause's id and a number, as that of a run. A row is deleted when its event is accepted.
+CREATE TABLE scheduled (
+    id           bigint PRIMARY KEY,
+    due_at       bigint NOT NULL,              -- wall clock, ms
+    cancelled_at bigint,                       -- wall clock, ms; NULL: it waits
+    source       text NOT NULL,
+    type         text NOT NULL,
+    subject      text,
+    content_type text NOT NULL,
+    attributes   text,                         -- JSON array of [name, value]
+    depth        bigint NOT NULL,
+    codec        bigint NOT NULL,
+    data         bytea NOT NULL
+);
+ALTER TABLE scheduled ALTER COLUMN data SET STORAGE EXTERNAL;
+CREATE INDEX scheduled_due ON scheduled (due_at) WHERE cancelled_at IS NULL;
+CREATE INDEX scheduled_by_source ON scheduled (source) WHERE cancelled_at IS NULL;
+
 -- Events that wait to be run. next_at: when the event is due, or when its lease ends.
 CREATE TABLE event_queue (
     id      bigint PRIMARY KEY,

@@ -14,22 +14,23 @@ use sha2::{Digest as _, Sha256};
 use super::{
     Local, Postgres, accept,
     db::{clean, execute, get, rows},
-    state,
+    scheduled, state,
 };
 use crate::{
     clock,
     domain::{
         delivery::{Ending, InitialState, Payload},
         event::NewEvent,
-        id::{DeliveryId, EndpointId, EventId, RunId},
-        run::{RunOutcome, RunRecord},
+        id::{DeliveryId, EndpointId, EventId, RunId, ScheduledId},
+        run::{RunOutcome, RunRecord, Scheduled},
         time::Timestamp,
     },
     store::{
-        Error, Settle, Settled, Settlement, Settles,
+        Error, Settle, Settled, Settlement, Settles, StateLimits,
         columns::{PLAIN, ending_to_columns, headers_to_column, log_to_column, state_read_to_column},
         commit::{After, Queued},
         settle::{Children, Known, Plan, QueueRow, Routing, Versions, judge},
+        state::Ledger,
         weight,
     },
 };
@@ -67,7 +68,7 @@ pub async fn settle(
     after: &mut After,
 ) -> Result<Vec<Vec<Settled>>, Error> {
     let all: Vec<&Settlement> = calls.iter().flat_map(|call| call.iter()).collect();
-    let mut known = ask(tx, node, &all).await?;
+    let mut known = ask(tx, node, &all, local.state_limits).await?;
     let mut written = Written::default();
     let mut answers = Vec::with_capacity(all.len());
     for settlement in all {
@@ -86,10 +87,10 @@ pub async fn settle(
 }
 
 /// Locks and reads everything that the decisions need.
-async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Known, Error> {
+async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement], limits: StateLimits) -> Result<Known, Error> {
     let (mut events, mut runs, mut locks) = (Vec::new(), Vec::new(), BTreeSet::new());
     let (mut reads, mut parents, mut endpoints) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let mut written = BTreeSet::new();
+    let (mut written, mut schedule) = (BTreeSet::new(), BTreeSet::new());
     for settlement in all {
         match settlement.settles {
             Settles::Event { id, .. } => events.push(id.as_i64()),
@@ -105,6 +106,9 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Kno
             for key in read.iter().map(|read| &read.key).chain(writes.iter().map(|write| &write.key)) {
                 locks.insert(lock_key("state", &[plugin.as_bytes(), key.as_bytes()]));
             }
+            if !run.scheduled().is_empty() {
+                schedule.insert(plugin);
+            }
             reads.extend(read.iter().map(|read| (plugin, read.key.as_str())));
             written.extend(writes.iter().map(|write| (plugin, write.key.as_str())));
         }
@@ -119,11 +123,13 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement]) -> Result<Kno
         // Every node takes these locks in the order of their numbers, and before the store reads what they protect.
         execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
     }
+    let ledger = state::ledger(tx, &written).await?;
+    let ledger = Ledger { scheduled: scheduled::counts(tx, &schedule, limits.scheduled_max).await?, ..ledger };
     Ok(Known {
         events: events.into_iter().map(|(id, token)| (EventId::from_i64(id), token)).collect(),
         runs: runs.into_iter().map(|(id, token)| (RunId::from_i64(id), token)).collect(),
         versions: versions(tx, &reads).await?,
-        ledger: state::ledger(tx, &written).await?,
+        ledger,
         children: children(tx, parents.into_iter().collect()).await?,
         elsewhere: elsewhere(tx, node, endpoints.into_iter().collect()).await?,
     })
@@ -167,14 +173,16 @@ async fn children(tx: &Transaction<'_>, parents: Vec<i64>) -> Result<HashMap<Eve
         tx,
         "SELECT u.id, (SELECT max(r.id) FROM run r WHERE r.id >= u.id << 14 AND r.id < (u.id + 1) << 14),
              greatest((SELECT max(l.id) FROM live l WHERE l.id >= u.id << 14 AND l.id < (u.id + 1) << 14),
-                      (SELECT max(d.id) FROM delivery d WHERE d.id >= u.id << 14 AND d.id < (u.id + 1) << 14))
+                      (SELECT max(d.id) FROM delivery d WHERE d.id >= u.id << 14 AND d.id < (u.id + 1) << 14)),
+             (SELECT max(s.id) FROM scheduled s WHERE s.id >= u.id << 14 AND s.id < (u.id + 1) << 14)
          FROM unnest($1::bigint[]) u (id)",
         &[&parents],
     )
     .await?;
     let next = |row: &tokio_postgres::Row| -> Result<(EventId, Children), Error> {
-        let (run, delivery): (Option<i64>, Option<i64>) = (get(row, 1)?, get(row, 2)?);
-        let children = Children::after(run.map(RunId::from_i64), delivery.map(DeliveryId::from_i64));
+        let (run, delivery, scheduled): (Option<i64>, Option<i64>, Option<i64>) = (get(row, 1)?, get(row, 2)?, get(row, 3)?);
+        let (run, delivery) = (run.map(RunId::from_i64), delivery.map(DeliveryId::from_i64));
+        let children = Children::after(run, delivery, scheduled.map(ScheduledId::from_i64));
         Ok((EventId::from_i64(get(row, 0)?), children))
     };
     found.iter().map(next).collect()
@@ -205,6 +213,7 @@ struct Written {
     /// Value (`None` deletes it), version, and when it expires.
     state: BTreeMap<StateName, StateRow>,
     events: Vec<NewEvent>,
+    scheduled: Vec<(ScheduledId, Scheduled)>,
     payloads: Vec<(i64, Option<RunId>, Arc<Payload>)>,
     ended: Rows,
     endings: Vec<Ending>,
@@ -283,6 +292,7 @@ impl Written {
             self.events.extend(run.new_events().cloned());
             self.run(local, id, plan.round, run, after);
         }
+        self.scheduled.extend(plan.scheduled().map(|(id, scheduled)| (id, scheduled.clone())));
         for (plugin, write) in plan.writes() {
             let name = (plugin.to_owned(), write.key.clone());
             let expires_at = write.expires_at.map(Timestamp::millis);
@@ -327,7 +337,7 @@ impl Written {
         rows.took.push(execution.map_or(0, |execution| i64::try_from(execution.took.as_micros()).unwrap_or(i64::MAX)));
         rows.memory.push(execution.map_or(0, |execution| count(execution.memory_peak)));
         rows.webhooks.push(count(run.deliveries().len() as u64));
-        rows.emitted.push(count(run.emitted().len() as u64));
+        rows.emitted.push(count(run.events() as u64));
         rows.logs.push(execution.and_then(log_to_column));
         rows.dropped.push(execution.map_or(0, |execution| count(execution.log.dropped)));
         rows.settings.push(execution.map(|execution| execution.recording.settings));
@@ -367,6 +377,7 @@ impl Written {
         self.write_runs(tx).await?;
         self.write_state(tx).await?;
         self.write_deliveries(tx, after).await?;
+        scheduled::insert(tx, &self.scheduled, after).await?;
         accept::insert_all(tx, local, node, self.events, after).await
     }
 

@@ -15,6 +15,7 @@ use super::{
         self as values, ATTEMPT_COLUMNS, EVENT_COLUMNS, EVENT_COLUMNS_COUNT, PAYLOAD_COLUMNS, WHOLE_EVENT_COLUMNS_COUNT,
         WHOLE_EVENT_REST,
     },
+    scheduled,
 };
 use crate::{
     domain::{
@@ -28,7 +29,7 @@ use crate::{
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest, Passage,
         PassageDelivery, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
-        SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        STORY_SCHEDULED, SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
         columns::{Place, ended},
         story::{
             CANDIDATES, CHAIN_EVENTS, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS,
@@ -239,7 +240,8 @@ async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlac
     let sql = format!("{} WHERE r.id >= $1 AND r.id < $2 ORDER BY r.id LIMIT $3", whole_runs());
     let runs = rows(tx, &sql, &[&(first + i64::from(from.run)), &until, &limit(STORY_RUNS + 1)]).await?;
     let runs = runs.iter().map(|row| read_run(row, local)).collect::<Result<_, _>>()?;
-    Ok(EventStory { parts, event, runs, deliveries, emitted, next: None }.part(from))
+    let scheduled = scheduled::first(tx, first + i64::from(from.scheduled), until, STORY_SCHEDULED + 1).await?;
+    Ok(EventStory { parts, event, runs, deliveries, emitted, scheduled, next: None }.part(from))
 }
 
 /// A run `r` with its row `q` of the queue, if it has one.

@@ -716,10 +716,10 @@ async fn upgrades_layout_1_while_an_older_engine_still_writes() {
              '{1,22,333}'::bytea[], '{1,2,3}'::bigint[]) u
          ON CONFLICT (plugin, key) DO UPDATE SET value = excluded.value, version = excluded.version";
     backing.raw(&format!(
-        r"DROP INDEX endpoint_deleted; DROP TABLE state_size; DROP FUNCTION count_state CASCADE;
+        r"DROP INDEX endpoint_deleted, event_by_caller_id, event_by_subject, delivery_unhappy_by_endpoint; DROP TABLE state_size; DROP FUNCTION count_state CASCADE;
           ALTER TABLE payload DROP COLUMN run; ALTER TABLE delivery DROP COLUMN cancel_reason;
           ALTER TABLE attempt DROP COLUMN sent; ALTER TABLE api_key DROP COLUMN ending;
-          DROP TABLE plugin_config; DROP TABLE comparison; DROP TABLE stats; ALTER TABLE audit DROP COLUMN members;
+          DROP TABLE plugin_config; DROP TABLE comparison; DROP TABLE stats; DROP TABLE scheduled; ALTER TABLE audit DROP COLUMN members;
           ALTER TABLE run DROP COLUMN settings_revision; ALTER TABLE run DROP COLUMN state_read;
           ALTER TABLE plugin DROP COLUMN state; ALTER TABLE source DROP COLUMN requests; ALTER TABLE state DROP COLUMN expires_at;
           ALTER TABLE plugin_version DROP COLUMN candidate, DROP COLUMN served, DROP COLUMN ended_at, DROP COLUMN author_version,

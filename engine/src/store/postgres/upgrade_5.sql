@@ -69,3 +69,21 @@ CREATE INDEX state_expires ON state (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX event_by_caller_id ON event (caller_id, id) WHERE caller_id IS NOT NULL;
 CREATE INDEX event_by_subject ON event (subject, id) WHERE subject IS NOT NULL;
 CREATE INDEX delivery_unhappy_by_endpoint ON delivery (endpoint, state, id) WHERE state <> 'delivered';
+
+-- Events that take place later. An id is the cause's id and a number, as that of a run. A row is deleted when its event is accepted.
+CREATE TABLE scheduled (
+    id           bigint PRIMARY KEY,
+    due_at       bigint NOT NULL,              -- wall clock, ms
+    cancelled_at bigint,                       -- wall clock, ms; NULL: it waits
+    source       text NOT NULL,
+    type         text NOT NULL,
+    subject      text,
+    content_type text NOT NULL,
+    attributes   text,                         -- JSON array of [name, value]
+    depth        bigint NOT NULL,
+    codec        bigint NOT NULL,
+    data         bytea NOT NULL
+);
+ALTER TABLE scheduled ALTER COLUMN data SET STORAGE EXTERNAL;
+CREATE INDEX scheduled_due ON scheduled (due_at) WHERE cancelled_at IS NULL;
+CREATE INDEX scheduled_by_source ON scheduled (source) WHERE cancelled_at IS NULL;

@@ -13,8 +13,8 @@ use super::{Settled, Settlement, Settles};
 use crate::{
     domain::{
         delivery::{InitialState, NewDelivery},
-        id::{CHILDREN_MAX, DeliveryId, EndpointId, EventId, RunId},
-        run::{RunRecord, RunState, StateWrite},
+        id::{CHILDREN_MAX, DeliveryId, EndpointId, EventId, RunId, ScheduledId},
+        run::{RunRecord, RunState, Scheduled, StateWrite},
         time::Timestamp,
     },
     store::{
@@ -55,28 +55,38 @@ impl Versions {
     }
 }
 
-/// Numbers that the next run and the next delivery of an event get.
+/// Numbers that the next run, the next delivery and the next scheduled event of an event get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Children {
     pub run: u32,
     pub delivery: u32,
+    pub scheduled: u32,
 }
 
 impl Children {
     /// Returns the numbers that follow the last children. An event's numbers grow over all its rounds.
-    pub fn after(run: Option<RunId>, delivery: Option<DeliveryId>) -> Self {
-        Self { run: run.map_or(0, |id| id.k() + 1), delivery: delivery.map_or(0, |id| id.k() + 1) }
+    pub fn after(run: Option<RunId>, delivery: Option<DeliveryId>, scheduled: Option<ScheduledId>) -> Self {
+        Self {
+            run: run.map_or(0, |id| id.k() + 1),
+            delivery: delivery.map_or(0, |id| id.k() + 1),
+            scheduled: scheduled.map_or(0, |id| id.k() + 1),
+        }
     }
 
     /// Returns the numbers after a settlement; `None` if the event would exceed its number of children.
     fn with(self, settlement: &Settlement) -> Option<Self> {
         let runs = settlement.runs.iter().filter(|run| run.identity.id.is_none()).count();
+        let scheduled = settlement.runs.iter().map(|run| run.scheduled().len()).sum::<usize>();
         let deliveries = settlement.direct.len() + settlement.runs.iter().map(|run| run.deliveries().len()).sum::<usize>();
         let add = |number: u32, count: usize| {
             let sum = number.checked_add(u32::try_from(count).ok()?)?;
             (sum <= CHILDREN_MAX).then_some(sum)
         };
-        Some(Self { run: add(self.run, runs)?, delivery: add(self.delivery, deliveries)? })
+        Some(Self {
+            run: add(self.run, runs)?,
+            delivery: add(self.delivery, deliveries)?,
+            scheduled: add(self.scheduled, scheduled)?,
+        })
     }
 }
 
@@ -120,6 +130,13 @@ impl<'a> Plan<'a> {
         let of_runs = self.runs().flat_map(|(id, run)| run.deliveries().iter().map(move |delivery| (Some(id), delivery)));
         let direct = self.settlement.direct.iter().map(|delivery| (None, delivery));
         of_runs.chain(direct).zip(first..).map(move |((run, delivery), number)| (event.delivery(number), run, delivery))
+    }
+
+    /// Returns the events that runs schedule, with their ids.
+    pub fn scheduled(&self) -> impl Iterator<Item = (ScheduledId, &'a Scheduled)> {
+        let (event, first) = (self.settlement.event.id, self.first.scheduled);
+        let all = self.settlement.runs.iter().flat_map(|run| run.scheduled());
+        all.zip(first..).map(move |(scheduled, number)| (event.scheduled(number), scheduled))
     }
 
     /// Returns the state that runs write, by plugin, and its version.
@@ -258,7 +275,7 @@ impl QueueRow {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::{
@@ -274,7 +291,7 @@ mod tests {
 
     const EVENT: EventId = EventId::from_i64(7);
     const CRM: EndpointId = EndpointId::from_i64(3);
-    const LIMITS: StateLimits = StateLimits { bytes_max: 20, keys_max: 3 };
+    const LIMITS: StateLimits = StateLimits { bytes_max: 20, keys_max: 3, scheduled_max: 5 };
 
     fn lease(token: i64) -> Lease {
         Lease { token, until: Timestamp::from_millis(0) }
@@ -374,17 +391,42 @@ mod tests {
         let most = CHILDREN_MAX;
         let many = |count: u32| (0..count).map(|_| direct(CRM)).collect::<Vec<_>>();
         for (what, first, runs, direct, expected) in [
-            ("the maximum number of deliveries", Children { run: 0, delivery: most - 2 }, vec![], many(2), Settled::Done),
-            ("one delivery too many", Children { run: 0, delivery: most - 2 }, vec![], many(3), Settled::TooMany),
+            (
+                "the maximum number of deliveries",
+                Children { delivery: most - 2, ..Children::default() },
+                vec![],
+                many(2),
+                Settled::Done,
+            ),
+            ("one delivery too many", Children { delivery: most - 2, ..Children::default() }, vec![], many(3), Settled::TooMany),
             (
                 "one delivery of a run too many",
-                Children { run: 0, delivery: most },
+                Children { delivery: most, ..Children::default() },
                 vec![ran_with("p", Effects { deliveries: vec![webhook(CRM, "")], ..Default::default() })],
                 vec![],
                 Settled::TooMany,
             ),
-            ("the maximum number of runs", Children { run: most - 1, delivery: 0 }, vec![ran("p")], vec![], Settled::Done),
-            ("one run too many", Children { run: most, delivery: 0 }, vec![ran("p")], vec![], Settled::TooMany),
+            (
+                "the maximum number of runs",
+                Children { run: most - 1, ..Children::default() },
+                vec![ran("p")],
+                vec![],
+                Settled::Done,
+            ),
+            (
+                "one scheduled event too many",
+                Children { scheduled: most, ..Children::default() },
+                vec![ran_with(
+                    "p",
+                    Effects {
+                        scheduled: vec![Scheduled { after: Duration::from_secs(60), event: an_event("later") }],
+                        ..Default::default()
+                    },
+                )],
+                vec![],
+                Settled::TooMany,
+            ),
+            ("one run too many", Children { run: most, ..Children::default() }, vec![ran("p")], vec![], Settled::TooMany),
         ] {
             let mut known = Known { children: HashMap::from([(EVENT, first)]), ..known() };
             assert_eq!(judged(&mut known, &settlement(settles(1, 5), runs, direct)), expected, "{what}");
@@ -395,8 +437,13 @@ mod tests {
 
     #[test]
     fn children_are_numbered_behind_those_of_earlier_rounds() {
-        let mut known = Known { children: HashMap::from([(EVENT, Children { run: 4, delivery: 9 })]), ..known() };
-        let two = Effects { deliveries: vec![webhook(CRM, "1"), webhook(CRM, "2")], ..Default::default() };
+        let mut known = Known { children: HashMap::from([(EVENT, Children { run: 4, delivery: 9, scheduled: 2 })]), ..known() };
+        let later = || Scheduled { after: Duration::from_secs(60), event: an_event("later") };
+        let two = Effects {
+            deliveries: vec![webhook(CRM, "1"), webhook(CRM, "2")],
+            scheduled: vec![later(), later()],
+            ..Default::default()
+        };
         let of_run = RunId::from_i64(99);
         let stored = ran("q");
         let stored = RunRecord { identity: RunIdentity { id: Some(of_run), ..stored.identity }, ..stored };
@@ -404,10 +451,12 @@ mod tests {
         let plan = judge(&mut known, &settlement, LIMITS).unwrap();
         assert_eq!(plan.runs().map(|(id, _)| id).collect::<Vec<_>>(), [EVENT.run(4), of_run, EVENT.run(5)]);
         let deliveries: Vec<_> = plan.deliveries().map(|(id, run, one)| (id, run, one.payload.is_some())).collect();
+        let scheduled: Vec<_> = plan.scheduled().map(|(id, _)| id).collect();
+        assert_eq!(scheduled, [EVENT.scheduled(2), EVENT.scheduled(3)]);
         let of_run = |k| (EVENT.delivery(k), Some(EVENT.run(4)), true);
         assert_eq!(deliveries, [of_run(9), of_run(10), (EVENT.delivery(11), None, false)]);
-        assert_eq!(known.children[&EVENT], Children { run: 6, delivery: 12 });
-        assert_eq!(Children::after(Some(EVENT.run(5)), None), Children { run: 6, delivery: 0 });
+        assert_eq!(known.children[&EVENT], Children { run: 6, delivery: 12, scheduled: 4 });
+        assert_eq!(Children::after(Some(EVENT.run(5)), None, None), Children { run: 6, ..Children::default() });
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
 use super::{
     Sqlite, connect,
     rows::{self, ATTEMPT_COLUMNS, ENDPOINT_COLUMNS, Place, WHOLE_EVENT_COLUMNS},
-    sources, story,
+    scheduled, sources, story,
     upgrade::LAYOUT,
 };
 use crate::{
@@ -133,6 +133,7 @@ impl Check<'_> {
     /// Reads every row as the engine would.
     fn rows(&mut self) {
         self.each("event", &format!("SELECT {WHOLE_EVENT_COLUMNS} FROM event e"), |row| rows::whole_event(row).map(drop));
+        self.each("scheduled", &scheduled::all(), |row| scheduled::read(row).map(drop));
         self.each("run", &story::whole_runs(), |row| story::read_run(row).map(drop));
         self.each("run_queue", "SELECT id, plugin, outcome FROM run_queue", |row| {
             let place = Place { table: "run_queue", id: row.get(0)? };
@@ -210,6 +211,10 @@ impl Check<'_> {
             (
                 "an event waits to be run but does not exist",
                 "SELECT id FROM event_queue q WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = q.id)",
+            ),
+            (
+                "a scheduled event waits but the event that caused it does not exist",
+                "SELECT id FROM scheduled s WHERE NOT EXISTS (SELECT 1 FROM event e WHERE e.id = s.id >> 14)",
             ),
             (
                 "a run waits but its event does not exist",

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{
     Sqlite,
     attempts::finish,
+    scheduled,
     writer::{Breaks, Keeps},
 };
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
         id::{DeliveryId, EndpointId, EventId, RunId},
         time::Timestamp,
     },
-    store::{Commands, Error, commit::After},
+    store::{Cancelled, Commands, Error, commands::CANCEL_MAX, commit::After},
 };
 
 #[async_trait]
@@ -29,7 +30,7 @@ impl Commands for Sqlite {
 
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error> {
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| {
-            after.cancelled = Some((cancel(db, id, at)?, id));
+            after.cancelled.push((cancel(db, id, at)?, id));
             Ok(())
         })
         .await
@@ -41,6 +42,10 @@ impl Commands for Sqlite {
 
     async fn cancel_run(&self, id: RunId) -> Result<(), Error> {
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| cancel_run(db, id, after)).await
+    }
+
+    async fn cancel_events(&self, ids: Vec<EventId>, at: Timestamp) -> Result<(Cancelled, Vec<EventId>), Error> {
+        self.write_then(Keeps::Promise, Breaks::All, 0, move |db, _, after| cancel_events(db, &ids, at, after)).await
     }
 
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error> {
@@ -160,6 +165,36 @@ fn cancel_run(db: &Connection, id: RunId, after: &mut After) -> Result<(), Error
     // Later deliveries of the same order may have waited for this run.
     after.due_now();
     Ok(())
+}
+
+/// Cancels what events have not caused yet. Returns the events that they emitted.
+fn cancel_events(db: &Connection, ids: &[EventId], at: Timestamp, after: &mut After) -> Result<(Cancelled, Vec<EventId>), Error> {
+    let mut sum = Cancelled::default();
+    let mut caused = Vec::new();
+    for id in ids {
+        let exists = "SELECT EXISTS (SELECT 1 FROM event WHERE id = ?1)";
+        if !db.prepare_cached(exists)?.query_row([id.as_i64()], |row| row.get::<_, bool>(0))? {
+            continue;
+        }
+        let (from, until) = id.children();
+        sum.events += 1;
+        sum.waiting += db.prepare_cached("DELETE FROM event_queue WHERE id = ?1")?.execute([id.as_i64()])? as u64;
+        sum.runs += db.prepare_cached("DELETE FROM run_queue WHERE id >= ?1 AND id < ?2")?.execute([from, until])? as u64;
+        let mut select = db.prepare_cached("SELECT id FROM live WHERE id >= ?1 AND id < ?2")?;
+        let live = select.query_map([from, until], |row| Ok(DeliveryId::from_i64(row.get(0)?)))?;
+        for delivery in live.collect::<Result<Vec<_>, _>>()? {
+            after.cancelled.push((cancel(db, delivery, at)?, delivery));
+            sum.deliveries += 1;
+        }
+        sum.scheduled += scheduled::cancel(db, *id, at)?;
+        let mut select = db.prepare_cached("SELECT id FROM event WHERE cause = ?1 ORDER BY id LIMIT ?2")?;
+        let limit = i64::try_from(CANCEL_MAX).unwrap_or(i64::MAX);
+        let children = select.query_map([id.as_i64(), limit], |row| Ok(EventId::from_i64(row.get(0)?)))?;
+        caused.extend(children.collect::<Result<Vec<_>, _>>()?);
+    }
+    // Later deliveries of the same order may have waited for these runs.
+    after.due_now();
+    Ok((sum, caused))
 }
 
 /// Runs an event again. Returns the new round.

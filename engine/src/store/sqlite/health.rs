@@ -49,6 +49,9 @@ const RUNS: &str = "SELECT count(*) FROM run_queue";
 const DELIVERIES: &str = "SELECT count(*) FROM live";
 /// Uses only the index `run_queue_parked`.
 const PARKED: &str = "SELECT count(*) FROM run_queue WHERE state = 'parked'";
+/// Uses only the index `scheduled_due`.
+const SCHEDULED: &str = "SELECT count(*) FROM scheduled WHERE cancelled_at IS NULL";
+const NEXT_SCHEDULED: &str = "SELECT due_at FROM scheduled WHERE cancelled_at IS NULL ORDER BY due_at LIMIT 1";
 /// Uses only the index `delivery_unhappy`, because of the second condition.
 const DEAD: &str = "SELECT count(*) FROM delivery WHERE state = 'dead' AND state <> 'delivered'";
 
@@ -87,6 +90,7 @@ fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<Sta
         stage("runs", count(RUNS)?.saturating_sub(parked), late(instant(OLDEST_RUN)?, steady)),
         stage("runs-parked", parked, Duration::ZERO),
         stage("deliveries", count(DELIVERIES)?, late(due_delivery, steady)),
+        stage("scheduled", count(SCHEDULED)?, late(instant(NEXT_SCHEDULED)?, wall)),
         stage("dead", count(DEAD)?, late(instant(OLDEST_DEAD)?, wall)),
     ])
 }

@@ -24,6 +24,7 @@ mod readers;
 mod registry;
 mod retention;
 mod rows;
+mod scheduled;
 mod secrets;
 mod settle;
 mod sources;

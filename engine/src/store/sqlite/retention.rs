@@ -231,7 +231,8 @@ fn is_finished(db: &Connection, id: EventId) -> Result<bool, Error> {
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM event_queue WHERE id = ?1)
                  OR EXISTS (SELECT 1 FROM live WHERE id >= ?2 AND id < ?3)
-                 OR EXISTS (SELECT 1 FROM run_queue WHERE id >= ?2 AND id < ?3 AND state = 'waiting')",
+                 OR EXISTS (SELECT 1 FROM run_queue WHERE id >= ?2 AND id < ?3 AND state = 'waiting')
+                 OR EXISTS (SELECT 1 FROM scheduled WHERE id >= ?2 AND id < ?3 AND cancelled_at IS NULL)",
         )?
         .query_row(params![id.as_i64(), from, until], |row| row.get(0))?;
     Ok(!unfinished)
@@ -260,7 +261,7 @@ fn is_older(db: &Connection, id: EventId, before: Timestamp) -> Result<bool, Err
 /// Deletes an event with its runs, deliveries and attempts.
 fn delete(db: &Connection, id: EventId) -> Result<(), Error> {
     let (from, until) = id.children();
-    for table in ["run", "run_queue", "delivery", "payload"] {
+    for table in ["run", "run_queue", "delivery", "payload", "scheduled"] {
         db.prepare_cached(&format!("DELETE FROM {table} WHERE id >= ?1 AND id < ?2"))?.execute([from, until])?;
     }
     let (from, until) = id.attempts();

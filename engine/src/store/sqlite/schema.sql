@@ -44,6 +44,23 @@ CREATE TABLE dedup (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dedup_by_event ON dedup (event_id);
 
+-- Events that take place later. An id is the cause's id and a number, as that of a run. A row is deleted when its event is accepted.
+CREATE TABLE scheduled (
+    id           INTEGER PRIMARY KEY,
+    due_at       INTEGER NOT NULL,             -- wall clock, ms
+    cancelled_at INTEGER,                      -- wall clock, ms; NULL: it waits
+    source       TEXT NOT NULL,
+    type         TEXT NOT NULL,
+    subject      TEXT,
+    content_type TEXT NOT NULL,
+    attributes   TEXT,                         -- JSON array of [name, value]
+    depth        INTEGER NOT NULL,
+    codec        INTEGER NOT NULL,
+    data         BLOB NOT NULL
+) STRICT;
+CREATE INDEX scheduled_due ON scheduled (due_at) WHERE cancelled_at IS NULL;
+CREATE INDEX scheduled_by_source ON scheduled (source) WHERE cancelled_at IS NULL;
+
 -- Events that wait to be run. next_at (steady clock): when the event is due, or when its lease ends.
 CREATE TABLE event_queue (
     id      INTEGER PRIMARY KEY,

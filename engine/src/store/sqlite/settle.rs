@@ -9,18 +9,18 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{
     Local, Sqlite, accept,
     attempts::finish,
-    rows, state,
+    rows, scheduled, state,
     writer::{Breaks, Keeps},
 };
 use crate::{
     clock,
     domain::{
         delivery::{NewDelivery, Payload},
-        id::{DeliveryId, EventId, RunId},
+        id::{DeliveryId, EventId, RunId, ScheduledId},
         run::{RunOutcome, RunRecord},
     },
     store::{
-        Error, Settle, Settled, Settlement, Settles,
+        Error, Settle, Settled, Settlement, Settles, StateLimits,
         commit::{After, Queued},
         settle::{Children, Known, Plan, QueueRow, Routing, judge},
         weight,
@@ -35,7 +35,7 @@ impl Settle for Sqlite {
         let keeps = if settlements.iter().any(Settlement::has_effect) { Keeps::Promise } else { Keeps::Progress };
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
-            let mut known = ask(db, &settlements)?;
+            let mut known = ask(db, &settlements, local.state_limits)?;
             let mut answers = Vec::with_capacity(settlements.len());
             for settlement in &*settlements {
                 answers.push(match judge(&mut known, settlement, local.state_limits) {
@@ -50,7 +50,7 @@ impl Settle for Sqlite {
 }
 
 /// Reads everything that the decisions need. No other write happens before they are written.
-fn ask(db: &Connection, settlements: &[Settlement]) -> Result<Known, Error> {
+fn ask(db: &Connection, settlements: &[Settlement], limits: StateLimits) -> Result<Known, Error> {
     let mut known = Known { events: HashMap::with_capacity(settlements.len()), ..Known::default() };
     for settlement in settlements {
         match settlement.settles {
@@ -70,6 +70,10 @@ fn ask(db: &Connection, settlements: &[Settlement]) -> Result<Known, Error> {
                 }
             }
             state::ask(db, run, &mut known.ledger)?;
+            if !run.scheduled().is_empty() && !known.ledger.scheduled.contains_key(plugin) {
+                let count = scheduled::count(db, plugin, limits.scheduled_max)?;
+                known.ledger.scheduled.insert(plugin.to_owned(), count);
+            }
         }
     }
     Ok(known)
@@ -99,7 +103,9 @@ fn children(db: &Connection, event: EventId) -> Result<Children, Error> {
     let run = last("SELECT max(id) FROM run WHERE id >= ?1 AND id < ?2")?;
     let live = last("SELECT max(id) FROM live WHERE id >= ?1 AND id < ?2")?;
     let finished = last("SELECT max(id) FROM delivery WHERE id >= ?1 AND id < ?2")?;
-    Ok(Children::after(run.map(RunId::from_i64), live.max(finished).map(DeliveryId::from_i64)))
+    let scheduled = last("SELECT max(id) FROM scheduled WHERE id >= ?1 AND id < ?2")?;
+    let (run, delivery) = (run.map(RunId::from_i64), live.max(finished).map(DeliveryId::from_i64));
+    Ok(Children::after(run, delivery, scheduled.map(ScheduledId::from_i64)))
 }
 
 fn write(
@@ -114,6 +120,9 @@ fn write(
     for (id, run) in plan.runs() {
         write_run(db, id, plan.round, run, after)?;
         accept::insert_all(db, local, run.new_events().cloned(), after)?;
+    }
+    for (id, scheduled) in plan.scheduled() {
+        scheduled::insert(db, id, scheduled)?;
     }
     for (plugin, write) in plan.writes() {
         state::write(db, plugin, write, plan.state_version())?;
@@ -168,7 +177,7 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
         micros,
         execution.map_or(0, |execution| i64::try_from(execution.memory_peak).unwrap_or(i64::MAX)),
         u32::try_from(run.deliveries().len()).unwrap_or(u32::MAX),
-        u32::try_from(run.emitted().len()).unwrap_or(u32::MAX),
+        u32::try_from(run.events()).unwrap_or(u32::MAX),
         execution.and_then(rows::log_to_column),
         log.map_or(0, |log| i64::try_from(log.dropped).unwrap_or(i64::MAX)),
         execution.map(|execution| execution.recording.settings),

@@ -8,6 +8,7 @@ use super::{
     Sqlite,
     claims::first_to_run,
     rows::{self, ATTEMPT_COLUMNS, EVENT_COLUMNS, Place, WHOLE_EVENT_COLUMNS},
+    scheduled,
 };
 use crate::{
     domain::{
@@ -21,7 +22,7 @@ use crate::{
     store::{
         DeliveryFilter, DeliveryStory, DeliverySummary, Error, EventFilter, EventStory, EventSummary, Page, PageRequest, Passage,
         PassageDelivery, RecordedFilter, RecordedRun, RunFilter, STORY_ATTEMPTS, STORY_DELIVERIES, STORY_EMITTED, STORY_RUNS,
-        SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
+        STORY_SCHEDULED, SettledFrom, SettledRuns, StoredAttempt, StoredRun, Story, StoryPlace, WholeDelivery,
         columns::ended,
         story::{
             CHAIN_EVENTS, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS,
@@ -272,7 +273,8 @@ fn event(db: &Connection, id: EventId, from: StoryPlace) -> Result<EventStory, E
     while let Some(row) = rows.next()? {
         runs.push(read_run(row)?);
     }
-    Ok(EventStory { parts: event_parts(db, id)?, event, runs, deliveries, emitted, next: None }.part(from))
+    let scheduled = scheduled::first(db, first + i64::from(from.scheduled), until, limit(STORY_SCHEDULED + 1))?;
+    Ok(EventStory { parts: event_parts(db, id)?, event, runs, deliveries, emitted, scheduled, next: None }.part(from))
 }
 
 fn limit(number: usize) -> i64 {

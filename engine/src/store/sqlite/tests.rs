@@ -118,6 +118,7 @@ async fn finished_with_everything(bench: &Bench) -> EventId {
                 deliveries: vec![webhook(crm, "x"), webhook(crm, "y")],
                 emitted: vec![emitted(&claim.event, "b")],
                 state_use: state_use(&[], &[("k", Some(b"kept"))]),
+                ..Effects::default()
             },
         ),
         parked("q", RunOutcome::Trapped),

@@ -72,3 +72,20 @@ CREATE INDEX state_expires ON state (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX event_by_caller_id ON event (caller_id, id) WHERE caller_id IS NOT NULL;
 CREATE INDEX event_by_subject ON event (subject, id) WHERE subject IS NOT NULL;
 CREATE INDEX delivery_unhappy_by_endpoint ON delivery (endpoint, state, id) WHERE state <> 'delivered';
+
+-- Events that take place later. An id is the cause's id and a number, as that of a run. A row is deleted when its event is accepted.
+CREATE TABLE scheduled (
+    id           INTEGER PRIMARY KEY,
+    due_at       INTEGER NOT NULL,             -- wall clock, ms
+    cancelled_at INTEGER,                      -- wall clock, ms; NULL: it waits
+    source       TEXT NOT NULL,
+    type         TEXT NOT NULL,
+    subject      TEXT,
+    content_type TEXT NOT NULL,
+    attributes   TEXT,                         -- JSON array of [name, value]
+    depth        INTEGER NOT NULL,
+    codec        INTEGER NOT NULL,
+    data         BLOB NOT NULL
+) STRICT;
+CREATE INDEX scheduled_due ON scheduled (due_at) WHERE cancelled_at IS NULL;
+CREATE INDEX scheduled_by_source ON scheduled (source) WHERE cancelled_at IS NULL;

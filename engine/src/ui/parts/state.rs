@@ -111,6 +111,14 @@ impl State {
         }
     }
 
+    /// The state of an event that takes place later.
+    pub fn of_scheduled(is_cancelled: bool, texts: &Texts) -> Self {
+        match is_cancelled {
+            true => Self::calm(texts.states.delivery_cancelled),
+            false => Self::pending(texts.states.event_waiting),
+        }
+    }
+
     pub fn of_delivery(word: &str, texts: &Texts) -> Self {
         let words = &texts.states;
         match word {

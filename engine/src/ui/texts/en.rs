@@ -216,6 +216,8 @@ pub static TEXTS: Texts = Texts {
         no_request: "The request was not recorded, because an earlier version of the engine sent it.",
         empty_body: "empty",
         emitted: "Emitted",
+        later: "Later",
+        due_at: |time| format!("due at {time}"),
         story: "story",
         nothing_sent_note: "Its plugins returned no webhook, so nothing was sent.",
         unrouted_note: "No plugin and no endpoint subscribes to this type.",

@@ -218,6 +218,8 @@ pub static TEXTS: Texts = Texts {
         no_request: "La richiesta non è stata registrata: l'ha inviata una versione precedente del motore.",
         empty_body: "vuota",
         emitted: "Emesso",
+        later: "Più tardi",
+        due_at: |time| format!("previsto per {time}"),
         story: "storia",
         nothing_sent_note: "I plugin non hanno restituito alcun webhook: non è stato inviato nulla.",
         unrouted_note: "Nessun plugin e nessuna destinazione è iscritta a questo tipo.",

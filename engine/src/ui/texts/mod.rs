@@ -127,7 +127,7 @@ texts! {
         and_more_events(number), nothing_until_retry, received, through_api, verified, data, pretty, raw, log(number),
         log_dropped(number, dropped), asked_webhooks(number), asked_webhook, asked_events(number), asked_event, asked_nothing,
         for_endpoint(name), parked_note, parked_waits(name), next_try(time, age), try_one(number), try_of(number, all), try_head,
-        answer_head, nearest(pattern), last_answer(number), first_bytes(number), no_answer, no_request, empty_body, emitted, story, nothing_sent_note,
+        answer_head, nearest(pattern), last_answer(number), first_bytes(number), no_answer, no_request, empty_body, emitted, later, due_at(time), story, nothing_sent_note,
         unrouted_note, waiting_note, retry_failed, retry_run, nothing_failed, copy_curl, replay_says, replay_confirm,
         replayed(time), retried(time), cancelled_at(time), since_start, clock, only_problems, round(number), more_parts,
         diff, diff_of(name), diff_same, diff_none, lines_unchanged(number), fixture, shown_of(shown, all), shown_in_part(all), not_text(size), from,

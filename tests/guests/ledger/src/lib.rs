@@ -1,7 +1,8 @@
 //! Test guest that uses everything that a run can do, so that a crash at any time interrupts something.
 //!
 //! `job.created` counts in state, sends one webhook and emits `job.done`. Every seventh job fails with a retryable error until a
-//! `job.repaired` event has recorded its receiver's first failure in state. `job.audit` sends the count.
+//! `job.repaired` event has recorded its receiver's first failure in state. `job.audit` sends the count. `job.later` has `job.due` take place
+//! later, and `job.chain` emits `job.later`.
 
 use innesco_sdk::prelude::*;
 
@@ -10,13 +11,19 @@ struct Job {
     job: u64,
 }
 
+#[derive(Deserialize, Serialize)]
+struct Later {
+    job: u64,
+    millis: u64,
+}
+
 /// A test replaces the digit, which makes another version without a build. Each webhook shows it.
 static VERSION: [u8; 9] = *b"version 0";
 
 struct Ledger;
 
 impl Plugin for Ledger {
-    const ON: &'static [&'static str] = &["job.created", "job.audit", "job.repaired"];
+    const ON: &'static [&'static str] = &["job.created", "job.audit", "job.repaired", "job.later", "job.chain"];
 
     fn handle(&self, event: &Event) -> Result<Outcome> {
         let count = state::get_json::<u64>("count")?.unwrap_or(0);
@@ -25,6 +32,12 @@ impl Plugin for Ledger {
             "job.repaired" => {
                 state::set("repaired", "yes");
                 Ok(Outcome::none())
+            }
+            "job.chain" => Ok(Emit::new("job.later").json(&event.json::<Later>()?)?.into()),
+            "job.later" => {
+                let Later { job, millis } = event.json()?;
+                let due = Emit::new("job.due").subject(job.to_string()).json(&json!({ "job": job }))?;
+                Ok(due.after(std::time::Duration::from_millis(millis)).into())
             }
             _ => {
                 let Job { job } = event.json()?;

@@ -86,6 +86,7 @@ impl Teller<'_> {
         }
         if !only {
             markup.0.push_str(&self.emitted().await?.0);
+            markup.0.push_str(&self.later().0);
         }
         let end = match story.event.state.as_ref() {
             "unrouted" => Some(texts.event.unrouted_note),
@@ -377,6 +378,26 @@ impl Teller<'_> {
         let more = html! { @if hidden > 0 { li.step { span.at {} span.mark {} div.body { p.muted { ((texts.event.and_more_events)(&formats.number(hidden))) } } } } };
         markup.0.push_str(&more.0);
         Ok(markup)
+    }
+
+    /// Writes the events that take place later.
+    fn later(&self) -> Markup {
+        let (texts, formats) = (self.visit.texts(), self.visit.formats());
+        let mut markup = html! {};
+        for (place, one) in self.story.scheduled.iter().enumerate() {
+            let state = State::of_scheduled(one.cancelled_at.is_some(), texts);
+            let due = (texts.event.due_at)(&formats.day_and_clock(&one.due_at));
+            let line = html! {
+                b { (texts.event.later) " " (foreign::name(&one.r#type)) }
+                @if let Some(subject) = &one.subject { span.mono { (foreign::value(subject)) } }
+                span.w data-s=(state.tone.as_str()) { @if one.cancelled_at.is_some() { (state.word) } @else { (formats.time(&one.due_at, &due)) } }
+                span.muted { (foreign::name(&one.source)) }
+            };
+            let id = format!("later-{place}");
+            let step = Step { id: &id, at: one.cancelled_at.clone(), state, line, end: html! {}, below: html! {} };
+            markup.0.push_str(&self.step(&step).0);
+        }
+        markup
     }
 
     /// Writes the story of an emitted event in short. The page of that event has all of it.

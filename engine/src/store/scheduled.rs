@@ -1,0 +1,39 @@
+//! Events that take place later. Commit 2 stores them together with the run that requested them. When one is due, a step turns it into
+//! an event that waits to be run, so the plugins and endpoints of that time get it. Its new id makes it newer than all events before it,
+//! for lists, for retention and for those who follow runs.
+//!
+//! Due times are on the wall clock: people plan with it, and it goes on while no engine runs.
+
+use async_trait::async_trait;
+
+use super::Error;
+use crate::domain::{event::NewEvent, id::ScheduledId, time::Timestamp};
+
+/// Accepts scheduled events when they are due.
+#[async_trait]
+pub trait Schedule {
+    /// Returns when the next scheduled event is due (wall clock); `None` if none waits.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    async fn next_scheduled(&self) -> Result<Option<Timestamp>, Error>;
+
+    /// Accepts one batch of the scheduled events that are due at `at` (wall clock), in the order of their due times. Each becomes an
+    /// event and is no longer scheduled, in one transaction. Returns their number; 0 means that none was due.
+    ///
+    /// # Errors
+    /// If the commit failed: nothing changed.
+    async fn accept_scheduled(&self, at: Timestamp) -> Result<usize, Error>;
+}
+
+/// A scheduled event as an event's history shows it.
+#[derive(Clone, Debug)]
+pub struct ScheduledEvent {
+    pub id: ScheduledId,
+    /// When it takes place (wall clock).
+    pub due_at: Timestamp,
+    /// When it was cancelled; `None` if it waits.
+    pub cancelled_at: Option<Timestamp>,
+    /// The event, without its data.
+    pub event: NewEvent,
+}
