@@ -65,12 +65,12 @@ async fn a_scheduled_event_survives_a_kill_and_arrives_once_when_it_is_due() {
     let all: BTreeSet<u64> = (0..SOON).collect();
     let every = |received: &[Received]| received.iter().map(job).collect::<BTreeSet<_>>() == all;
     receiver.wait_for("every due event arrives", DEADLINE, every).await;
-    let page = engine.get("/v1/events?type=job.due&limit=100").await;
-    let events = page["items"].as_array().expect("events");
+    let list = engine.get("/v1/events?type=job.due&limit=100").await;
+    let events = list["items"].as_array().expect("events");
     assert_eq!(events.len() as u64, SOON, "each took place once");
     let caused: BTreeSet<&str> = events.iter().map(|event| event["cause"].as_str().expect("a cause")).collect();
     assert_eq!(caused, causes.iter().map(String::as_str).collect(), "each has its place in its chain");
-    assert!(events.iter().all(|event| event["depth"] == 1 && event["source"] == "plugin/ledger"), "{page:#}");
+    assert!(events.iter().all(|event| event["depth"] == 1 && event["source"] == "plugin/ledger"), "{list:#}");
     let story = engine.get(&format!("/v1/events/{}", causes[0])).await;
     assert_eq!((&story["scheduled"], story["emitted"].as_array().map(Vec::len)), (&json!([]), Some(1)), "{story:#}");
     assert_eq!(story["chain"][1]["type"], "job.due", "{story:#}");

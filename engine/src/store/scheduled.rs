@@ -2,7 +2,7 @@
 //! an event that waits to be run, so the plugins and endpoints of that time get it. Its new id makes it newer than all events before it,
 //! for lists, for retention and for those who follow runs.
 //!
-//! Due times are on the wall clock: people plan with it, and it goes on while no engine runs.
+//! Due times are on the wall clock: people plan with it, and it does not stop with the engine.
 
 use async_trait::async_trait;
 

@@ -264,7 +264,7 @@ pub async fn a_discarded_version_loses_its_bytes_and_its_comparisons(bench: &Ben
     assert_eq!(bench.store.file(digest(&candidate)).await.unwrap(), None);
     let ended = bench.store.comparison(following.id).await.unwrap();
     assert_eq!((ended.state, ended.problem.is_some()), (JobState::Cancelled, true));
-    assert_eq!(bench.store.comparison(other.id).await.unwrap().state, JobState::Running, "another comparison goes on");
+    assert_eq!(bench.store.comparison(other.id).await.unwrap().state, JobState::Running, "another comparison continues");
     assert_eq!(publish(&bench, &candidate, Proposal::AtStart).await, Published::Outdated, "it is still known");
     assert!(matches!(publish(&bench, &candidate, Proposal::Serve).await, Published::Serves { .. }), "it can be pushed again");
 }
