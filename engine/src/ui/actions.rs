@@ -18,6 +18,7 @@ use Made::{At, Nowhere};
 /// Routes of the API as in its table of roles, and where the dashboard makes the change.
 pub const ACTIONS: &[(&str, Made)] = &[
     ("POST /v1/events", Nowhere("programs send events; a page shows the command and the request to copy")),
+    ("POST /v1/events/match", At("/endpoints/new")),
     ("POST /v1/events/replay", At("/settings/jobs/replay")),
     ("POST /v1/events/{event}/replay", At("/events/{event}/replay")),
     ("POST /v1/runs/retry", At("/runs/retry")),
@@ -38,7 +39,7 @@ pub const ACTIONS: &[(&str, Made)] = &[
     ("POST /v1/subscriptions", Nowhere("a program subscribes its own address; a person creates an endpoint")),
     ("DELETE /v1/subscriptions/{subscription}", Nowhere("a subscription is an endpoint, which a person deletes on its page")),
     ("POST /v1/sources", At("/sources/new")),
-    ("PATCH /v1/sources/{source}", Nowhere("not built yet; use `innesco source`")),
+    ("PATCH /v1/sources/{source}", At("/sources/{source}/edit")),
     ("DELETE /v1/sources/{source}", At("/sources/{source}/delete")),
     ("POST /v1/sources/{source}/rotate-secret", At("/sources/{source}/rotate-secret")),
     ("POST /v1/sources/{source}/rotate-address", At("/sources/{source}/rotate-address")),
