@@ -315,6 +315,17 @@ async fn send_many(engine: &Engine, number: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_updates_shift_nothing_and_keep_the_focus() {
+    live_pages(4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; run with `make verify-dashboard`"]
+async fn all_live_pages_shift_nothing_and_keep_the_focus() {
+    live_pages(usize::MAX).await;
+}
+
+/// Opens the first pages and updates each while many events arrive.
+async fn live_pages(most: usize) {
     let engine = Arc::new(Engine::start(&["order-router"]));
     let (failing, opened) = fill(&engine).await;
     crate::dashboard_sources::fill(&engine).await;
@@ -349,7 +360,7 @@ async fn live_updates_shift_nothing_and_keep_the_focus() {
         ("/sources", "#rows a.go"),
         ("/sources/shop", "#source-head form button"),
     ];
-    for (path, focused) in pages {
+    for (path, focused) in pages.into_iter().take(most) {
         open(&browser, &engine, path).await;
         live(&browser).await;
         browser.wait(focused).await;
