@@ -1,5 +1,7 @@
 //! Converts between the contract's records and the types of the SDK. [`export!`](crate::export) calls it; not part of the API.
 
+use std::time::Duration;
+
 use crate::{__bindings::innesco::plugin::types, Emit, Error, Plugin, Webhook, host};
 
 pub use types::{Event, Failure, Manifest, Outcome};
