@@ -19,6 +19,8 @@ pub struct Retention {
     pub dedupe: Duration,
 }
 
+/// Times for tests. Those of an engine are settings (`config.rs`).
+#[cfg(test)]
 impl Default for Retention {
     fn default() -> Self {
         const DAY: u64 = 24 * 3600;

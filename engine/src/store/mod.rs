@@ -20,6 +20,7 @@
 //!
 //! For a new column of an existing table, raise the layout and do step 3. The column needs a default, since older engines on the
 //! same database do not write it. Then read and write it in the files of its table (`NOUN.rs`, `rows.rs`, `columns.rs`).
+//! Unfinished deliveries are in the table `live`, finished ones in `delivery`; several files read and write these two.
 
 mod accept;
 mod admission;
