@@ -2,8 +2,9 @@
 //! tables of lines for their backtraces. It also holds digests of files that were too complex, so that a start does not try them
 //! again. The cache is in the data folder, never in the plugin folder.
 //!
-//! Compiled code runs unchecked, so every file carries a MAC under a key that only this folder has. A file that does not verify
-//! is removed and compiled again. Files are written completely under another name and renamed, never changed.
+//! Compiled code runs unchecked, so every cache file carries a MAC under a key that only this folder has. If a cache file does
+//! not verify, it is removed and the plugin is compiled again. Cache files are written completely under another name and renamed,
+//! never changed.
 
 use std::{
     fs, io,
@@ -40,8 +41,8 @@ impl FileCache {
     /// Opens the cache in `folder`. Creates the folder and its key if they do not exist.
     ///
     /// # Errors
-    /// If the folder or the key is open to other users, or belongs to one of them. Such a user may have changed the compiled code
-    /// or read the key.
+    /// If the folder or the key is open to other users, or belongs to another user. Such a user may have changed the compiled
+    /// code or read the key.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         let of = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         if !folder.exists() {
@@ -78,7 +79,7 @@ impl FileCache {
             bytes.split_at_checked(MAC_LEN).is_some_and(|(mac, content)| self.mac(key, content).verify_slice(mac).is_ok());
         if !verified {
             tracing::warn!(file = %path.display(), "cache file does not verify; it is removed and written again");
-            // If the removal fails, the file is refused again next time.
+            // If the removal fails, the cache file is refused again next time.
             let _ = fs::remove_file(&path);
             return None;
         }
@@ -144,12 +145,12 @@ impl CodeCache for FileCache {
     }
 }
 
-/// A table of lines must never be taken for code, so it has another key.
+/// A table of lines must never be taken for code, so its key differs from that of the code.
 fn lines_key(key: &str) -> String {
     format!("{LINES} {key}")
 }
 
-/// The key has the engine's version: another version may be able to load the file.
+/// The key contains the engine's version, because another version may be able to load the file.
 fn too_complex_key(digest: &Digest) -> String {
     format!("{TOO_COMPLEX} {} {digest}", env!("CARGO_PKG_VERSION"))
 }

@@ -1,7 +1,7 @@
 //! Follows the configuration that other nodes change: endpoints, plugin settings, sources and keys.
 //!
-//! [`ConfigVersions`] has the announced version. When it grows, this loop reads the snapshots again and marks the version as
-//! known, which releases the workers that wait for it. There are two kinds of failure:
+//! [`ConfigVersions`] contains the announced version. When the version grows, this loop reads the snapshots again and marks the
+//! version as known. That releases the workers that wait for the version. There are two kinds of failure:
 //!
 //! - **The database is unreachable.** Workers wait, since this node may lack a change, and the loop soon reads again. Workers
 //!   lose nothing: they could not commit either.
@@ -58,7 +58,7 @@ impl Reading {
     }
 }
 
-/// The failures of the last reading. Both kinds can occur together.
+/// The failures of the last reading. Both kinds of failure can occur together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Trouble {
     is_away: bool,
@@ -128,7 +128,7 @@ mod tests {
         Reading { for_runs: [endpoints, Ok(())], for_callers: [Ok(()), keys] }
     }
 
-    /// Cases: a reading, whether workers continue after it, and the pause before the next reading.
+    /// Each case is a reading, whether workers continue after it, and the pause before the next reading.
     #[test]
     fn an_unreachable_database_delays_workers_and_an_unreadable_row_does_not() {
         let cases = [

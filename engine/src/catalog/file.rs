@@ -30,7 +30,7 @@ pub struct PluginFile {
     pub stamp: Stamp,
 }
 
-/// A cheap sign that a file may have changed. Only its content proves a change.
+/// Metadata of a file. A different stamp shows cheaply that the file may have changed. Only the content proves a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     device: u64,
@@ -75,7 +75,7 @@ impl PluginFile {
             Errno::LOOP => {
                 Unopened::Refused("it is a link that cannot be followed safely; copy the file into the folder instead")
             }
-            // The error of opening a socket.
+            // Opening a socket fails with this error.
             Errno::NXIO => Unopened::Refused("it is a socket, not a file"),
             errno => Unopened::Unreadable(errno.into()),
         })?;
@@ -128,12 +128,12 @@ fn open_inside(folder: &Path, name: &str) -> Result<File, Errno> {
     {
         use rustix::fs::{ResolveFlags, openat2};
         match openat2(&folder, name, FLAGS, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS) {
-            // The kernel is older than 5.6, or a filter of system calls forbids this one.
+            // The kernel is older than 5.6, or a filter of system calls forbids this call.
             Err(Errno::NOSYS | Errno::PERM) => {}
             opened => return opened.map(File::from),
         }
     }
-    // Without the kernel's help a link can change between the check and the opening, so none is followed.
+    // Without the kernel's help, a link can change between the check and the opening, so no link is followed.
     rustix::fs::openat(&folder, name, FLAGS | OFlags::NOFOLLOW, Mode::empty()).map(File::from)
 }
 
@@ -256,7 +256,7 @@ mod tests {
         }
     }
 
-    /// Cases: a file that is read while it is written gives no content, so that it is read again.
+    /// A file that changes while it is read gives no content, so that it is read again.
     #[test]
     fn a_file_that_changes_while_it_is_read_is_read_again() {
         let home = tempfile::tempdir().unwrap();

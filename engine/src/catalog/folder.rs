@@ -43,13 +43,13 @@ const SETTLE: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_millis(200);
 /// After this time a folder is scanned even if it still changes.
 const UNQUIET_MAX: Duration = Duration::from_secs(1);
-/// Interval of scans without notifications.
+/// Interval between scans while no notification arrives.
 const POLL: Duration = Duration::from_secs(5);
 
 /// State of one file in the folder.
 #[derive(Default)]
 struct Known {
-    /// The last content. `None`: unreadable, or to be tried again, so every scan reads the file.
+    /// The last content. `None` if the file is unreadable or must be tried again: then every scan reads it.
     read: Option<Read>,
     /// The plugin in the content that loaded last.
     plugin: Option<Slug>,
@@ -218,7 +218,7 @@ impl Catalog {
         let limit = self.sandbox.plugin_bytes_max() as u64;
         let content = match tokio::task::block_in_place(|| opened.read(limit)) {
             Ok(Some(content)) => content,
-            // Another process writes to it; the file is checked again when that is over.
+            // Another process is writing the file, which is checked again afterwards.
             Ok(None) => return Ok(()),
             Err(error) => return self.refuse(file, unreadable(&error), folder).await,
         };
@@ -230,7 +230,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Proposes the content of one file, or records why not. Returns whether the result is final until the file changes.
+    /// Proposes the content of one file, or records why it is not used. Returns whether the result is final until the file
+    /// changes.
     async fn take(&self, file: &str, bytes: Vec<u8>, digest: Digest, folder: &mut Folder) -> Result<bool, store::Error> {
         let proposal = match (folder.scanned, self.options.way) {
             (false, Way::File | Way::Upload) => Proposal::AtStart,
@@ -274,7 +275,7 @@ impl Catalog {
         self.publish_audited(new, proposal).await?;
         self.forgive(&name).await;
         if folder.scanned {
-            // The version serves before the other files of this scan are loaded.
+            // Makes the version serve before the other files of this scan are loaded.
             self.follow().await?;
         }
         self.clear_refusal(file, folder);
@@ -303,8 +304,8 @@ impl Catalog {
         }
     }
 
-    /// Loads bytes. Without a cached result they are compiled. That can take long, so it never happens on the threads that serve
-    /// sockets.
+    /// Loads the bytes of a plugin. Compiles them if no result is cached. Never called on the threads that serve sockets, because
+    /// compiling can take long.
     pub(super) fn load(&self, bytes: &[u8]) -> Result<Plugin, NotLoaded> {
         Ok(tokio::task::block_in_place(|| self.sandbox.load(bytes, &self.cache))?)
     }
@@ -384,7 +385,7 @@ pub(super) fn row_of(loaded: &Plugin, file: &str) -> PluginRow {
     }
 }
 
-/// Formats a change of the serving version for the audit trail.
+/// Formats the change of the serving version for the audit trail.
 pub fn version_change(from: Option<Digest>, to: Option<Digest>) -> String {
     let text = |version: Option<Digest>| version.map_or_else(|| "none".to_owned(), |version| version.to_string());
     format!("{} → {}", text(from), text(to))
@@ -430,16 +431,16 @@ mod tests {
         assert_eq!(folder.other_file(&crm, "b"), None);
     }
 
-    /// Cases: what editors, copy programs and mounts leave in a folder.
+    /// The cases are names that editors, copy programs and mounts leave in a folder.
     #[test]
     fn only_visible_wasm_files_are_plugins() {
         let home = tempfile::tempdir().unwrap();
         for name in [
             "b.wasm",
             "a.wasm",
-            // The folder of a mounted ConfigMap, which Kubernetes exchanges.
+            // A mounted ConfigMap has such an entry, which Kubernetes exchanges.
             "..data.wasm",
-            // Drafts of rsync, vim, Emacs and of copies in progress.
+            // Temporary files of rsync, vim, Emacs and of copies in progress.
             ".a.wasm.Xq81Zb",
             ".a.wasm",
             ".a.wasm.swp",

@@ -30,7 +30,7 @@ pub struct Following {
     failed: HashMap<Slug, Digest>,
     /// Serving plugins whose parked runs still have to be requeued.
     not_requeued: HashSet<Slug>,
-    /// Plugins that an older engine served, so that their versions are not stored, and whose files do not load here.
+    /// Plugins whose versions are not stored, because an older engine served them, and whose files do not load here.
     awaited: HashSet<Slug>,
 }
 
@@ -139,7 +139,7 @@ impl Catalog {
         self.runs.set_width(&row.name, row.halt.map(|_| Width::CLOSED));
     }
 
-    /// Applies the rest of a plugin's row, besides its version: its file, and whether it runs.
+    /// Applies a plugin's row except its version: the name of its file, and whether the plugin runs.
     pub(super) fn follow_row(&self, row: &PluginRow) {
         let table = self.plugins();
         let Some(entry) = table.get(&row.name) else { return };
@@ -190,8 +190,8 @@ impl Catalog {
         });
     }
 
-    /// Marks a plugin as not loadable if an older engine, which stored no versions, served it from this file. Returns whether one
-    /// did.
+    /// Marks a plugin as not loadable if an older engine, which stored no versions, served it from this file. Returns whether
+    /// such a plugin exists.
     pub(super) async fn await_again(&self, file: &str, reason: &str) -> Result<bool, store::Error> {
         let served = self.store.plugins().await?.into_iter().find(|row| row.file == file);
         match served {

@@ -32,8 +32,9 @@ pub fn new_key() -> Result<String, NoRandomness> {
     Ok(format!("{KEY_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<24>()?)))
 }
 
-/// Minimum length of an operator's key in characters, and how many of them must differ. 32 random hexadecimal digits are 128
-/// bits. Sixteen random characters of base64 would be enough too, but sixteen typed ones are a few words.
+/// Minimum length of an operator's key in characters, and how many different characters it must have. 32 random hexadecimal
+/// digits are 128 bits. Sixteen random characters of base64 would be enough too, but sixteen typed characters are just a few
+/// words.
 const GIVEN_KEY_LEN_MIN: usize = 32;
 const GIVEN_KEY_DIFFERENT_MIN: usize = 8;
 
@@ -49,8 +50,8 @@ pub struct GuessableKey {
     different: usize,
 }
 
-/// Checks an operator's key. No rule can distinguish random from chosen: this one refuses typical typed text and accepts the
-/// output of `openssl rand -hex 16` and longer.
+/// Checks an operator's key. No rule can distinguish a random key from a chosen one. This rule refuses typical typed text, and
+/// accepts the output of `openssl rand -hex 16` and longer.
 ///
 /// # Errors
 /// The key is too short, or has too few different characters.
@@ -117,7 +118,7 @@ impl Keys {
         Some(Arc::clone(&found.row))
     }
 
-    /// Returns the key of a session, if it still exists and has not expired. It counts as used now.
+    /// Returns the key of a session, if it still exists and has not expired. The key counts as used now.
     pub fn of_session(&self, id: KeyId, now: Timestamp) -> Option<Arc<KeyRow>> {
         let known = self.read();
         let found = known.values().find(|known| known.row.id == id && !known.row.has_expired(now))?;
@@ -130,7 +131,7 @@ impl Keys {
         self.read().get(&row.new.hash).is_some_and(|known| known.row.id == row.id && !known.row.has_expired(now))
     }
 
-    /// Returns when a key was last used, to the last request.
+    /// Returns when a key was last used, including uses that are not yet written.
     pub fn last_used(&self, id: KeyId) -> Option<Timestamp> {
         let known = self.read();
         let found = known.values().find(|known| known.row.id == id)?;
@@ -177,7 +178,7 @@ fn admin_key(name: String, key: &str) -> NewKey {
     NewKey { name, role: Role::Admin, hash: hash_key(key), ending: key_ending(key), expires_at: None }
 }
 
-/// Characters of a key that a list shows: enough to recognize it among a few. 22 others remain secret.
+/// Characters of a key that a list shows: enough to recognize the key among a few. At least 20 others remain secret.
 const ENDING_CHARS: usize = 4;
 
 /// Returns the last characters of a key; `None` for a key so short that they would reveal much of it.
@@ -206,8 +207,8 @@ pub enum FirstKeyError {
     Store(#[from] store::Error),
 }
 
-/// Makes sure that a valid admin key exists. `given` becomes the first one, if the operator provides it. Returns a key that was
-/// created here: it is shown once.
+/// Makes sure that a valid admin key exists. If the operator provides `given`, it becomes the first one. Returns the key if this
+/// function created one, because it is shown once.
 ///
 /// # Errors
 /// `given` can be guessed, or is a known key that is no longer valid.

@@ -60,7 +60,7 @@ pub struct Catalog {
     /// Notified when another node may have changed which plugins serve.
     plugins_changed: Notify,
     following: tokio::sync::Mutex<Following>,
-    /// Held while the bytes of a request are loaded.
+    /// Held while the plugin in a request is loaded.
     pushing: tokio::sync::Mutex<()>,
     /// Number of plugins whose serving version is not ready here.
     behind: AtomicUsize,
@@ -68,7 +68,7 @@ pub struct Catalog {
     refreshing: tokio::sync::Mutex<()>,
     /// Versions that do not serve, loaded for comparisons, the latest last.
     versions: tokio::sync::Mutex<Vec<Arc<Plugin>>>,
-    /// Returns how this process's sender treats the endpoints.
+    /// Knows how the sender of this process treats the endpoints.
     standings: OnceLock<Arc<dyn Standings>>,
 }
 
@@ -90,7 +90,7 @@ pub struct CatalogOptions {
 
 /// Reads the endpoints, and the names of deleted ones.
 async fn table(store: &dyn Store) -> Result<EndpointTable, store::Error> {
-    // Read in this order: an endpoint that is deleted in between is in both, and counts as existing.
+    // Read in this order: an endpoint that is deleted in between is in both lists, and counts as existing.
     let endpoints = store.endpoints().await?;
     Ok(EndpointTable::new(endpoints).with_deleted(store.deleted_endpoints().await?))
 }
@@ -146,7 +146,7 @@ impl Catalog {
         let _ = self.standings.set(standings);
     }
 
-    /// Returns how the sender of this process treats an endpoint now; `None` if it sends nothing to it.
+    /// Returns how the sender of this process treats an endpoint now; `None` if this process has sent nothing to the endpoint.
     pub fn standing(&self, endpoint: EndpointId) -> Option<Standing> {
         self.standings.get()?.standing(endpoint)
     }
@@ -159,7 +159,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Stores a plugin's settings as a new revision by the author. Its next runs use them.
+    /// Stores a plugin's settings as a new revision by `author`. The plugin's next runs use the new settings.
     pub async fn set_plugin_config(
         &self,
         name: &Slug,
@@ -171,7 +171,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Reads the last committed settings of plugins. Their next runs use them.
+    /// Reads the last committed settings of plugins. The next runs of the plugins use them.
     pub async fn refresh_plugin_configs(&self) -> Result<(), store::Error> {
         for row in self.store.plugins().await? {
             self.change_plugins(|table| table.set_config(&row.name, row.revision, row.config));

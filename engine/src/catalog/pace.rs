@@ -14,8 +14,8 @@ use std::{
 
 use crate::domain::{quarantine::Breaches, time::Timestamp};
 
-/// Average processor time above which a run counts as slow, because it delays others. Ten times the time of a run in JavaScript,
-/// a hundred times that of one in Rust. A flood of log lines takes longer.
+/// Average processor time above which runs count as slow, because they delay others. This is ten times what a typical JavaScript
+/// run takes, and a hundred times what a Rust run takes. A run that writes a flood of log lines takes longer.
 const SLOW: Duration = Duration::from_millis(2);
 /// After a state conflict, the plugin's runs execute one after another for this long.
 const CONTENDED_FOR: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ impl Pace {
             && self.quiet_until.compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
-    /// Records a broken limit. Returns whether there were more than `limit` within a minute.
+    /// Records that a run broke a limit. Returns whether this happened more than `limit` times within a minute.
     pub fn note_breach(&self, now: Timestamp, limit: usize) -> bool {
         self.breaches.lock().expect("no code panics while it holds the breaches").exceed(now, limit)
     }

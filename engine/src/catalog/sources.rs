@@ -73,7 +73,7 @@ impl SourceTable {
         self.by_name.values().find(|source| source.id == id)
     }
 
-    /// Returns every source, in no order.
+    /// Returns every source, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
         self.by_name.values()
     }
@@ -82,7 +82,7 @@ impl SourceTable {
         self.by_name.len()
     }
 
-    /// Returns the most similar name.
+    /// Returns the name that is most similar to `typed`.
     pub fn nearest(&self, typed: &str) -> Option<&str> {
         nearest(typed, self.by_name.keys().map(|name| &**name))
     }

@@ -66,7 +66,7 @@ impl Catalog {
         origin: Origin,
     ) -> Result<(Digest, Published), NotPushed> {
         let loaded = {
-            // Requests compile one file at a time. The plugin folder may compile another one meanwhile.
+            // Requests compile one file at a time. Meanwhile, a file of the plugin folder may be compiled, too.
             let _alone = self.pushing.lock().await;
             self.cache.forgive(&Digest::of(&bytes));
             self.load(&bytes)?
@@ -91,7 +91,7 @@ impl Catalog {
         Ok(self.push(&version.plugin, bytes, Proposal::Serve, origin).await?.1)
     }
 
-    /// Stops a plugin if `version` serves. Its versions and settings stay. Returns whether it did.
+    /// Stops a plugin if `version` serves. The plugin's versions and settings stay. Returns whether the plugin was stopped.
     ///
     /// # Errors
     /// If the store failed.
@@ -103,8 +103,8 @@ impl Catalog {
 }
 
 impl Catalog {
-    /// Holds a plugin whose version has broken its limits too often, on every node. Returns whether this call did. This node
-    /// does not wait for [`Self::follow`], which may be busy with another plugin that takes long to load.
+    /// Holds a plugin, whose version has broken its limits too often, on every node. Returns whether this call has held it. This
+    /// node does not wait for [`Self::follow`], which may be busy with another plugin that takes long to load.
     ///
     /// # Errors
     /// If the store failed.

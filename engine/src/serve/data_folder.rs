@@ -1,4 +1,4 @@
-//! The data folder: one process uses it at a time, and it remembers the name of its node.
+//! The data folder. One process uses it at a time. It stores the name of the node.
 
 use std::{fs, path::Path};
 

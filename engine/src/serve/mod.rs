@@ -1,4 +1,5 @@
-//! The engine as a whole: the only place that knows every part. It builds them, starts them in order and drains them in reverse.
+//! The engine as a whole. Only this module knows every part. It builds the parts, starts them in order and drains them in
+//! reverse.
 
 mod data_folder;
 
@@ -37,7 +38,7 @@ pub struct Engine {
     sources: Arc<Sources>,
     /// The admin key that was created because none existed. It is shown once.
     pub new_admin_key: Option<String>,
-    /// Links that sign in to the dashboard once.
+    /// Links, each of which signs in to the dashboard once.
     links: ui::OneTimeLinks,
     /// The lock of the data folder, held while the engine lives.
     _lock: fs::File,
@@ -104,7 +105,7 @@ impl Engine {
         &self.store
     }
 
-    /// Makes sure that `key` is an admin key, for the owner of the data folder who lost the first one.
+    /// Makes sure that `key` is an admin key, for the owner of the data folder who lost the first key.
     pub async fn admit(&self, key: &str) -> anyhow::Result<()> {
         self.keys.admit(key).await?;
         Ok(())
@@ -218,12 +219,12 @@ impl Engine {
         let serving = api::serve(listener, routes, self.config.connections.within_open_files(), stopped());
         tokio::select! {
             () = serving => {}
-            // No event runs before its configuration is known, so an engine that no longer follows it must stop.
+            // No event runs before its configuration is known, so an engine that no longer follows the configuration must stop.
             ended = &mut following => {
                 tracing::error!(panicked = ended.is_err(), "the task that follows the configuration has ended; the engine stops");
                 broken.cancel();
             }
-            // Callers that keep their connections open must not delay the stop.
+            // Callers that hold their connections open must not delay the stop.
             () = async { stopped().await; tokio::time::sleep(self.config.drain).await } => {}
         }
         stop.cancel();

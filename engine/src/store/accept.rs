@@ -1,7 +1,7 @@
 //! Commit 1: storing an event.
 //!
-//! This file also has what both stores compute for an event before they write it: its weight, its minute, and a copy of its data,
-//! so that a small event does not hold a large request in memory.
+//! This file also computes what both stores need before they write an event: its weight, its minute, and a copy of its data.
+//! Without the copy, a small event would hold a large request in memory.
 
 use async_trait::async_trait;
 
@@ -11,15 +11,16 @@ use crate::domain::{event::NewEvent, id::EventId, time::Timestamp};
 /// Accepts events.
 #[async_trait]
 pub trait Accept {
-    /// Stores the events, all or none, and hands them to the workers as far as there is room. They are on disk when this returns
-    /// `Ok`.
+    /// Stores all events or none, and hands to the workers those for which there is room. The events are on disk when this
+    /// returns `Ok`.
     ///
-    /// An event is a repeat if its (`source`, `id`, `type`) came before. Events of sources share one name space, all other events
-    /// share another ([`NewEvent::repeat_key`]). Once an event has been deleted, its type is no longer compared.
+    /// An event is a repeat if an earlier event has the same (`source`, `id`, `type`). All events of sources share one name
+    /// space, all other events share another ([`NewEvent::repeat_key`]). If the earlier event was deleted, only `source` and `id`
+    /// are compared.
     ///
     /// # Errors
-    /// [`Error::IdTaken`], storing none of them, if the same (`source`, `id`) was accepted with another `type`, also
-    /// inside one batch; [`Error::Overloaded`] beyond the limits of admission.
+    /// [`Error::IdTaken`] if an earlier event, also of the same batch, has the same (`source`, `id`) but another `type`;
+    /// [`Error::Overloaded`] beyond the limits of admission. In both cases nothing is stored.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error>;
 }
 
@@ -39,11 +40,11 @@ impl Accepted {
     }
 }
 
-/// Estimated cost of an event beside its data and its texts, in bytes: rows, indexes, memory.
+/// Estimated bytes that an event costs in addition to its data and texts: rows, indexes, memory.
 pub const EVENT_WEIGHT: usize = 512;
 
-/// Copies the data out of its request. Otherwise a small part of a large request would keep the whole request in memory while it
-/// waits.
+/// Copies the data out of its request. Otherwise a small part of a large request would keep the whole request in memory while the
+/// event waits.
 pub fn own_data(mut event: NewEvent) -> NewEvent {
     event.content = event.content.detached();
     event

@@ -1,9 +1,9 @@
 //! Admission: decides when a store accepts no further events, so that accepted events keep moving.
 //!
-//! Only callers from outside are refused. Events that the engine itself produces are never refused: they would be lost. Two
-//! things count: events that wait to be run, and the time that a commit takes. Deliveries waiting for receivers do not count: a
-//! dead receiver must not block new events. The backlog is counted while callers wait, at most twice a second. Therefore no
-//! counter has to stay exact across rollbacks.
+//! Only callers from outside are refused. Events that the engine itself produces are never refused, because they would be lost.
+//! Three limits apply: the number of events that wait to be run, the bytes that wait to be written, and the time that a write
+//! waits for its commit. Deliveries waiting for receivers do not count: a dead receiver must not block new events. The store
+//! counts the backlog again when callers arrive, at most twice a second. Therefore no counter has to stay exact across rollbacks.
 
 use std::{
     fmt,

@@ -1,7 +1,7 @@
 //! The wake-up of the claimer: when to ask the store for due work that has no lease.
 //!
 //! The claimer waits until the earliest instant that was set, or until a queue of the hand-off has room again. A lost wake-up
-//! delays work by one poll interval. It never loses an event.
+//! delays work by one poll interval, but loses no event.
 
 use std::{
     sync::{
@@ -50,7 +50,7 @@ impl Alarm {
         }
     }
 
-    /// Sets the alarm like [`Self::set`], but does not wake the waiter. The waiter itself uses it.
+    /// Sets the alarm like [`Self::set`], but does not wake the waiter. Only the waiter itself calls this.
     pub fn arm(&self, due: Timestamp) {
         self.at.fetch_min(due.millis(), Ordering::SeqCst);
     }

@@ -39,7 +39,7 @@ pub struct AttemptRecord {
     /// Number of the attempt, from 1.
     pub n: u32,
     pub attempt: Attempt,
-    /// The endpoint's part of the request, as it was sent.
+    /// The parts of the request that came from the endpoint's settings, as they were sent.
     pub sent: SentAs,
     pub next: Next,
     /// Operational events about this attempt, stored with it.

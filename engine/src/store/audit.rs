@@ -18,7 +18,8 @@ pub trait Audit {
     /// If the commit failed: the change must not be made.
     async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error>;
 
-    /// Stores the result of a change, the names of the changed members, and its target if that became known only with the change.
+    /// Stores the result of a change and the names of the changed members. Also stores the target, if it became known only with
+    /// the change.
     ///
     /// # Errors
     /// If the commit failed.

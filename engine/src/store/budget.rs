@@ -44,7 +44,8 @@ impl Budget {
 
     /// Returns the number of reservations, their bytes, and the limit in bytes.
     pub fn occupancy(&self) -> (usize, usize, usize) {
-        // The semaphore's free permits cannot be used, because it already reserves some for the next caller.
+        // Not computed from the semaphore's free permits, because the semaphore already reserves some of them for the next
+        // caller.
         (self.items.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), self.limit)
     }
 }

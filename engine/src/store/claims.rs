@@ -17,11 +17,11 @@ use crate::domain::{
 #[async_trait]
 pub trait Claims {
     /// Claims events, runs and deliveries that are due and unclaimed, oldest first, as long as the hand-off has room, and hands
-    /// them over. Returns their number. If it is not zero, more rows may be due.
+    /// them over. Returns the number of claims. Unless it is zero, more rows may be due.
     ///
     /// If first attempts and retries of an endpoint both wait, each kind gets half of the room. An ordered delivery is claimed
-    /// only if no delivery with the same order and a smaller id is unfinished (except in the same claim) and no earlier event
-    /// still waits to be run.
+    /// only after all earlier events have been run and all deliveries with the same order and a smaller id are finished or in the
+    /// same claim.
     ///
     /// # Errors
     /// If the commit failed: nothing was claimed.
@@ -92,7 +92,7 @@ pub struct DeliveryClaim {
     pub id: DeliveryId,
     pub endpoint: EndpointId,
     pub event: Arc<Event>,
-    /// The webhook's content if a plugin made it. `None` sends the event's data in the endpoint's envelope.
+    /// The webhook's content if a plugin made it. If `None`, the event's data is sent in the endpoint's envelope.
     pub payload: Option<Arc<Payload>>,
     /// Attempts so far.
     pub attempts: u32,

@@ -146,10 +146,11 @@ pub fn ended(
     })
 }
 
-/// The word that marks a line of a backtrace in the column of the log, where a line of the log has its level.
+/// Marks a line of a backtrace in the column `log`. It stands where a log line has its level.
 const AT: &str = "at";
 
-/// Stands in place of a level: marks the facts of the preceding line. An earlier engine shows them as a line.
+/// Marks the fields of the preceding log line. It stands where a log line has its level, so an older engine shows the fields as a
+/// separate line.
 const WITH: &str = "with";
 
 /// Writes the log of a run, and its backtrace after it.
@@ -208,7 +209,7 @@ pub fn state_read_to_column(Recording { settings: _, at, state }: &Recording) ->
     Some(json(&StateReadColumn { v: STATE_READ_VERSION, at: at.map(Timestamp::millis), state }))
 }
 
-/// Reads the inputs of a run. `None` if it was not executed, or if the engine did not record it.
+/// Reads the inputs of a run. Returns `None` if the run was not executed, or if the engine did not record its inputs.
 pub fn recording_from_columns(place: &Place, settings: Option<i64>, state: Option<&str>) -> Result<Option<Recording>, Error> {
     let corrupt = || place.corrupt("state_read");
     let Some(settings) = settings else { return Ok(None) };
@@ -228,7 +229,7 @@ pub fn recording_from_columns(place: &Place, settings: Option<i64>, state: Optio
     Ok(Some(Recording { settings, at: column.at.map(Timestamp::from_millis), state }))
 }
 
-/// An endpoint's columns as they are written. [`endpoint`] reads them in the same order, after the id.
+/// The columns of an endpoint, in the order in which they are written. [`endpoint`] reads them in the same order, after the id.
 pub struct EndpointColumns {
     pub name: String,
     pub title: Option<String>,
@@ -251,13 +252,13 @@ struct PolicyColumn {
     concurrency: usize,
     rate: Option<String>,
     ordering: Option<String>,
-    /// Failures in a row, then first and longest wait in ms.
+    /// Consecutive failures that open the circuit breaker, then its first and its longest wait in ms.
     breaker: (u32, u64, u64),
     envelope: String,
     format: String,
     token_header: Option<String>,
     on_gone: String,
-    /// Missing in rows of earlier versions: see [`Reach::unsaid`].
+    /// Missing in rows that an older engine wrote: see [`Reach::unsaid`].
     #[serde(default)]
     reach: Option<String>,
     made_by: Option<i64>,
@@ -486,8 +487,8 @@ pub fn json_column<T: serde::de::DeserializeOwned>(place: &Place, column: &'stat
     place.json(column, text)
 }
 
-/// A job's column `filter`. Ids and instants are numbers, all other members are text as people write it. A member that a kind of
-/// job does not use is missing or null.
+/// A job's column `filter`. Ids and instants are numbers. All other members are text as users write it. A member that this kind
+/// of job does not use is missing or null.
 #[derive(Serialize, Deserialize, Default)]
 #[serde(default)]
 pub struct TaskColumn {
@@ -500,7 +501,7 @@ pub struct TaskColumn {
     event_type: Option<String>,
     since: Option<i64>,
     until: Option<i64>,
-    /// Items from this number on were created after the job, and do not belong to it.
+    /// Items from this number on were created after the job, which does not process them.
     end: i64,
 }
 
@@ -582,7 +583,7 @@ impl TaskColumn {
     }
 }
 
-/// Reads a text that may be missing; returns `None` if it exists and cannot be read.
+/// Reads a text that may be missing. Returns `None` if it exists but cannot be read, and `Some(None)` if it is missing.
 fn optional<T>(text: Option<String>, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
     text.map_or(Some(None), |text| read(&text).map(Some))
 }

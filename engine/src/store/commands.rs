@@ -21,15 +21,15 @@ pub trait Commands {
     /// attempts; [`Error::NotFound`].
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error>;
 
-    /// Cancels a waiting delivery, in the store and in memory. A delivery that is being sent may still reach its receiver. It
+    /// Cancels a waiting delivery, in the store and in memory. A delivery that is being sent may still reach its receiver, but
     /// stays cancelled.
     ///
     /// # Errors
     /// [`Error::Conflict`] if it is already finished; [`Error::NotFound`].
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error>;
 
-    /// Makes a run due now. It may be parked, waiting or cancelled. A run that a worker holds is not changed. Neither are the
-    /// event's other runs and deliveries.
+    /// Makes a run due now. It may be parked, waiting or cancelled. Does not change a run that a worker holds, nor the event's
+    /// other runs and deliveries.
     ///
     /// # Errors
     /// [`Error::Conflict`], changing nothing, if it ended `ok`, if a replay took its place, or if the endpoint that it belongs to was

@@ -1,4 +1,4 @@
-//! Stored comparisons: a request, a cursor and a report. The comparison worker advances them.
+//! Stored comparisons. Each has a request, a cursor and a report. The comparison worker advances them.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ pub trait Comparisons {
 /// Decides whether another comparison may start.
 ///
 /// # Errors
-/// Why it is refused.
+/// The reason for the refusal.
 pub(super) fn may_start(running: u64) -> Result<(), Error> {
     if running >= crate::domain::comparison::RUNNING_MAX as u64 {
         return Err(Error::Conflict(format!("{running} comparisons are running already; wait for one, or cancel it")));
@@ -77,7 +77,7 @@ struct RequestColumn {
     events: Option<String>,
     since: Option<i64>,
     hides_values: bool,
-    /// Percentage of new runs to count; missing if the comparison counts past runs.
+    /// Percentage of new runs to compare; missing if the comparison repeats past runs.
     #[serde(default)]
     follow: Option<u8>,
 }

@@ -20,12 +20,12 @@ pub enum Deletion {
     Unused { serving: Vec<Slug> },
 }
 
-/// Maximum number of deleted endpoints whose names are known: enough for the webhooks of plugins, and few enough to read with
-/// each change.
+/// Maximum number of deleted endpoints whose names are known: enough for plugins that still name a deleted endpoint, and few
+/// enough to read again with each change of an endpoint.
 pub const DELETED_KNOWN_MAX: i64 = 10_000;
 /// Maximum number of waiting deliveries of each kind that are counted before a deletion.
 pub const WAITING_COUNTED_MAX: i64 = 100_000;
-/// Number of the last finished deliveries that are searched for plugins that send to the endpoint.
+/// Number of an endpoint's last finished deliveries that are searched for plugins that send to it.
 pub const SENT_CHECKED_MAX: i64 = 1_000;
 
 /// Maximum number of unfinished deliveries of one endpoint, of each kind, that [`Endpoints::backlogs`] counts.
@@ -36,7 +36,8 @@ pub const BACKLOG_COUNTED_MAX: i64 = 10_000;
 pub struct Backlog {
     /// `None`: more than [`BACKLOG_COUNTED_MAX`].
     pub waiting: Option<u64>,
-    /// When the oldest of their events was accepted (wall clock); `None` if nothing waits, or too much.
+    /// When the oldest of their events was accepted (wall clock). `None` if no delivery waits, or if more than
+    /// [`BACKLOG_COUNTED_MAX`] wait.
     pub oldest: Option<Timestamp>,
 }
 
@@ -47,8 +48,8 @@ pub trait Endpoints {
     /// [`Error::Taken`] if an endpoint has this name.
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
 
-    /// Replaces everything except the id, the name and the state. A change of the URL must not undo the effect of a `410` that
-    /// arrived in the meantime.
+    /// Replaces everything except the id, the name and the state. It leaves the state, because a change of the URL must not undo
+    /// the effect of a `410` that arrived in the meantime.
     ///
     /// # Errors
     /// [`Error::NotFound`].
@@ -70,7 +71,7 @@ pub trait Endpoints {
     /// Deletes an endpoint and stores `notice` in the same commit. [`Self::close_deliveries`] cancels its waiting deliveries.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it is in use and `deletion` forbids that; [`Error::NotFound`]. Both store nothing.
+    /// [`Error::Conflict`] if it is in use and `deletion` forbids that; [`Error::NotFound`]. In both cases nothing is stored.
     async fn delete_endpoint(&self, id: EndpointId, deletion: Deletion, notice: Option<NewEvent>) -> Result<(), Error>;
 
     /// Returns all endpoints, by name.
@@ -79,7 +80,7 @@ pub trait Endpoints {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error>;
 
-    /// Counts the unfinished deliveries of each of these endpoints, in their order. Includes those that are sent right now.
+    /// Counts the unfinished deliveries of each of these endpoints, in the given order. Includes deliveries that are being sent.
     ///
     /// # Errors
     /// If the store does not answer.
@@ -98,7 +99,7 @@ pub trait Endpoints {
     /// If the commit failed.
     async fn note_failing(&self, id: EndpointId, since: Option<Timestamp>) -> Result<(), Error>;
 
-    /// Returns the endpoints that have been failing, and since when (wall clock).
+    /// Returns the endpoints that are failing, and since when (wall clock).
     ///
     /// # Errors
     /// If the store does not answer.

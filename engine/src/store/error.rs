@@ -23,7 +23,7 @@ pub enum Error {
     /// A limit of waiting work is exceeded. A later try may succeed.
     #[error("{0}; nothing was stored. Try again in a second")]
     Overloaded(Overload),
-    /// A row cannot become a value: another program or a newer engine changed the data.
+    /// A stored value cannot be read, because another program or a newer engine changed it.
     #[error("table {table}, column {column}, row {id}: the stored value cannot be read; restore a backup, or report this")]
     Corrupt { table: &'static str, column: &'static str, id: i64 },
     /// Secrets that cannot be sealed or opened.
@@ -51,7 +51,7 @@ pub enum Error {
     "the id {id:?} of source {source_name:?} belongs to an event of type {earlier_type}, so one of type {event_type} cannot have it"
 )]
 pub struct IdTaken {
-    /// Place of the event in its batch.
+    /// Index of the event in its batch.
     pub place: usize,
     pub source_name: String,
     pub id: String,
@@ -98,7 +98,7 @@ impl Error {
         matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::IdTaken(_) | Self::Conflict(_) | Self::Overloaded(_))
     }
 
-    /// Returns whether the same step can succeed later without any change to it.
+    /// Returns whether the same step may succeed later.
     pub const fn passes(&self) -> bool {
         matches!(self, Self::Full | Self::Unavailable(_) | Self::Overloaded(_))
     }

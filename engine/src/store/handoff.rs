@@ -1,5 +1,5 @@
-//! The hand-off: queues in memory from a commit to the workers. New events, runs and deliveries reach a worker without a separate
-//! claim.
+//! The hand-off: the in-memory queues between a commit and the workers. Through them, new events, runs and deliveries reach a
+//! worker without a separate claim.
 //!
 //! The store reserves a slot before it commits and pushes after the commit. Work without a slot is stored without a lease and is
 //! claimed later. The store also has everything that is in the hand-off, so a process that loses its hand-off loses no event.
@@ -51,13 +51,14 @@ const DELIVERIES: QueueLimits = QueueLimits {
     total_count: 16_384,
     total_bytes: 128 << 20,
     queue_count_min: 32,
-    // Another 64 MiB for the first few deliveries of each endpoint. It bounds the memory of many hanging receivers.
+    // 64 MiB more than `total_bytes`, for the first few deliveries of each endpoint. This bounds the memory that deliveries to
+    // many hanging receivers take.
     bytes_max: 192 << 20,
     width: Width { concurrency: 1, slots: 128 },
 };
 
 /// Bytes of run results (webhooks, events, state, logs) that the store has not yet committed. Threads that run plugins wait for
-/// room. Holds four batches, so that the settler never waits for plugins, and is small enough for a small machine.
+/// room. The limit is four batches, so that the settler never waits for plugins, and is small enough for a small machine.
 const OUTCOME_BYTES: usize = 32 << 20;
 
 /// The queues from the store to the workers, and the means to wake the workers.

@@ -1,4 +1,4 @@
-//! Health of the store: whether writes succeed, and how much waits at each stage.
+//! Health of the store: whether writes succeed, and how much work waits at each stage.
 
 use async_trait::async_trait;
 
@@ -8,8 +8,8 @@ use crate::metrics::{QueueReading, StageReading};
 /// Reports the store's health.
 #[async_trait]
 pub trait Health {
-    /// Returns the amount of waiting work at each stage, and the size of each file. It may count a million rows, so call it at
-    /// most every few seconds.
+    /// Returns the amount of waiting work at each stage, and the size of each file. This may count a million rows, so it should
+    /// be called at most every few seconds.
     ///
     /// # Errors
     /// If the store cannot be read.

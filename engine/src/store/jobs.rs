@@ -1,4 +1,4 @@
-//! Stored jobs: a row with a filter, a cursor and an end, processed in batches.
+//! Stored jobs. A job is a row with a filter, a cursor and an end, and is processed in batches.
 
 use async_trait::async_trait;
 
@@ -53,7 +53,7 @@ pub trait Jobs {
     async fn jobs(&self, state: Option<JobState>, page: PageRequest) -> Result<Page<Job>, Error>;
 }
 
-/// Maximum number of items that one step retries or replays: bounds how long others wait for the writer.
+/// Maximum number of items that one step retries or replays. It bounds how long other callers wait for the writer.
 const TAKEN_MAX: usize = 200;
 /// Maximum number of items that one step checks. Items that do not match cost little.
 pub const CHECKED_MAX: usize = 1_000;
@@ -105,8 +105,8 @@ impl StoredJob {
         Ok(Self { job, cursor: columns.number(3, "cursor")?, end })
     }
 
-    /// Takes the next batch from `found`, the items that were read: at most [`CHECKED_MAX`]. Returns the numbers of those that
-    /// match.
+    /// Takes the next batch from `found`, the items that were read: at most [`CHECKED_MAX`]. Returns the numbers of the matching
+    /// items.
     pub fn take(&mut self, found: Vec<(i64, Decision)>, at: Timestamp) -> Vec<i64> {
         let is_last = found.len() < CHECKED_MAX;
         let batch = Batch::of(found, TAKEN_MAX);

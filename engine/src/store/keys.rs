@@ -38,7 +38,8 @@ pub struct NewKey {
     pub name: String,
     pub role: Role,
     pub hash: [u8; 32],
-    /// Its last characters, by which its owner recognizes it; `None` for a key of an engine that did not store them.
+    /// Its last characters, by which its owner recognizes it. `None` if an older engine, which did not store them, created the
+    /// key.
     pub ending: Option<String>,
     /// Expiry; `None` for a key that is valid until it is revoked.
     pub expires_at: Option<Timestamp>,

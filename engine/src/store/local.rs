@@ -1,4 +1,4 @@
-//! Values that a process keeps in memory beside its store. All of them can be lost: the next process starts without them.
+//! Values that a process keeps in memory beside its store. They are not stored: the next process starts without them.
 
 use std::{
     collections::HashMap,

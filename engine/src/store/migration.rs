@@ -1,8 +1,8 @@
 //! Migration: moves a store from its SQLite file into an empty Postgres database, to go from one node to many.
 //!
-//! Rows move table by table, in batches along each primary key. Each batch writes its progress in its own transaction, so the
-//! same command resumes an interrupted move and copies nothing twice. No engine opens the database before the move is finished,
-//! and none opens the file afterwards. So at every moment at most one of the two stores sends webhooks.
+//! Rows move table by table, in batches along each primary key. A batch and the progress after it are written in one transaction,
+//! so the same command resumes an interrupted move and copies nothing twice. No engine opens the database before the move is
+//! finished, and none opens the file afterwards. So at every moment at most one of the two stores sends webhooks.
 //!
 //! Ids, callers' ids and the store's tag do not change, and new ids are larger than all old ones. Leases of the file's engine
 //! end. Due times are translated from the steady clock to the database's clock. Secrets stay sealed: both stores use the same
@@ -20,8 +20,8 @@ use super::{
 };
 use crate::clock;
 
-/// Maximum number of rows in one transaction: few enough that none takes long, many enough that its commit costs little. Tests
-/// have few rows and need many batches.
+/// Maximum number of rows in one transaction: few enough that no transaction takes long, many enough that commits cost little.
+/// Tests have few rows and need many batches.
 pub const BATCH_ROWS: usize = if cfg!(test) { 3 } else { 1_000 };
 /// Maximum number of bytes in one transaction, except for its last row.
 pub const BATCH_BYTES: usize = 4 << 20;
@@ -175,7 +175,7 @@ pub enum KeyPart {
 /// Progress of a move. The database keeps it until the move is finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// The store's tag and its last opening: nothing may have changed since then.
+    /// The tag and the last opening of the store when the move began. They must be the same when the move is resumed.
     pub tag: String,
     pub opening: String,
     /// Layout of the database when the move began.
@@ -212,7 +212,7 @@ impl Progress {
     }
 }
 
-/// Sum of a table, compared on both sides before a move counts as finished.
+/// Sums over a table. They must be equal in the file and in the database before a move counts as finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sum {
     pub rows: u64,
@@ -232,7 +232,7 @@ pub struct Moved {
 /// A finished move.
 #[derive(Debug)]
 pub struct Migration {
-    /// The sums of each table. They are equal on both sides.
+    /// The sums of each table, equal in the file and in the database.
     pub tables: Vec<(&'static str, Sum)>,
     /// Rows that an earlier command had moved.
     pub rows_before: u64,
@@ -268,7 +268,7 @@ pub async fn migrate(
     let to = Import::open(url).await?;
     let mut progress = match to.begin(&identity).await? {
         Begun::Finished => {
-            // The earlier command was interrupted between the last batch and the mark.
+            // The earlier command finished the database, but was interrupted before it marked the file.
             from.mark_moved(shown)?;
             return Ok(Migration { tables: sums, rows_before: rows_in_all, was_done: true });
         }
@@ -334,8 +334,8 @@ fn translate(table: &Table, row: &mut [Value], ahead: i64) -> Result<(), Error> 
             row[due] = Value::Number(at.saturating_add(ahead));
         }
         "state" => {
-            // The file's tokens and versions are random numbers from 0 on. A node's tokens begin with its id and are never
-            // negative. So a negative version belongs to no node, and 0 still stands for a missing value.
+            // In the file, a version is a token, which is a random number from 0 on. A node's tokens begin with its id and are
+            // never negative. So versions move as negative numbers: no node issues them, and 0 still stands for a missing value.
             let version = table.place_of("version");
             match row[version] {
                 Value::Number(token) if token >= 0 => row[version] = Value::Number(!token),

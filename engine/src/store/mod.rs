@@ -1,21 +1,21 @@
-//! The store: everything that must not be lost.
+//! The store holds everything that must not be lost.
 //!
-//! [`Store`] is the sum of small traits, one for each noun. Each method is one whole transaction: callers never see half a step,
-//! and no transaction stays open while a plugin or a socket runs. Claims are leases: rows carry a token and the instant until
-//! which it holds. The result of a claim that was lost in the meantime is refused and changes nothing. A commit hands its rows to
-//! the workers through the [`Handoff`], already leased. A row for which the hand-off has no room waits in the store, and is
-//! claimed when it is due and there is room.
+//! [`Store`] is the sum of small traits, one for each kind of stored thing. Each method is one whole transaction: callers never
+//! see half a step, and no transaction stays open while a plugin runs or a socket is used. A claim is a lease: its row carries a
+//! token and the instant until which the token is valid. The result of a claim that was lost in the meantime is refused and
+//! changes nothing. A commit hands its rows to the workers through the [`Handoff`], already leased. A row for which the hand-off
+//! has no room waits in the store, and is claimed when it is due and there is room.
 //!
 //! Due times and leases are on the steady clock ([`crate::clock::steady`]). Instants for people are on the wall clock.
 //!
 //! # To add a stored thing
 //!
 //! 1. Put its type and its rules (words, limits, refusals) into `domain/`.
-//! 2. Create `store/NOUN.rs`: a small trait whose methods are whole steps, with what they promise and their `# Errors`, and the
+//! 2. Create `store/NOUN.rs`: a small trait whose methods are whole steps, documented with their promises and `# Errors`, and the
 //!    records that only the store needs. Name the trait among the supertraits of [`Store`].
 //! 3. Add its table to `sqlite/schema.sql`, `postgres/schema.sql`, both `upgrade.rs`, and `migration.rs`.
-//! 4. Implement the trait in `sqlite/NOUN.rs` and `postgres/NOUN.rs`, the SQL beside it. Code that both need is in
-//!    `store/NOUN.rs`; texts and bytes of columns in `columns.rs`. `sqlite/check.rs` reads each row of the table.
+//! 4. Implement the trait in `sqlite/NOUN.rs` and `postgres/NOUN.rs`, next to its SQL. Code that both need belongs into
+//!    `store/NOUN.rs`, and the codecs of text and byte columns into `columns.rs`. `sqlite/check.rs` reads each row of the table.
 //! 5. Add a case per promise to `conformance/NOUN.rs`, and name it in the list of `conformance/mod.rs`: both stores run it.
 //!
 //! For a new column of an existing table, raise the layout and do step 3. The column needs a default, since older engines on the
@@ -112,7 +112,7 @@ pub use self::{
 };
 use crate::domain::id::Tag;
 
-/// The store. Two implementations keep the same promises (`conformance/`).
+/// The store. Its two implementations keep the same promises (`conformance/`).
 pub trait Store:
     Accept
     + Claims

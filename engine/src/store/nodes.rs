@@ -57,6 +57,6 @@ pub struct NodePlugin {
     pub name: String,
     /// The version that serves on this node.
     pub version: Option<Digest>,
-    /// Why no version serves, or why a newer one is refused.
+    /// Why no version serves, or why a newer version is refused.
     pub error: Option<String>,
 }

@@ -4,7 +4,7 @@
 #[derive(Clone, Debug)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// Where the next page begins; `None` on the last.
+    /// Where the next page begins; `None` on the last page.
     pub next: Option<i64>,
 }
 
@@ -16,7 +16,7 @@ pub struct PageRequest {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of `items`. `items` has one more than the limit if a next page exists.
+    /// Makes a page of `items`. `items` has one item more than the limit if a next page exists.
     pub(super) fn of(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Self {
         let more = items.len() > request.limit;
         items.truncate(request.limit);

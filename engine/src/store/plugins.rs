@@ -17,8 +17,8 @@ use crate::domain::{
 /// Stores plugins.
 #[async_trait]
 pub trait Plugins {
-    /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist: it gets the settings
-    /// once it exists. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
+    /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist yet: it then gets the
+    /// settings once it exists. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
     ///
     /// # Errors
     /// If the commit failed.
@@ -74,7 +74,7 @@ impl PluginConfig {
     /// The columns of [`Self::read`], in its order.
     pub(super) const COLUMNS: &str = "plugin, revision, at, author, config";
 
-    /// Adds a revision. The first one added is the newest: its values are in effect.
+    /// Adds a revision. Revisions are added newest first, so the values of the first one are in effect.
     pub(super) fn add(&mut self, (revision, config): (ConfigRevision, BTreeMap<String, String>)) {
         if self.revisions.is_empty() {
             self.config = config;

@@ -1,7 +1,7 @@
 //! Bounded, fair queues in memory, one per key. Workers take items from the queues in rotation, one at a time.
 //!
-//! A queue never holds more than its limits, and all queues together never hold more than theirs, with one exception: every queue
-//! may hold a few items beyond the shared limit. So a thousand dead receivers cannot take the last slot from a healthy one. All
+//! A queue never holds more than its limits allow. All queues together never hold more than the shared limits allow, except that
+//! each queue may hold a few items beyond them. So a thousand dead receivers cannot take the last slot from a healthy one. All
 //! queues together also have a limit in bytes.
 //!
 //! The store reserves a [`Slot`] before it commits the item that will be handed over. The slot is free again when the item is
@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Limits of the items that wait and that workers process.
+/// Limits for the items in the queues. Items that workers process count, too.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Items in one queue, including those in progress.
@@ -30,8 +30,8 @@ pub struct QueueLimits {
     pub total_bytes: usize,
     /// Items that each queue may hold even if the shared limits are used up, within [`Self::bytes_max`].
     pub queue_count_min: usize,
-    /// Bytes in all queues, including these first few items of each queue: the limit of memory. An item larger than this
-    /// passes alone.
+    /// Bytes in all queues, including the items that are held beyond the shared limits. This bounds the memory. An item larger
+    /// than this limit passes if it is alone.
     pub bytes_max: usize,
     /// Width of a queue for which no width was set.
     pub width: Width,
@@ -42,7 +42,7 @@ pub struct QueueLimits {
 pub struct Width {
     /// Maximum number of items in progress.
     pub concurrency: usize,
-    /// Maximum number of items in memory, within the queue's limit. With 0, all its items stay in the store.
+    /// Maximum number of items in memory, within the queue's limit. With 0, all items of the queue stay in the store.
     pub slots: usize,
 }
 
@@ -100,8 +100,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         Arc::new(Self { limits, inner: Mutex::new(inner), ready: Notify::new(), room })
     }
 
-    /// Reserves a slot for a new item of `bytes`. Returns `None` if there is none, or if other items of its queue already wait
-    /// in the store for room: then it must wait in the store behind them.
+    /// Reserves a slot for a new item of `bytes`. Returns `None` if no slot is free, or if other items of its queue already wait
+    /// in the store for room. The new item must then wait in the store behind them.
     pub fn reserve(self: &Arc<Self>, key: &K, bytes: usize) -> Option<Slot<K, T>> {
         self.try_reserve(key, bytes, false)
     }
@@ -136,7 +136,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         None
     }
 
-    /// Returns how many items that wait in the store would find a slot. If it is 0, the queue notifies `room` later.
+    /// Returns how many of the items that wait in the store would find a slot. If it is 0, the queue notifies `room` once it has
+    /// room.
     pub fn room_for_stored(&self, key: &K) -> usize {
         let mut inner = self.lock();
         let limits = &self.limits;
@@ -160,7 +161,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         self.push_all([(key.clone(), item)]);
     }
 
-    /// Queues items for which slots were reserved, in one step: the worker that takes the first also sees the others.
+    /// Queues items for which slots were reserved, in one step: the worker that takes the first item also sees the others.
     pub fn push_all(&self, items: impl IntoIterator<Item = (K, T)>) {
         let mut inner = self.lock();
         for (key, item) in items {
@@ -171,7 +172,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         self.ready.notify_one();
     }
 
-    /// Waits for the next item whose queue may start one. The item counts as in progress until the [`Permit`] is dropped.
+    /// Waits for the next item of a queue that may start an item. The item counts as in progress until the [`Permit`] is dropped.
     pub async fn next(self: &Arc<Self>) -> (T, Permit<K, T>) {
         loop {
             // Registered before looking, so that no push in between is missed.
@@ -215,7 +216,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         (queue.waiting.len() > keep).then(|| queue.waiting.pop_front()).flatten()
     }
 
-    /// Takes back the waiting items of a queue that match.
+    /// Takes the items for which `matches` returns true out of a queue. Items in progress stay.
     pub fn withdraw(&self, key: &K, mut matches: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut inner = self.lock();
         let Some(queue) = inner.queues.get_mut(key) else { return Vec::new() };
@@ -333,7 +334,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         queue.count -= 1;
         queue.bytes -= self.bytes;
         let mut room = queue.has_room_again(&self.queues.limits);
-        // An empty queue has no slot to give back, so it could never notify. Therefore any returned slot notifies for it.
+        // A queue whose items are all in the store has no slot to give back, so it could never notify. Therefore any returned
+        // slot notifies for it.
         if inner.exhausted && inner.bytes <= self.queues.limits.total_bytes {
             inner.exhausted = false;
             room = true;
@@ -530,7 +532,7 @@ mod tests {
     struct Placed {
         _place: Slot<u32, Placed>,
         round: usize,
-        /// The worker that takes it stays busy until the round is over, and takes nothing else.
+        /// If true, the worker that takes it stays busy until the round is over, and takes nothing else.
         busy: bool,
     }
 
@@ -573,7 +575,8 @@ mod tests {
                     let stops_waiting = async {
                         match number {
                             0 => tokio::time::sleep(Duration::from_millis(1)).await,
-                            // Stops waiting at the last moment, when the item that may have woken this worker is already queued.
+                            // The worker stops waiting at the last moment, when the item that may have woken it is already
+                            // queued.
                             1 => {
                                 while queues.is_empty() {
                                     tokio::task::yield_now().await;
@@ -623,7 +626,7 @@ mod tests {
             }
         };
         for round in 1..=ROUNDS {
-            // Earlier items of the same queues may still be at work.
+            // Workers may still be processing earlier items of the same queues.
             let placed = |key: u32, busy: bool| {
                 let slot = loop {
                     match queues.reserve_for_stored(&key, 1) {
@@ -634,17 +637,17 @@ mod tests {
                 Placed { _place: slot, round, busy }
             };
             match round % 3 {
-                // Side by side.
+                // Several workers take the items side by side.
                 0 => {
                     (0..4).for_each(|key| queues.push(&key, placed(key, true)));
                     pushed += 4;
                 }
-                // One after another.
+                // Workers take the items one after another.
                 1 => {
                     (0..4).for_each(|slot| queues.push(&(slot % 2), placed(slot % 2, false)));
                     pushed += 4;
                 }
-                // One item, and the others once the queue's concurrency rises.
+                // A worker takes one item. The others follow once the queue's concurrency rises.
                 _ => {
                     let key = 9;
                     let items = [placed(key, true), placed(key, true), placed(key, true)];

@@ -1,7 +1,7 @@
 //! The plugin registry: which version of each plugin serves, and the bytes of the versions before it.
 //!
 //! The registry decides for every node of a store. Folders and uploads only propose versions ([`Proposal`]), so the same versions
-//! serve after a restart, and an emptied folder removes nothing. Two pure functions have the rules: what a proposal changes
+//! serve after a restart, and an emptied folder removes no plugin. Two pure functions have the rules: what a proposal changes
 //! ([`decide`]), and which versions lose their bytes ([`surplus`]).
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Maximum number of versions of one plugin that stay known without their bytes. Older ones are forgotten.
+/// Maximum number of versions of one plugin whose rows stay after their bytes are deleted. Older rows are deleted.
 pub(super) const VERSIONS_MAX: i64 = 1_000;
 /// Maximum time from the replacement of a version to the end of its last run.
 const RUN_MAX: Duration = Duration::from_secs(3600);
@@ -50,7 +50,7 @@ pub enum Published {
 /// A version that is proposed.
 #[derive(Clone, Debug)]
 pub struct NewVersion {
-    /// Its manifest and its digest. The settings are not used: they belong to the plugin's name.
+    /// Its manifest and its digest. The row's settings are ignored, because settings belong to the plugin's name.
     pub plugin: PluginRow,
     pub file: Vec<u8>,
     pub way: Way,
@@ -64,8 +64,8 @@ pub struct NewVersion {
 pub struct VersionLimits {
     /// Number of the newest versions. Older versions that a stored run may name keep their bytes, too.
     pub versions: usize,
-    /// Maximum size of all these versions together. The versions that are needed for a rollback and a promotion stay even if they
-    /// are larger.
+    /// Maximum size of all these versions together. The two versions that a rollback and a promotion need stay even if they are
+    /// larger.
     pub bytes: u64,
 }
 
@@ -132,15 +132,15 @@ impl PluginVersion {
 /// version.
 #[async_trait]
 pub trait PluginRegistry {
-    /// Proposes a version. [`decide`] has the rule. A version that begins to serve replaces the one that served under this name.
-    /// The bytes of the replaced one stay stored, within `limits`. Requeues nothing: the node that has loaded the version does
-    /// that.
+    /// Proposes a version. [`decide`] contains the rule. A version that begins to serve replaces the one that served under this
+    /// name. The bytes of the replaced one stay stored, within `limits`. Requeues nothing: the node that has loaded the version
+    /// does that.
     ///
     /// # Errors
     /// If the commit failed.
     async fn publish(&self, version: NewVersion, proposal: Proposal, limits: VersionLimits) -> Result<Published, Error>;
 
-    /// Stops a plugin if `version` serves. Its bytes and its settings stay. Returns whether it did.
+    /// Stops a plugin if `version` serves. The bytes and the settings stay. Returns whether the plugin was stopped.
     ///
     /// # Errors
     /// If the commit failed.
@@ -153,8 +153,8 @@ pub trait PluginRegistry {
     /// [`Error::Conflict`] if the version is needed; [`Error::NotFound`] if its bytes are not stored.
     async fn discard(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<(), Error>;
 
-    /// Disables, holds or enables a plugin. With [`Halt::Held`], only if `version` serves and is not halted yet. Returns whether
-    /// this changed something. A removed plugin is no longer halted when it comes back, and a held one is released by the next
+    /// Disables, holds or enables a plugin. [`Halt::Held`] takes effect only if `version` serves and is not halted yet. Returns
+    /// whether something changed. A removed plugin is no longer halted when it comes back, and a held one is released by the next
     /// version.
     ///
     /// # Errors
@@ -211,7 +211,7 @@ pub trait PluginRegistry {
 pub enum Known {
     Never,
     Serves,
-    /// It served or was a candidate.
+    /// The version has served or was a candidate.
     Before,
 }
 
@@ -254,7 +254,7 @@ pub fn version_before(versions: &[PluginVersion]) -> Option<&PluginVersion> {
 /// So no stored run names a version that stopped serving more than [`RUN_MAX`] before the oldest stored event was accepted.
 pub(super) fn surplus(versions: &[PluginVersion], limits: VersionLimits, oldest_event: Option<Timestamp>) -> Vec<Digest> {
     let mut idle: Vec<&PluginVersion> = versions.iter().filter(|one| one.state != VersionState::Serving).collect();
-    // Newest first. A version that served counts from its end.
+    // Newest first. For a version that has served, the time at which it stopped serving counts.
     idle.sort_by_key(|one| std::cmp::Reverse(one.ended_at.max(Some(one.at))));
     let before = idle.iter().filter(|one| one.served.is_some()).max_by_key(|one| one.served).map(|one| one.version);
     let next = idle.iter().find(|one| one.state == VersionState::Candidate).map(|one| one.version);

@@ -1,24 +1,24 @@
-//! Retention: deletes finished events after their time, and evicts the oldest events when the store is full. Both stores walk
-//! over their events in the same four ways, oldest first.
+//! Retention: deletes finished events after their time, and evicts the oldest events when the store is full. Both stores do this
+//! in the same four walks over their events ([`Walks`]), oldest first.
 
 use async_trait::async_trait;
 
 use super::Error;
 use crate::domain::{retention::Retention, time::Timestamp};
 
-/// Deletes rows whose retention time is over.
+/// Deletes events whose retention time is over, and evicts events from a full store.
 #[async_trait]
 pub trait Retire {
     /// Deletes one batch of finished events that are older than their limit, each with its runs, deliveries and attempts. Also
-    /// deletes old audit entries, jobs and deleted endpoints. Returns the number of rows that it checked; 0 means that nothing is
-    /// old enough.
+    /// deletes old audit entries, jobs and deleted endpoints. Returns the number of checked rows; 0 means that no row is old
+    /// enough.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
 
     /// Deletes one batch of the oldest finished events, of any age, until the store holds less than `bytes_max`. If it checked no
-    /// event and the store still holds more, no further event can be deleted.
+    /// event and the store still holds more than that, no further event can be deleted.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.

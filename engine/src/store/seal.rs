@@ -5,8 +5,8 @@
 //! its secrets: signing secrets, headers, the key of a client certificate.
 //!
 //! The master key can be changed while the engine runs ([`KeyFile`]). The engine writes the next key beside the old one, seals
-//! all values again in one transaction, then renames the file. After an interruption, the mark in the store shows which key it
-//! was sealed with.
+//! all values again in one transaction, then renames the file. After an interruption, the mark in the store shows which of the
+//! two keys the values are sealed with.
 //!
 //! A sealed value is not bound to a version. An attacker who can write to the store can put back an older row together with its
 //! version. Only a counter outside the store could reveal that.
@@ -70,7 +70,7 @@ impl Seal {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Decrypts a value that was sealed for `context` under this key. Returns `None` if it was not, or if it was changed since.
+    /// Decrypts a value that was sealed for `context` under this key. Returns `None` for any other value, and for a changed one.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let payload = Payload { msg: sealed, aad: context.as_bytes() };
@@ -95,8 +95,8 @@ impl fmt::Debug for Seal {
 }
 
 /// The file of the master key. A key change writes the next key beside the current one, reseals the store, then replaces the
-/// file and keeps the old key under another name, because older backups open only with it. The next opening finishes or undoes an
-/// interrupted change, depending on the key of the store's mark.
+/// file. It keeps the old key under another name, because older backups open only with that key. The next opening finishes or
+/// undoes an interrupted change, depending on the key that the store's mark was sealed with.
 #[derive(Clone, Debug)]
 pub struct KeyFile(PathBuf);
 
@@ -157,7 +157,7 @@ impl KeyFile {
     }
 
     /// Replaces the current key file by the next one, once the store is sealed with it. The old key stays as `NAME.1`, `NAME.2`
-    /// …, the highest number being the latest.
+    /// and so on: the highest number is the latest.
     pub fn finish_change(&self) -> Result<(), SealError> {
         let change = || {
             self.keep_old()?;
@@ -304,10 +304,10 @@ mod tests {
         let old = file.open(None).unwrap();
         let new = file.begin_change().unwrap();
         let (before, after) = (old.mark().unwrap(), new.mark().unwrap());
-        // Interrupted before the store was resealed.
+        // The change is interrupted before the store is resealed.
         assert!(file.open(Some(&before)).unwrap().made(&before));
         assert!(!file.next_path().exists());
-        // Interrupted after the store was resealed.
+        // The change is interrupted after the store is resealed.
         let new = file.begin_change().unwrap();
         let after_again = new.mark().unwrap();
         assert!(file.open(Some(&after)).is_err(), "this key no longer exists");

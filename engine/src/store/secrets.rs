@@ -10,14 +10,15 @@ use super::{Error, KeyFile, Seal};
 /// Uses and replaces the master key.
 #[async_trait]
 pub trait Secrets {
-    /// Encrypts a value for engines on this store. It opens only for the same `context`, which names the purpose of the value.
+    /// Encrypts a value so that every engine on this store can decrypt it, but only for the same `context`, which names the
+    /// purpose of the value.
     ///
     /// # Errors
     /// [`Error::Sealed`] if the system provides no random bytes.
     fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error>;
 
     /// Decrypts a value of [`Self::seal`], on any node. Returns `None` if it was sealed for another context or by another store,
-    /// or was changed. After a change of the master key, values of the old key open until the node restarts.
+    /// or was changed. After a change of the master key, values sealed with the old key open until the node restarts.
     fn unseal(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
 
     /// Seals every secret under a new master key, then replaces the file of the old key.
@@ -54,7 +55,7 @@ impl Seals {
         self.keys.read().expect("no code panics while it holds the keys").clone()
     }
 
-    /// Decrypts a value that any of the keys sealed.
+    /// Decrypts a value that was sealed with any of the keys.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         self.all().iter().find_map(|key| key.open(context, sealed))
     }

@@ -18,8 +18,8 @@ use crate::domain::{
 /// Settles events and deferred runs.
 #[async_trait]
 pub trait Settle {
-    /// Settles events and runs in this order, many at once. Each settlement takes effect as a whole or not at all, and gets its
-    /// own answer.
+    /// Settles many events and runs in one commit, in the given order. Each settlement takes effect as a whole or not at all, and
+    /// gets its own answer.
     ///
     /// # Errors
     /// If the commit failed: no settlement took effect.
@@ -43,11 +43,12 @@ impl Settles {
     }
 }
 
-/// The results of routing and running an event, or of one later run. The store commits all of it or nothing.
+/// The results of routing and running an event, or of one later run. The store commits all of them or none.
 #[derive(Clone)]
 pub struct Settlement {
     pub settles: Settles,
-    /// The event that caused emitted events; its data is the content of direct deliveries.
+    /// The event that is settled, or whose run is settled. It is the cause of the emitted events, and its data is the content of
+    /// direct deliveries.
     pub event: Arc<Event>,
     pub runs: Vec<RunRecord>,
     /// Deliveries of direct subscriptions.

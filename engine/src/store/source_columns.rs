@@ -1,4 +1,5 @@
-//! Columns of sources, as both stores keep them. The token that makes an address unguessable is sealed together with the secrets.
+//! The columns of sources, which are the same in both stores. The token that makes an address unguessable is sealed together with
+//! the secrets.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -98,9 +99,9 @@ struct RequestsColumn {
     accepted: u64,
     duplicates: u64,
     refused: u64,
-    /// Milliseconds.
+    /// Wall clock, ms.
     last_accepted: Option<i64>,
-    /// Each with its time in milliseconds, the address, the reason and the detail.
+    /// Each refusal with its time in milliseconds, the caller's address, the reason and the detail.
     refusals: Vec<(i64, IpAddr, String, String)>,
 }
 

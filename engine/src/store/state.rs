@@ -1,5 +1,5 @@
-//! State of plugins: reading it, clearing it, and its limits. Both stores count [`StateSize`] exactly, with each change.
-//! [`Ledger`] decides what a run may add. Commit 2 writes state.
+//! State of plugins: reading it, clearing it, and its limits. Both stores keep [`StateSize`] exact: each change of state updates
+//! it. [`Ledger`] decides what a run may add. Commit 2 writes state.
 
 use std::{collections::HashMap, fmt};
 
@@ -35,8 +35,8 @@ pub trait PluginState {
 
     /// Deletes one batch of values that expired before `at` (wall clock). Returns their number.
     ///
-    /// A deletion changes nothing that a run reads: a value has expired for every run that begins at `at` or later. A run that began
-    /// before and has read such a value runs again.
+    /// This changes nothing for a run that begins at `at` or later, since the values have already expired for it. An earlier run
+    /// that has read such a value runs again.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
@@ -64,7 +64,7 @@ pub trait PluginState {
     async fn delete_state(&self, plugin: &Slug, key: &str) -> Result<bool, Error>;
 
     /// Deletes one batch of a plugin's state. Returns the number of deleted keys; 0 means that none was left. A run that has
-    /// already read one of them runs again.
+    /// already read a deleted value runs again.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
@@ -108,7 +108,7 @@ pub struct StateSize {
     pub bytes: u64,
 }
 
-/// The limit that a run's writes would exceed, and its value.
+/// The limit that a run's writes would exceed, with the value of the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateFull {
     Bytes { limit: u64 },

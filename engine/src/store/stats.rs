@@ -16,15 +16,15 @@ use crate::domain::{
 /// Stores counts over time.
 #[async_trait]
 pub trait Stats {
-    /// Adds counts to the minute and the hour that contain `at`, a wall clock time; only the engine as a whole is counted by the
-    /// minute. Deletes sheets that are not needed any more.
+    /// Adds counts to the hour that contains `at` (wall clock), and those of the engine as a whole also to the minute. Deletes
+    /// sheets that are not needed any more.
     ///
     /// # Errors
     /// If the store cannot be written; then nothing is added.
     async fn add_counts(&self, counts: Vec<(About, Counts)>, at: Timestamp) -> Result<(), Error>;
 
-    /// Returns the counts of each of these subjects by cell, oldest first, from the sheet that contains `since` on. Cells without
-    /// counts are left out.
+    /// Returns the counts of each of these subjects by cell, oldest first, beginning with the sheet that contains `since`. Cells
+    /// without counts are left out.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if a sheet cannot be read.
@@ -34,7 +34,7 @@ pub trait Stats {
 /// Maximum number of old sheets that one write deletes.
 pub(super) const FORGOTTEN_MAX: i64 = 1_000;
 
-/// The key of a row: its subject, the length of its cells and the start of its sheet, both in milliseconds.
+/// The key of a row: its subject, the length of its cells in milliseconds, and the start of its sheet in milliseconds.
 pub(super) type Key = (String, i64, i64);
 
 /// Returns the additions: the key of the row, the number of the cell and its counts, in the order of the keys.

@@ -68,9 +68,9 @@ pub trait Story {
     /// [`Error::NotFound`]; see the trait.
     async fn chain(&self, id: EventId) -> Result<(Vec<EventSummary>, bool), Error>;
 
-    /// Returns executed runs of a plugin with everything that they depended on, newest first: those before `cursor`. Checks
-    /// [`RECORDED_LOOK`] rows and returns at most [`RECORDED_BYTES`] of events, or one event. So a page may be empty although
-    /// more runs follow.
+    /// Returns executed runs of a plugin before the cursor with everything that they depended on, newest first. Checks
+    /// [`RECORDED_LOOK`] rows and returns at most [`RECORDED_BYTES`] of events, or one larger event. So a page may be empty
+    /// although more runs follow.
     ///
     /// # Errors
     /// See the trait.
@@ -108,8 +108,8 @@ pub trait Story {
     async fn passage(&self, event: EventId, endpoint: Option<EndpointId>) -> Result<Passage, Error>;
 }
 
-/// Maximum time of a read for the API. A filter that matches few of millions of rows has to check all of them, and occupies one
-/// of few connections in that time.
+/// Maximum time of a read for the API. If a filter matches few of millions of rows, the read has to check all of them, and
+/// occupies one of few connections for that time.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Default)]
@@ -180,10 +180,10 @@ pub(super) fn read_parts(row: &impl Row, first: usize) -> Result<Parts, Error> {
     Ok(Parts { to_run, unrouted, runs_waiting, runs_parked, pending, retrying, delivered, dead, cancelled })
 }
 
-/// Returns a statement that finds the events which may be in a rare state, newest first, from their small tables. It seeks from
-/// one event to the next, so the cost of a page does not depend on the number of waiting events. `before` is the parameter with
-/// the id that all found events are below. `greatest` is the database's function for the larger of two values. Returns `None` if
-/// any event may be in this state.
+/// Returns a statement that finds the events which may be in a rare state, newest first, in the small tables that hold only such
+/// events. It seeks from one event to the next, so the cost of a page does not depend on the number of waiting events. `before`
+/// is the parameter with the exclusive upper limit of the ids. `greatest` is the database's function for the larger of two
+/// values. Returns `None` if any event may be in this state.
 pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Option<String> {
     let sources: &[(&str, &str)] = match state {
         EventState::Waiting => &[("event_queue", "true"), ("run_queue", "state = 'waiting'"), ("live", "true")],
@@ -210,10 +210,10 @@ pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Opt
 
 /// Maximum number of runs in one part of an event's history. Each has a log of up to 64 KiB.
 pub const STORY_RUNS: usize = 100;
-/// Maximum number of deliveries in one part of an event's history. An event can have 16,384.
+/// Maximum number of deliveries in one part of an event's history. An event can have 16,384 deliveries.
 pub const STORY_DELIVERIES: usize = 100;
-/// Maximum number of last attempts of each of these deliveries. Each has an excerpt of up to 4 KiB. The history of one delivery
-/// shows all attempts.
+/// Maximum number of attempts of each of these deliveries: the last ones. Each has an excerpt of up to 4 KiB. The history of one
+/// delivery shows all attempts.
 pub const STORY_ATTEMPTS: usize = 10;
 /// Maximum number of emitted events in one part of an event's history. Only their ids are read.
 pub const STORY_EMITTED: usize = 1_000;
@@ -249,7 +249,7 @@ pub struct EventStory {
 }
 
 impl EventStory {
-    /// Cuts the rows to one part. The store read one row more of each kind than a part holds, if one exists.
+    /// Cuts the rows to one part. The store has read up to one row more of each kind than a part holds.
     pub(super) fn part(mut self, from: StoryPlace) -> Self {
         let more = self.runs.len() > STORY_RUNS
             || self.deliveries.len() > STORY_DELIVERIES
@@ -296,7 +296,7 @@ pub struct StoredRun {
     pub settings: Option<i64>,
     /// Empty in a list.
     pub log: RunLog,
-    /// Lines of its source at which the run was stopped, innermost first. Empty in a list.
+    /// Backtrace of a run that was stopped: lines of the plugin's source, innermost first. Empty in a list.
     pub backtrace: Vec<String>,
 }
 
@@ -332,9 +332,10 @@ pub struct RecordedFilter {
 pub struct SettledFrom {
     /// The last run that the reader has passed. `None`: the reader begins at the minute of `filter.since`.
     pub after: Option<i64>,
-    /// Events accepted before this time do not delay later ones, even if they wait to be run.
+    /// Events accepted before this time do not delay later events, even if they wait to be run.
     pub waits_since: Timestamp,
-    /// Only runs of events accepted before this time are returned. Nodes do not commit events in the order of their ids.
+    /// Only runs of events accepted before this time are returned. This leaves the nodes time to commit all earlier events, which
+    /// they do not commit in the order of the ids.
     pub until: Timestamp,
 }
 
@@ -344,7 +345,7 @@ pub struct SettledRuns {
     pub items: Vec<RecordedRun>,
     /// The last run that was passed: the reader continues after it.
     pub after: Option<i64>,
-    /// Number of selected runs that were passed because the limit was 0. Their events are not read.
+    /// Number of selected runs that were only counted, because the limit was 0. Their events are not read.
     pub passed: u64,
     /// Whether more runs may have ended.
     pub more: bool,
@@ -418,7 +419,7 @@ pub(super) const RUN_COLUMNS: &str = "r.id, r.round, r.plugin, r.version, e.name
 pub(super) const RUN_JOINS: &str = "LEFT JOIN endpoint e ON e.id = r.endpoint LEFT JOIN event v ON v.id = r.id >> 14";
 
 impl StoredRun {
-    /// Reads [`RUN_COLUMNS`] and the log. `steady` turns an instant of the queue into one of the steady clock.
+    /// Reads [`RUN_COLUMNS`] and the log. `steady` turns an instant of the queue into an instant of the steady clock.
     pub(super) fn read(row: &impl Row, steady: impl FnOnce(i64) -> Timestamp) -> Result<Self, Error> {
         let columns = Columns::numbered("run", row)?;
         let number = |column, name| columns.number(column, name).map(i64::unsigned_abs);
@@ -475,8 +476,8 @@ pub struct DeliverySummary {
     pub endpoint: EndpointId,
     pub endpoint_name: String,
     pub event_type: String,
-    /// The run that made the webhook; `None` for an event that an endpoint receives directly, and for a webhook of an engine that
-    /// did not record it.
+    /// The run that made the webhook. `None` if the endpoint receives the event directly, or if an older engine did not record
+    /// the run.
     pub run: Option<RunId>,
     pub round: u32,
     pub state: DeliveryState,
@@ -495,7 +496,7 @@ pub struct DeliveryStory {
 pub struct StoredAttempt {
     pub id: AttemptId,
     pub attempt: Attempt,
-    /// `None` for an attempt of an engine that did not record it.
+    /// `None` if the engine that made the attempt did not record this.
     pub sent: Option<SentAs>,
 }
 
@@ -504,7 +505,7 @@ pub struct StoredAttempt {
 pub struct WholeDelivery {
     pub story: DeliveryStory,
     pub event: Event,
-    /// The plugin's webhook. `None` sends the event's data in the endpoint's envelope.
+    /// The plugin's webhook. If `None`, the event's data is sent in the endpoint's envelope.
     pub payload: Option<Payload>,
 }
 
@@ -516,7 +517,7 @@ pub(super) const PASSAGE_PARTS: usize = 1_000;
 pub struct Passage {
     pub event: Event,
     pub parts: Parts,
-    /// Runs that belong to no endpoint or to this one, newest first, without their logs.
+    /// Runs that belong to no endpoint or to this endpoint, newest first, without their logs.
     pub runs: Vec<StoredRun>,
     /// The event's deliveries to the endpoint, newest first.
     pub deliveries: Vec<PassageDelivery>,
@@ -524,11 +525,11 @@ pub struct Passage {
     pub senders: Vec<String>,
 }
 
-/// A delivery with what it waits for.
+/// A delivery, and what it waits for.
 #[derive(Clone, Debug)]
 pub struct PassageDelivery {
     pub summary: DeliverySummary,
-    /// Whether a worker holds it. Its due time is then the end of the lease.
+    /// Whether a worker holds the delivery. Its due time is then the end of the lease.
     pub is_claimed: bool,
     pub behind: Option<Behind>,
 }

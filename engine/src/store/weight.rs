@@ -1,5 +1,5 @@
-//! Weights: the memory, in bytes, of values that wait for the store. Byte limits are only as correct as these sums. So each sum
-//! names every field: a new field does not compile until its weight is decided here.
+//! Weights: the memory, in bytes, of values that wait for the store. The byte limits are only as exact as these sums. So each sum
+//! names every field, and a new field does not compile until its weight is decided here.
 
 use super::{AttemptRecord, Settlement, accept};
 use crate::domain::{
@@ -13,9 +13,9 @@ use crate::domain::{
     sent::SentAs,
 };
 
-/// A row, its index entry and its value in memory, beside its texts and bytes.
+/// Weight of a row, its index entry and its value in memory, without its texts and bytes.
 const ROW: usize = 256;
-/// An element of a list beside its texts: pointers, lengths, overhead of the allocator.
+/// Weight of a list element without its texts: pointers, lengths, overhead of the allocator.
 const ELEMENT: usize = 32;
 
 /// Returns the weight of a settlement without its event, which has a separate slot in the hand-off.

@@ -92,7 +92,7 @@ mod tests {
     const EVENT: EventId = EventId::from_i64(1);
     const LEASE: Lease = Lease { token: 9, until: NOW };
 
-    /// A settlement of one run that sends, one that writes state, one that failed and one that was deferred.
+    /// Returns a settlement of four runs: one sends, one writes state, one failed, and one was deferred.
     fn settlement() -> Settlement {
         let sends = ran_with("sends", Effects { deliveries: vec![webhook(CRM, "x")], ..Effects::default() });
         let writes = ran_with("writes", state_effects(&[("k", 0)], &[("k", Some(b"1"))]));
@@ -101,7 +101,7 @@ mod tests {
         Settlement { settles: Settles::Event { id: EVENT, round: 0, lease: LEASE }, event, runs, direct: vec![direct(CRM)] }
     }
 
-    /// The end and the code of each run of a settlement.
+    /// Returns the state and the failure code of each run of a settlement.
     fn states(settlement: &Settlement) -> Vec<(&'static str, Option<&str>)> {
         settlement.runs.iter().map(|run| (run.state().as_str(), run.failure().map(|failure| failure.code.as_str()))).collect()
     }

@@ -1,6 +1,6 @@
-//! Batches: the items of the store's next transaction, for both the settler and the recorder. A batch has at most [`COUNT_MAX`]
-//! items and, unless one item is larger, [`BYTES_MAX`] bytes. A failed batch is retried by halves, until the faulty item is alone
-//! and all others have passed.
+//! A batch contains the items of the store's next transaction. The settler and the recorder write in batches. A batch has at most
+//! [`COUNT_MAX`] items and, unless one item is larger, [`BYTES_MAX`] bytes. A failed batch is retried by halves, until the faulty
+//! item is alone and all others have passed.
 //!
 //! [`Batches`] decides; a [`Writer`] talks to the store; [`write_all`] is the loop around both.
 
@@ -14,7 +14,7 @@ use crate::store;
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// Maximum number of items in one batch.
 const COUNT_MAX: usize = 512;
-/// Maximum number of bytes in one batch: the limit of a transaction of both stores.
+/// Maximum number of bytes in one batch. It equals the limit of one transaction in either store.
 const BYTES_MAX: usize = 8 << 20;
 /// Number of counted failures of an item alone, after which it is given up ([`Batches::take_back`]).
 const TRIES_ALONE: u32 = 3;
@@ -39,7 +39,7 @@ pub enum Step {
         done: usize,
         /// Items that had no effect and are not tried again: their claim was lost or released.
         dropped: usize,
-        /// Items that were amended and are in the next batch.
+        /// Items that were amended and will be in the next batch.
         amended: usize,
     },
     /// The store failed. The next batch is tried at once.
@@ -101,7 +101,7 @@ impl<T> Batch<T> {
         self.items.into_iter().map(|one| one.item)
     }
 
-    /// Changes each item and keeps its history.
+    /// Converts each item. Its size and its count of failures stay the same.
     pub fn map<U>(self, mut into: impl FnMut(T) -> U) -> Batch<U> {
         let items = self.items.into_iter();
         Batch { items: items.map(|one| Waiting { item: into(one.item), bytes: one.bytes, alone: one.alone }).collect() }

@@ -11,7 +11,7 @@ use crate::{
     store::{Error, Handoff, Store},
 };
 
-/// How often the store is asked without a wake-up. A lost wake-up delays work by this, and never loses an event.
+/// How often the store is asked without a wake-up. A lost wake-up delays work by at most this interval, and loses no event.
 const POLL: Duration = Duration::from_secs(5);
 /// How long to wait for room when due rows find none, or after the store failed.
 const FULL: Duration = Duration::from_millis(500);

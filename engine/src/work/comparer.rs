@@ -156,7 +156,7 @@ impl Comparer {
             let id = before.id.text(self.store.tag());
             tracing::info!(comparison = id, plugin = %before.request.plugin, compared, differ, "comparison ended");
         }
-        // If it was cancelled, or another node was faster, the next step sees that.
+        // If the comparison was cancelled, or another node was faster, the next step sees that.
         self.store.advance_comparison(before, now).await?;
         Ok(state)
     }
@@ -229,7 +229,7 @@ impl Comparer {
         })
     }
 
-    /// Begins to read the next page. `ahead` runs before it are not counted yet.
+    /// Begins to read the next page. `ahead` is the number of runs before this page that are not counted yet.
     fn read(&self, comparison: &Comparison, ahead: u64) -> JoinHandle<Result<Page<RecordedRun>, store::Error>> {
         let left = comparison.request.last.saturating_sub(looked_at(comparison) + ahead);
         let limit = usize::try_from(left.min(PAGE_RUNS)).unwrap_or(usize::MAX);
@@ -245,7 +245,7 @@ impl Comparer {
         RecordedFilter { plugin: plugin.clone(), events: events.clone(), since, share: follow.unwrap_or(Share::ALL) }
     }
 
-    /// Adds the settings of the revisions that these runs used. A revision that is no longer stored is missing.
+    /// Adds the settings of the revisions that these runs used. A revision that is no longer stored is left out.
     async fn add_configs(
         &self,
         configs: &mut HashMap<i64, Configs>,
@@ -357,7 +357,7 @@ const fn is_complete(comparison: &Comparison) -> bool {
     looked_at(comparison) >= comparison.request.last
 }
 
-/// Applies the rules that come after the sandbox, such as that an endpoint must exist.
+/// Applies the rules that are checked after a run in the sandbox, such as that an endpoint must exist.
 fn checked(
     requests: Requests,
     run: &RecordedRun,

@@ -1,5 +1,5 @@
-//! Jobs and comparisons: advances the running ones one after another, by one batch each, so that a long one delays neither the others
-//! nor the commits that callers wait for.
+//! Jobs and comparisons: advances all that are running in turn, by one batch each. So a long one delays neither the others nor
+//! the commits that callers wait for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     store::{Error, Handoff, PageRequest, Store},
 };
 
-/// How often the store is asked without a wake-up. A lost wake-up delays jobs by this.
+/// How often the store is asked without a wake-up. A lost wake-up delays jobs by at most this interval.
 const POLL: Duration = Duration::from_secs(5);
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(10);

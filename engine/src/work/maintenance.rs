@@ -1,10 +1,10 @@
-//! Maintenance: marks deliveries of disabled endpoints dead, requeues runs parked for a missing endpoint once it exists, removes
-//! old events, evicts old events from a full store, and records when keys were used. Maintenance works in batches, so that no
-//! commit waits long for it.
+//! Maintenance: marks deliveries of disabled endpoints dead, requeues runs parked for a missing endpoint once it exists, deletes
+//! expired state and old events, evicts old events from a full store, and records when keys were used. Maintenance works in
+//! batches, so that no commit waits long for it.
 //!
 //! Creating an endpoint requeues the runs parked for it. A run that is parked at that very moment would be missed, so this task
-//! looks for such runs every second. Locks would be worse: every commit would wait for a lock on the missing name, and creating
-//! an endpoint that many runs wait for would take too long.
+//! looks for such runs every second. Locks would be worse: every commit of such a run would wait for a lock on the missing name,
+//! and creating an endpoint that many runs wait for would take too long.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,8 +21,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// Number of steps between two runs of retention, and between two writes of the uses of keys.
 const RETIRE_EVERY: u32 = 60;
-/// Maximum difference of the clocks of two nodes: expired state stays this much longer, because on a node with a slow clock it has
-/// not expired yet.
+/// Maximum difference between the clocks of two nodes. Expired state stays this much longer, because on a node whose clock is
+/// slow it has not expired yet.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -147,7 +147,7 @@ impl Maintenance {
         Ok(done)
     }
 
-    /// Pauses before the next batch; returns `false` if the last one found nothing, or the engine stops.
+    /// Pauses before the next batch; returns `false` if the last batch found nothing, or the engine stops.
     async fn pause_before_next(&self, found: usize) -> bool {
         if found == 0 || self.stop.is_cancelled() {
             return false;

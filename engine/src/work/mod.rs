@@ -9,11 +9,11 @@
 //! - **maintenance** (`maintenance.rs`), **jobs** (`jobs.rs`) and **comparisons** (`comparer.rs`) go through stored rows, a batch
 //!   at a time.
 //!
-//! `batches.rs` is the loop of settler and recorder; `notices.rs` creates the operational events that both store.
+//! `batches.rs` is the loop of the settler and of the recorder; `notices.rs` creates the operational events that these two store.
 //!
-//! Workers pass claims to each other. A dropped claim delays its event until the lease ends, and never loses it. Each worker is a
-//! loop around a step that returns what it did. The tests (`tests.rs`) call the steps on a SQLite store, without a process, a
-//! socket or a wait.
+//! Workers pass claims to each other. A dropped claim delays its event until the lease ends, but never loses the event. Each
+//! worker is a loop around a step that returns what it did. The tests (`tests.rs`) call the steps on a SQLite store, without a
+//! process, a socket or a wait.
 
 mod amend;
 mod batches;
@@ -163,7 +163,8 @@ impl Work {
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
         let claims = claimer::run(Arc::clone(&store), handoff.clone(), stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));
-        // On a busy machine, threads of low priority wait for a processor. Their runs must end as on a quiet one.
+        // On a busy machine, threads of low priority wait for a processor. Limits of processor time make their runs end in the
+        // same way as on a quiet machine.
         let limits = Limits { timed: Timed::Processor, ..settings.run_limits };
         let comparer = Comparer { store: Arc::clone(&store), catalog, limits, threads: settings.compare_threads };
         let jobs = jobs::run(store, comparer, handoff, stop.clone());

@@ -183,8 +183,8 @@ impl Runner {
         loop {
             let Some((first, permit)) = self.wait(self.handoff.runs.next()) else { return };
             let (began, permit) = (Instant::now(), Arc::new(permit));
-            // State that the runs of this batch have written, in addition to the committed state. The runs are settled in this
-            // order.
+            // State that the runs of this batch have written, in addition to the committed state. The runs are settled in the
+            // order in which they execute.
             let written = Arc::default();
             let (mut next, mut count) = (Some(first), 0);
             while let Some(claim) = next {
@@ -323,7 +323,7 @@ impl Runner {
     }
 
     /// Passes a settlement to the settler once the budget has room for its bytes. The settler never waits for a thread, so room
-    /// becomes free. Until then the thread holds this one settlement.
+    /// becomes free. Until then the calling thread holds this one settlement.
     pub fn settle(&self, settlement: Settlement, held: Held) {
         let room = self.runtime.block_on(self.handoff.outcomes.reserve(weight::settlement(&settlement)));
         // Without room the process is about to end: the next start claims the row again.
@@ -391,8 +391,8 @@ fn note_writes(written: &Mutex<Written>, record: &RunRecord, version: i64) {
     }
 }
 
-/// Lowers the priority of the calling thread: deferred runs must not take the processor from the rest.
+/// Lowers the priority of the calling thread: deferred runs must not take the processor from the other threads.
 fn lower_priority() {
-    // On Linux the priority is the thread's. Where it cannot be lowered, all threads are equal.
+    // On Linux this lowers the priority of the thread only. Where the priority cannot be lowered, all threads have the same.
     let _ = rustix::process::nice(10);
 }

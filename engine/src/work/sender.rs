@@ -41,10 +41,10 @@ const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// Interval at which throttles whose wait is over are opened.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The schedule of endpoints without a schedule.
+/// The schedule of endpoints whose policy has none.
 static DEFAULT_SCHEDULE: LazyLock<Schedule> = LazyLock::new(Schedule::default);
 
-/// Makes one attempt. [`Outbound`] makes real ones, tests script the answers.
+/// Makes one attempt. [`Outbound`] makes real attempts. Tests script the answers.
 pub trait Exchange: Send + Sync + 'static {
     fn send(&self, request: Request) -> impl Future<Output = Attempt> + Send;
 }
@@ -58,9 +58,9 @@ impl Exchange for Outbound {
 /// The result of one step with a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// It made an attempt, and passed it to the recorder.
+    /// The step made an attempt, and passed it to the recorder.
     Attempted(Next),
-    /// It released the claim, together with the other claims of the endpoint.
+    /// The step released the claim, together with the other claims of the endpoint.
     Released,
     /// The engine stops: the delivery is claimed again after the next start.
     Stopped,
@@ -142,7 +142,8 @@ impl<E: Exchange> Sender<E> {
                 return self.release_all(claim).await;
             }
         }
-        // The claim may have waited so long that its lease would end before the exchange, or other nodes may have taken it over.
+        // The claim may have waited so long that its lease would end before the exchange, or other nodes may have taken over the
+        // delivery.
         let now = clock::steady();
         if claim.lease.until < now.plus(endpoint.new.policy.timeout + LEASE_MARGIN)
             || !self.handoff.tenure.covers(claim.lease, now)
@@ -260,7 +261,7 @@ fn schedule(policy: &Policy) -> &Schedule {
     policy.schedule.as_deref().unwrap_or(&DEFAULT_SCHEDULE)
 }
 
-/// Returns whether the endpoint's next deliveries must wait: its breaker is open, or their order would break.
+/// Returns whether the endpoint's next deliveries must wait: its breaker is open, or sending them now would break their order.
 fn holds_back(policy: &Policy, next: Next, breaker: Option<Change>) -> bool {
     let order_holds = matches!(next, Next::Retry { .. }) && policy.ordering == Some(Ordering::Endpoint);
     order_holds || matches!(breaker, Some(Change::Opened { .. } | Change::StillOpen { .. }))

@@ -48,7 +48,7 @@ struct Slots {
 #[expect(dead_code, reason = "held for their drop")]
 pub enum Held {
     Event(EventSlot),
-    /// The batch slot is free after the last of its runs: then the plugin's next run reads the state that these runs have
+    /// The batch slot is free after the last run of its batch. Then the plugin's next run reads the state that these runs have
     /// written.
     Run(RunSlot, Arc<Permit<Slug, RunClaim>>),
 }

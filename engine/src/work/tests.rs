@@ -1,5 +1,5 @@
 //! The workers, step by step: accept → run → settle → send → record, on a SQLite store in a temporary folder and with scripted
-//! receivers. They need no process, no socket and no wait for a clock.
+//! receivers. The tests need no process, no socket and no wait for a clock.
 
 use std::{
     collections::VecDeque,
@@ -215,14 +215,14 @@ impl Workers {
         one(self.bench.story(event).await.runs, "run")
     }
 
-    /// The types of the operational events that were handed over.
+    /// Returns the types of the operational events that were handed over.
     async fn notices(&self) -> Vec<String> {
         let types = self.bench.events().await.into_iter().map(|claim| claim.event.new.event_type.to_string());
         types.filter(|one| one.starts_with("innesco.")).collect()
     }
 }
 
-/// Writes everything that is queued. At most 20 steps, so that a batch that never passes fails the test.
+/// Writes everything that is queued. Takes at most 20 steps, so that a batch that never passes fails the test.
 async fn steps<W: Writer>(writer: &mut W, queue: &mut UnboundedReceiver<W::Item>) -> Vec<Step> {
     let mut batches = Batches::default();
     while let Ok(item) = queue.try_recv() {

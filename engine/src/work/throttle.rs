@@ -45,7 +45,8 @@ const SLOTS_MIN: usize = 64;
 /// Maximum time that a delivery waits in memory for its endpoint's rate: far less than its lease. A delivery that must wait
 /// longer returns to the store.
 pub const RATE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// The part of a rate that may be sent at once after a pause: too short to matter, long enough to make up for a late timer.
+/// After a pause, as many webhooks may be sent at once as the rate allows in this time. It is too short to matter, and long
+/// enough to make up for a late timer.
 const RATE_BURST: Duration = Duration::from_millis(100);
 /// Pause before the next claim for an endpoint that this node does not know.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
@@ -133,8 +134,8 @@ impl Throttles {
         }
     }
 
-    /// Stops claims for an endpoint that this node does not know, for a while or until it is known. Another node has just created
-    /// it, or it was deleted.
+    /// Stops claims for an endpoint that this node does not know, for a while or until the endpoint is known. Either another node
+    /// has just created it, or it was deleted.
     pub fn shut_unknown(&self, endpoint: EndpointId, now: Timestamp) {
         self.lock().unknown.insert(endpoint, now.plus(UNKNOWN_FOR));
         self.queues.set_width(&endpoint, Some(Width::CLOSED));

@@ -46,7 +46,7 @@ struct Refusal {
     wants: Option<String>,
 }
 
-/// Returns why the requests of a run would be refused, if they would be.
+/// Returns the reason if the requests of a run would be refused.
 pub fn refusal(
     requests: &Requests,
     plugin: &Slug,
@@ -159,7 +159,7 @@ mod tests {
         Emitted { after: Duration::ZERO, event_type, subject: None, content, attributes: Attributes::default() }
     }
 
-    /// The record of a run with these webhooks and events, on an event of this depth.
+    /// Returns the record of a run with these webhooks and events, on an event of this depth.
     fn recorded(webhooks: Vec<Webhook>, emitted: Vec<Emitted>, depth: u8, bound: Option<&str>) -> RunRecord {
         let state = StateUse {
             reads: vec![StateRead { key: "k".into(), version: 3 }],

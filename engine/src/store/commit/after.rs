@@ -11,7 +11,7 @@ use crate::{
     store::{DeliveryClaim, EventClaim, Local, RunClaim, Seal},
 };
 
-/// Actions to take after a commit. A step fills it. It is dropped if the commit fails.
+/// Actions to take after a commit. The steps of the transaction add to it. It is dropped if the commit fails.
 #[derive(Default)]
 pub struct After {
     pub events: Vec<EventClaim>,
@@ -27,7 +27,7 @@ pub struct After {
     pub cancelled: Vec<(EndpointId, DeliveryId)>,
     /// The master key that the store is now sealed with.
     pub resealed: Option<Arc<Seal>>,
-    /// Change of the bytes of stored payloads, for a store that counts them.
+    /// Change in the number of bytes of stored payloads, for a store that counts them.
     pub bytes: i64,
 }
 
@@ -78,7 +78,7 @@ impl After {
         for (endpoint, id) in &self.cancelled {
             drop(handoff.deliveries.withdraw(endpoint, |claim| claim.id == *id));
         }
-        // The version known by now is at least the version that this transaction saw.
+        // The version announced by now is at least the version that this transaction saw.
         let settings = handoff.settings.announced();
         if !self.events.is_empty() {
             handoff.events.push_all(self.events.into_iter().map(|claim| ((), EventClaim { settings, ..claim })));

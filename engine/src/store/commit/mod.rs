@@ -1,5 +1,6 @@
-//! Group commit: the parts that both stores share. One writer takes the jobs that queued up during the last commit, does them in
-//! one transaction, and answers after the commit. [`Gauge`] measures the queue. [`After`] holds the actions that follow a commit.
+//! Group commit: the parts that both stores share. One writer takes the jobs that queued up during the last commit, runs them in
+//! one transaction, and answers their callers after the commit. [`Gauge`] measures the queue. [`After`] holds the actions that
+//! follow a commit.
 //!
 //! Invariant: no action of [`After`] happens before the commit. A worker that is woken earlier finds nothing. A worker that
 //! receives a claim earlier may act on a row that is rolled back.
@@ -16,5 +17,5 @@ pub use self::{
 
 /// Maximum number of jobs in one transaction: bounds how long the first one waits for its answer.
 pub const JOBS_MAX: usize = 1_000;
-/// Maximum weight of one transaction, about its bytes.
+/// Maximum weight of one transaction. Its weight is about its size in bytes.
 pub const WEIGHT_MAX: usize = 8 << 20;

@@ -1,4 +1,4 @@
-//! The place of a new queue row: in memory under a lease if there is room, otherwise in the store until it is claimed.
+//! Places a new queue row: in memory under a lease if there is room, otherwise only in the store until it is claimed.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl After {
         Queued::leased(lease)
     }
 
-    /// Queues a new delivery of `event`. Returns `None` for one that is never sent.
+    /// Queues a new delivery of `event`. Returns `None` for a delivery that is never sent.
     pub fn queue_delivery<Own>(
         &mut self,
         local: &Local<Own>,

@@ -74,7 +74,7 @@ impl Bench {
         Self::open(Arc::clone(&self.backing)).await
     }
 
-    // Rows that were handed over.
+    // The following methods take rows that were handed over.
 
     pub async fn events(&self) -> Vec<EventClaim> {
         self.handed_over().await;
@@ -130,7 +130,7 @@ impl Bench {
         }
     }
 
-    // Steps that most cases begin with.
+    // The following methods are steps that most cases begin with.
 
     /// Accepts one event and returns its claim.
     pub async fn accept(&self, event: NewEvent) -> EventClaim {
@@ -191,7 +191,7 @@ impl Bench {
         claim.id
     }
 
-    // Reads.
+    // The following methods read the store.
 
     pub async fn story(&self, id: EventId) -> EventStory {
         let mut story = self.store.event(id, StoryPlace::default()).await.unwrap();
@@ -249,7 +249,7 @@ pub fn one<T>(mut found: Vec<T>, what: &str) -> T {
     found.remove(0)
 }
 
-// Builders.
+// The following functions build values.
 
 pub fn slug(name: &str) -> Slug {
     Slug::parse(name).unwrap()
@@ -288,12 +288,12 @@ pub fn event(event_type: &str) -> NewEvent {
     }
 }
 
-/// An event with a sender's id.
+/// Returns an event with a sender's id.
 pub fn event_with_id(source: &str, id: &str) -> NewEvent {
     NewEvent { id: Some(id.into()), source: source.into(), ..event("order.created") }
 }
 
-/// An event that `cause` emits.
+/// Returns an event that `cause` emits.
 pub fn emitted(cause: &Event, event_type: &str) -> NewEvent {
     NewEvent { source: "plugin/p".into(), depth: cause.new.depth + 1, cause: Some(cause.id), ..event(event_type) }
 }
@@ -312,13 +312,13 @@ pub fn endpoint(name: &str) -> NewEndpoint {
     }
 }
 
-/// A settlement without effects. A case adds runs and direct deliveries.
+/// Returns a settlement without effects. A case adds runs and direct deliveries.
 pub fn settlement(claim: &EventClaim) -> Settlement {
     let settles = Settles::Event { id: claim.event.id, round: claim.round, lease: claim.lease };
     Settlement { settles, event: Arc::clone(&claim.event), runs: Vec::new(), direct: Vec::new() }
 }
 
-/// A settlement of a deferred run.
+/// Returns a settlement of a deferred run.
 pub fn run_settlement(claim: &RunClaim, record: RunRecord) -> Settlement {
     let settles = Settles::Run { id: claim.id, round: claim.round, lease: claim.lease };
     let identity = RunIdentity { id: Some(claim.id), plugin: claim.plugin.clone(), tries_before: claim.tries, ..record.identity };
@@ -341,27 +341,27 @@ pub fn execution(plugin: &str) -> Execution {
     }
 }
 
-/// A run that ended `ok` without effects.
+/// Returns a run that ended `ok` without effects.
 pub fn ran(plugin: &str) -> RunRecord {
     ran_with(plugin, Effects::default())
 }
 
-/// A run that ended `ok` with these effects.
+/// Returns a run that ended `ok` with these effects.
 pub fn ran_with(plugin: &str, effects: Effects) -> RunRecord {
     identity(plugin).ok(execution(plugin), effects)
 }
 
-/// A run that ended with `outcome` and was parked.
+/// Returns a run that ended with `outcome` and was parked.
 pub fn parked(plugin: &str, outcome: RunOutcome) -> RunRecord {
     identity(plugin).parked(Some(execution(plugin)), failure(outcome), None)
 }
 
-/// A run that was parked because the endpoint `name` does not exist.
+/// Returns a run that was parked because the endpoint `name` does not exist.
 pub fn parked_for(plugin: &str, name: &str) -> RunRecord {
     identity(plugin).parked(Some(execution(plugin)), failure(RunOutcome::BadOutput), Some(name.into()))
 }
 
-/// A run that failed and is due again at `due`.
+/// Returns a run that failed and is due again at `due`.
 pub fn waiting(plugin: &str, due: Timestamp) -> RunRecord {
     let (execution, failure) = (Some(execution(plugin)), failure(RunOutcome::Failed));
     RunRecord { identity: identity(plugin), end: RunEnd::Failed { execution, failure, then: AfterFailure::Again { due } } }
@@ -371,12 +371,12 @@ pub fn failure(outcome: RunOutcome) -> RunFailure {
     RunFailure { outcome, code: "broken".into(), message: "it broke".into(), retryable: false }
 }
 
-/// Effects that only use state: keys and versions that were read, keys and values that were written.
+/// Returns effects that only use state: keys and versions that were read, keys and values that were written.
 pub fn state_effects(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> Effects {
     Effects { state_use: state_use(reads, writes), ..Effects::default() }
 }
 
-/// A use of state: keys and versions that were read, keys and values that were written.
+/// Returns a use of state: keys and versions that were read, keys and values that were written.
 pub fn state_use(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> StateUse {
     StateUse {
         reads: reads.iter().map(|(key, version)| StateRead { key: (*key).to_owned(), version: *version }).collect(),
@@ -387,12 +387,12 @@ pub fn state_use(reads: &[(&str, i64)], writes: &[(&str, Option<&[u8]>)]) -> Sta
     }
 }
 
-/// A delivery of a direct subscription.
+/// Returns a delivery of a direct subscription.
 pub fn direct(endpoint: EndpointId) -> NewDelivery {
     NewDelivery { endpoint, payload: None, initial_state: InitialState::Due, ordering: None }
 }
 
-/// A webhook that a plugin made.
+/// Returns a delivery of a webhook that a plugin made.
 pub fn webhook(endpoint: EndpointId, body: &str) -> NewDelivery {
     NewDelivery { payload: Some(Arc::new(payload(body))), ..direct(endpoint) }
 }
@@ -406,7 +406,7 @@ pub fn payload(body: &str) -> Payload {
     }
 }
 
-/// The next attempt of a claimed delivery, with an answer that fits `next`.
+/// Returns the next attempt of a claimed delivery, with an answer that fits `next`.
 pub fn attempt(claim: &DeliveryClaim, next: Next) -> AttemptRecord {
     let status = match next {
         Next::Delivered => 204,
@@ -441,22 +441,22 @@ pub fn attempt(claim: &DeliveryClaim, next: Next) -> AttemptRecord {
     }
 }
 
-/// A retry in `seconds`.
+/// Returns a retry that is due in `seconds`.
 pub fn retry_in(seconds: u64) -> Next {
     Next::Retry { due: soon(seconds) }
 }
 
-/// The steady clock `seconds` from now.
+/// Returns the reading of the steady clock `seconds` from now.
 pub fn soon(seconds: u64) -> Timestamp {
     clock::steady().plus(Duration::from_secs(seconds))
 }
 
-/// An instant after the end of every lease issued so far.
+/// Returns an instant after the end of every lease issued so far.
 pub fn after_leases() -> Timestamp {
     clock::steady().plus(LEASE + Duration::from_secs(1))
 }
 
-/// A lease that the store never issued.
+/// Returns a lease that the store never issued.
 pub fn made_up(lease: Lease) -> Lease {
     Lease { token: lease.token + 1_000_000, ..lease }
 }

@@ -1,4 +1,4 @@
-//! Claims: each due row is claimed once, under a lease, as long as there is room, and becomes due again when its worker dies.
+//! Claims: as long as there is room, each due row is claimed once, under a lease, and becomes due again when its worker dies.
 
 use std::{sync::Arc, time::Duration};
 

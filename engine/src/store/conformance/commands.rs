@@ -47,7 +47,7 @@ pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
         assert!(new.id > old.id, "a replay is a new webhook");
         assert!(bench.record(attempt(&new, if round == 2 { retry_in(3600) } else { Next::Delivered })).await);
         let story = bench.story(id).await;
-        // A delivery of an earlier round that is still retried counts; a finished one does not.
+        // A delivery of an earlier round counts for the state while it is still retried, but not once it is finished.
         assert_eq!(story.parts.state(), if round < 2 { EventState::Delivered } else { EventState::Retrying });
         assert_eq!(story.runs.iter().map(|run| run.round).collect::<Vec<_>>(), (0..=round).collect::<Vec<_>>());
         let rounds: Vec<_> = story.deliveries.iter().map(|one| (one.summary.round, one.summary.id.k())).collect();
@@ -189,7 +189,7 @@ pub async fn an_endpoint_reads_back_and_is_changed_as_a_whole(bench: &Bench) {
     assert_eq!((&read.new.secrets, &read.new.policy), (&full.secrets, &full.policy), "secrets too, which Debug hides");
 
     let mut changed = read.clone();
-    // The text of such a secret may look like one of Standard Webhooks.
+    // The text of a Stripe secret may look like a secret of Standard Webhooks.
     let secrets = vec![HeldSecret { secret: Secret::Text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into()), until: None }];
     changed.new = NewEndpoint { url: "https://new.example/".into(), scheme: Scheme::Stripe, secrets, ..endpoint("crm") };
     after.store.update_endpoint(changed.clone()).await.unwrap();

@@ -28,7 +28,7 @@ const EVENTS_PER_SENDER: usize = 100;
 /// Ids that several senders use: each is accepted once.
 const SHARED_IDS: usize = 60;
 
-/// Two tasks run events, two attempt deliveries, one claims, three accept. No task waits for another.
+/// Two tasks run events, two attempt deliveries, one claims, and three accept events. No task waits for another.
 pub async fn concurrent_workers_lose_and_duplicate_nothing(bench: &Bench) {
     let endpoints = [bench.endpoint("a").await, bench.endpoint("b").await];
     let expected = SENDERS * EVENTS_PER_SENDER + SHARED_IDS;
@@ -146,7 +146,7 @@ async fn run_events(store: Arc<dyn Store>, handoff: Handoff, endpoints: [Endpoin
     }
 }
 
-/// Every third delivery succeeds at its second attempt, the others at their first.
+/// Returns the number of attempts of a delivery. Every third delivery succeeds at its second attempt, the others at their first.
 fn attempts_of(id: DeliveryId) -> u32 {
     if (id.event().as_i64() + i64::from(id.k())) % 3 == 0 { 2 } else { 1 }
 }

@@ -16,7 +16,7 @@ use crate::{
     store::{Deletion, Error, PageRequest, Settled, Settlement},
 };
 
-/// More deliveries than one step of a job processes.
+/// A number of deliveries larger than one step of a job processes.
 const MANY: usize = 450;
 
 /// Creates one event with `count` deliveries that are stored as dead.

@@ -23,7 +23,7 @@ pub mod settle;
 pub mod sources;
 pub mod stats;
 
-/// The one list of all cases. `conformance!(sqlite, SqliteBacking)` makes a module of tests that run them on that backing.
+/// The one list of all cases. `conformance!(sqlite, SqliteBacking)` makes a module of tests that run the cases on that backing.
 macro_rules! conformance {
     ($name:ident, $backing:ty) => {
         mod $name {

@@ -228,7 +228,7 @@ impl World {
         self.take_over().await;
     }
 
-    /// Takes the handed-over rows. No other holder may exist.
+    /// Takes the handed-over rows. Checks that none of them has another holder.
     async fn take_over(&mut self) {
         for claim in self.bench.events().await {
             let queued = self.model.to_run.get_mut(&claim.event.id).expect("an event that is to be run");
@@ -362,7 +362,8 @@ impl World {
         self.late += 1;
         self.free_all_holders();
         self.claim(clock::steady().plus(LEASE * 2 * self.late)).await;
-        // A row that could not be claimed is due since its lease ended, but the next step uses an earlier time again.
+        // A row that could not be claimed has been due only since its lease ended. The next step uses an earlier time again, at
+        // which the row is not due.
         self.model.queued().filter(|queued| queued.holder.is_none()).for_each(|queued| queued.due = false);
     }
 

@@ -63,7 +63,7 @@ pub async fn events_are_listed_by_state(bench: &Bench) {
     }
 }
 
-/// Accepts one more event of each state, for other reasons.
+/// Accepts one more event of each state, which is in this state for another reason.
 async fn one_more_of_each(bench: &Bench) -> [EventId; 6] {
     let (crm, slack) = (bench.find_named("crm").await, bench.endpoint("slack").await);
     let with_two = async |first: Next, second: Next| {
@@ -505,7 +505,7 @@ pub async fn the_backlog_of_an_endpoint_is_what_is_not_finished(bench: &Bench) {
     bench.finished(crm, Next::Delivered).await;
     assert_eq!(backlogs().await[1].waiting, Some(0), "delivered");
     let first = bench.finished(crm, retry_in(3600)).await.event();
-    // Claimed, so it is being sent.
+    // This delivery is claimed, so it is being sent.
     let _sending = bench.delivery_to(crm).await;
     let found = backlogs().await;
     assert_eq!((found[0].waiting, found[1].waiting), (Some(0), Some(2)));

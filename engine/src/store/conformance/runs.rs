@@ -19,7 +19,7 @@ use crate::{
     store::{Deletion, Error, EventClaim, PageRequest, RecordedFilter, RunFilter, Settled, SettledFrom, Settlement},
 };
 
-/// More than one step of a job takes.
+/// A number of items larger than one step of a job takes.
 const MANY: usize = 450;
 
 async fn retry(bench: &Bench, id: RunId) -> Result<(), Error> {
@@ -58,7 +58,7 @@ pub async fn a_retried_run_runs_again_and_nothing_else_of_its_event_does(bench: 
     assert_eq!(state_of_run(&bench, other).await, RunState::Parked);
 }
 
-/// A run of `plugin` that ended `ok` and read this.
+/// Returns a run of `plugin` that ended `ok`, with these recorded inputs.
 fn recorded(plugin: &str, recording: Recording) -> RunRecord {
     identity(plugin).ok(Execution { recording, ..execution(plugin) }, Effects::default())
 }
@@ -185,7 +185,7 @@ pub async fn a_follower_sees_each_new_run_once_in_order_and_waits_for_unfinished
     assert_eq!((found, end), (vec![fourth, fifth], Some(fifth.as_i64())));
     assert_eq!(follow(bench, begin, SettledFrom { after: end, ..from }, Share::ALL).await, (vec![], end));
 
-    // A filter with a share, and a page of size 0, which only counts the runs that it passes.
+    // The filter has a share. A page of size 0 only counts the runs that it passes.
     let share = Share::new(50).unwrap();
     let expected: Vec<_> = [first, second, third, fourth, fifth].into_iter().filter(|run| share.takes(run.as_i64())).collect();
     assert_eq!(follow(bench, begin, from, share).await.0, expected);

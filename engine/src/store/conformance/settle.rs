@@ -344,7 +344,8 @@ pub async fn state_expires_at_its_time_and_a_deletion_changes_no_read(bench: &Be
     let keys = bench.store.state_keys(&p, "", None, 9).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.expires_at).collect::<Vec<_>>(), [None, at(i64::MAX), at(1_000)]);
 
-    // A run that has read an expired value commits, until the value is deleted. Then it runs again.
+    // A run that has read an expired value commits as long as the value is not deleted. After the deletion, such a run is
+    // refused.
     let version = stored.version;
     bench.settled_with(ran_with("p", state_effects(&[("short", version)], &[("seen", Some(b"x"))]))).await;
     assert_eq!(bench.store.expire_state(Timestamp::from_millis(999)).await.unwrap(), 0);
@@ -358,7 +359,7 @@ pub async fn state_expires_at_its_time_and_a_deletion_changes_no_read(bench: &Be
     let settled = bench.settle(Settlement { runs: vec![late], ..settlement(&claim) }).await;
     assert_eq!(settled, Settled::StateConflict(vec![0]));
 
-    // Setting it again decides anew.
+    // Writing the key again replaces its time to live.
     bench.settled_with(ran_with("p", effects(vec![write("long", b"4", at(1_000))]))).await;
     bench.settled_with(ran_with("p", effects(vec![write("long", b"5", None)]))).await;
     assert_eq!(bench.store.expire_state(Timestamp::from_millis(2_000)).await.unwrap(), 0);
@@ -478,7 +479,7 @@ pub async fn the_deliveries_of_an_event_are_limited(bench: &Bench) {
     assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
 }
 
-/// Returns the size of a plugin's state, by reading it.
+/// Returns the size of a plugin's state, computed from the values of these keys.
 async fn keeps(bench: &Bench, plugin: &str, keys: &[&str]) -> StateSize {
     let mut size = StateSize::default();
     for key in keys {

@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// Estimated bytes of an event in the store beside its data: its rows and index entries.
+/// Estimated bytes that an event takes in the store in addition to its data: rows and index entries.
 pub const EVENT_BYTES: i64 = 1_024;
 
 #[async_trait]
@@ -47,7 +47,7 @@ impl Accept for Postgres {
     }
 }
 
-/// Takes ids for events that are about to be written, in their order. Nodes reserve no blocks of ids: an event that
+/// Takes ids for events that are about to be written, in the order of the events. Nodes reserve no blocks of ids: an event that
 /// is submitted after another was accepted must have the larger id, also on another node.
 async fn take_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<EventId>, Error> {
     let found = rows(tx, "SELECT nextval('event_id') FROM generate_series(1, $1::bigint)", &[&limit(count)]).await?;
@@ -100,7 +100,7 @@ pub async fn insert_all(
     insert(tx, local, node, events.into_iter().zip(ids).map(event).collect(), after).await
 }
 
-/// Stores the senders' ids. Returns which places of the batch repeat which events.
+/// Stores the senders' ids. Returns the earlier event for each place of the batch that repeats one.
 ///
 /// Ids are stored in the same order on every node. Otherwise two batches with the same ids could deadlock.
 async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -> Result<HashMap<usize, EventId>, Error> {

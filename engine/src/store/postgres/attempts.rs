@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Estimated bytes of an attempt in the store beside its excerpt.
+/// Estimated bytes that an attempt takes in the store in addition to its excerpt.
 pub const ATTEMPT_BYTES: i64 = 256;
 
 #[async_trait]
@@ -30,7 +30,7 @@ impl Attempts for Postgres {
     }
 }
 
-/// Records the attempts whose leases still hold.
+/// Records the attempts whose leases are still valid.
 pub async fn record(
     tx: &Transaction<'_>,
     local: &Local,

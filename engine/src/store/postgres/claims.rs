@@ -1,7 +1,8 @@
-//! Claims due rows that no worker holds: after a restart, for retries, for rows that found no room in memory when they were stored,
-//! and for rows that another node gave back. Skips rows that another node is claiming, so no node waits. Only one node at a time
-//! may send to an endpoint that is ordered, or has a rate limit or a concurrency below the default. The node that first claims a
-//! delivery of such an endpoint holds the endpoint while the node lives. So one node enforces its order, rate and concurrency.
+//! Claims due rows that no worker holds. Such rows exist after a restart, for retries, if memory had no room for them when they
+//! were stored, and if another node gave them back. A claim skips rows that another node is claiming, so no node waits. Only one
+//! node at a time may send to an endpoint that is ordered, or has a rate limit or a concurrency below the default. The node that
+//! first claims a delivery of such an endpoint holds the endpoint while the node lives. So one node enforces the order, the rate
+//! and the concurrency of the endpoint.
 
 use std::{sync::Arc, time::Duration};
 
@@ -106,7 +107,7 @@ async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestam
     announce_config_version(tx, local).await
 }
 
-/// Ends expired leases: their rows are due.
+/// Ends expired leases, so that their rows are due.
 async fn expire(tx: &Transaction<'_>, now: i64) -> Result<(), Error> {
     for table in ["event_queue", "run_queue", "live"] {
         let sql = format!(
@@ -239,7 +240,7 @@ impl Claiming<'_> {
             if room == 0 || !first && !retry || !self.hold(waiting.endpoint, waiting.single).await? {
                 continue;
             }
-            // If both wait, each kind gets half of the slots. An odd slot goes to the first attempts.
+            // If first attempts and retries both wait, each kind gets half of the slots. An odd slot goes to the first attempts.
             let retries = match (first, retry) {
                 (true, true) => room / 2,
                 (_, true) => room,
@@ -261,7 +262,7 @@ impl Claiming<'_> {
         if most == 0 {
             return Ok(Vec::new());
         }
-        // Written as text, so that Postgres uses the index.
+        // The condition is part of the statement instead of a parameter, so that Postgres uses the index.
         let kind = if retries { "(l.attempts > 0)" } else { "NOT (l.attempts > 0)" };
         let sql = format!(
             "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
@@ -290,7 +291,7 @@ impl Claiming<'_> {
         Ok(ids.len())
     }
 
-    /// Returns whether this node may send to the endpoint: any node may, or this one holds it, or no live node does.
+    /// Returns whether this node may send to the endpoint: any node may, or this node holds it, or no live node holds it.
     async fn hold(&self, endpoint: EndpointId, single: bool) -> Result<bool, Error> {
         if !single {
             return Ok(true);
@@ -308,7 +309,7 @@ impl Claiming<'_> {
     /// Claims ordered deliveries. From the head of each order it takes several deliveries, which are sent one after the other. If
     /// several orders of an endpoint are sent side by side, it takes only the first delivery of each.
     async fn ordered(&mut self) -> Result<(), Error> {
-        // Read before the deliveries, so that deliveries which are settled in between are seen there.
+        // Read before the deliveries, so that the deliveries of an event that is settled in between are among them.
         let barrier = first_to_run(self.tx).await?;
         let mut held_back = false;
         for endpoint in ordered_endpoints(self.tx, self.node).await? {
@@ -316,7 +317,8 @@ impl Claiming<'_> {
             if room == 0 {
                 continue;
             }
-            // Locked before its rows are read: skipping rows that another node is about to claim would break the order.
+            // The endpoint is locked before its deliveries are read: skipping rows that another node is about to claim would
+            // break the order.
             let key = lock_key("order", &[&endpoint.as_i64().to_le_bytes()]);
             let locked: bool = get(&the_row(self.tx, "SELECT pg_try_advisory_xact_lock($1)", &[&key]).await?, 0)?;
             if !locked || !self.hold(endpoint, true).await? {
@@ -333,7 +335,7 @@ impl Claiming<'_> {
                 held_back |= waits;
                 room -= self.claim_rows(endpoint, &free).await?;
             }
-            // More orders wait than one claim takes: the next claim continues after them.
+            // Without room, more orders may wait. The next claim continues with them.
             held_back |= room == 0;
         }
         self.local.handoff.alarm.hold_back(held_back);
@@ -369,7 +371,7 @@ impl Claiming<'_> {
         if ids.is_empty() {
             return Ok((Vec::new(), waits));
         }
-        // No worker holds these rows. This waits at most for a command that is cancelling one of them.
+        // No worker holds these rows. The statement waits at most for a command that is cancelling one of them.
         let sql = format!(
             "SELECT l.id, l.attempts, {EVENT_COLUMNS}, {WHOLE_EVENT_REST}, {PAYLOAD_COLUMNS}
              FROM live l LEFT JOIN event e ON e.id = l.id >> 14 LEFT JOIN payload p ON p.id = l.id
@@ -380,7 +382,7 @@ impl Claiming<'_> {
 }
 
 /// Steps from one plugin with a waiting run to the next, so the cost does not depend on the number of rows: a plugin that is held
-/// may have many.
+/// may have many rows.
 const WAITING_PLUGINS: &str = "WITH RECURSIVE waiting (plugin) AS (
         SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
         UNION ALL
@@ -390,7 +392,7 @@ const WAITING_PLUGINS: &str = "WITH RECURSIVE waiting (plugin) AS (
     SELECT plugin, (SELECT min(q.next_at) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL AND q.plugin = waiting.plugin)
     FROM waiting WHERE plugin IS NOT NULL";
 
-/// Returns the plugins with waiting runs, and when their earliest one is due, on the database's clock.
+/// Returns the plugins with waiting runs, and when the earliest run of each is due, on the database's clock.
 async fn waiting_plugins(tx: &Transaction<'_>) -> Result<Vec<(String, i64)>, Error> {
     rows(tx, WAITING_PLUGINS, &[]).await?.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
 }
@@ -478,8 +480,8 @@ pub async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error
     Ok(get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(EventId::from_i64))
 }
 
-/// Returns when the next unclaimed row is due, of the rows whose queue has room. If a queue is full, the claimer is notified once
-/// it has room.
+/// Returns when the next unclaimed row is due, among the rows whose queues have room. If a queue is full, the claimer is notified
+/// once the queue has room.
 async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let sql = "SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1";
     let mut least: Option<Timestamp> = match row(tx, sql, &[]).await? {
@@ -508,7 +510,7 @@ async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Ti
     Ok(least)
 }
 
-/// Releases claimed rows: they are due at once.
+/// Releases claimed rows, which are then due at once.
 async fn release(tx: &Transaction<'_>, local: &Local, table: &str, claims: &[(i64, i64)]) -> Result<(), Error> {
     if claims.is_empty() {
         return Ok(());

@@ -219,7 +219,7 @@ async fn cancel_events(
 
 /// Runs an event again. Returns the new round.
 pub async fn replay(tx: &Transaction<'_>, local: &Local, id: EventId, now: Timestamp) -> Result<u32, Error> {
-    // Locked until the commit, so that retention does not delete it in the meantime.
+    // The event is locked until the commit, so that retention does not delete it in the meantime.
     if row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.as_i64()]).await?.is_none() {
         return Err(Error::NotFound { what: "event" });
     }

@@ -1,10 +1,10 @@
 //! Group commit: one task owns the connection on which events are accepted, settled and recorded. It takes the jobs that queued
-//! up during the last commit and does them in one transaction. It uses one statement for each table, not for each event, and
-//! answers after the commit.
+//! up during the last commit and runs them in one transaction. It uses one statement for each table, not for each event, and
+//! answers the callers after the commit.
 //!
 //! If a transaction of many jobs fails, its jobs are retried one by one, so only the faulty job fails. If the connection breaks
-//! during a commit, its result is unknown and every caller gets an error. If the commit succeeded anyway, the next heartbeat ends
-//! its leases. So no row waits for a lease that no worker holds.
+//! during a commit, the result is unknown and every caller gets an error. If the commit succeeded anyway, the next heartbeat ends
+//! the leases that it wrote. So no row waits for a lease that no worker holds.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Pause after a failed connection. Callers that arrive during it share one error.
+/// Pause after a connection failed. Callers that arrive during the pause share one error.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -188,7 +188,7 @@ impl Task {
         }
     }
 
-    /// Does all of `batch` in one transaction.
+    /// Runs all jobs of `batch` in one transaction.
     async fn attempt(&self, batch: &[Job]) -> Result<Answers, Failure> {
         let mut client = self.hot.get().await.map_err(|error| Failure::Lost(error.into()))?;
         let mut again = true;
@@ -256,7 +256,7 @@ impl Task {
     }
 }
 
-/// Stores the change of the bytes that payloads take.
+/// Stores the change in the number of bytes that payloads take.
 pub async fn count_bytes(tx: &deadpool_postgres::Transaction<'_>, node: i64, bytes: i64) -> Result<(), Error> {
     if bytes != 0 {
         execute(tx, "UPDATE usage SET bytes = bytes + $1 WHERE slot = $2", &[&bytes, &node.rem_euclid(64)]).await?;

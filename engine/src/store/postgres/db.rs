@@ -178,7 +178,7 @@ pub async fn row(tx: &Transaction<'_>, sql: &str, values: &[Value<'_>]) -> Resul
     Ok(rows(tx, sql, values).await?.into_iter().next())
 }
 
-/// Returns the one row that a statement always has.
+/// Returns the row of a statement that always returns one row.
 pub async fn the_row(tx: &Transaction<'_>, sql: &str, values: &[Value<'_>]) -> Result<Row, Error> {
     row(tx, sql, values).await?.ok_or_else(|| Error::Internal(format!("no row: {sql}")))
 }
@@ -208,7 +208,7 @@ pub async fn meta(tx: &Transaction<'_>, key: &str) -> Result<Option<Vec<u8>>, Er
     row(tx, "SELECT value FROM meta WHERE key = $1", &[&key]).await?.map(|row| get(&row, 0)).transpose()
 }
 
-/// Replaces zero characters by a symbol, because Postgres text cannot hold them.
+/// Replaces zero characters with a symbol, because Postgres text cannot hold them.
 pub fn clean(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{2400}")) } else { Cow::Borrowed(text) }
 }
@@ -249,8 +249,8 @@ impl From<tokio_postgres::Error> for Error {
             return Self::Full;
         }
         let passes = match db.code().code().get(..2) {
-            // Classes of SQL states: connection, authentication, roll-back by the database, resources, operator, system; a
-            // standby that refuses writes.
+            // Errors that may pass are these classes of SQL states: connection, authentication, rollback by the database,
+            // resources, operator, system. A standby that refuses writes may pass, too.
             Some("08" | "28" | "40" | "53" | "55" | "57" | "58") => true,
             _ => {
                 let code = db.code();
@@ -303,7 +303,7 @@ mod tests {
             ("postgres://me@[::1]/events", "postgres://me@[::1]/events", Disable, Checked),
             ("postgres://me@%2Fvar%2Frun/events", "postgres://me@%2Fvar%2Frun/events", Disable, Checked),
             ("postgres:///events?host=/run", "postgres:///events?host=/run", Disable, Checked),
-            // One remote server among several is enough.
+            // One remote server among several is enough to require encryption.
             ("postgres://me@localhost,db.example/events", "postgres://me@localhost,db.example/events", Require, Checked),
             (
                 "postgres://me@localhost/events?hostaddr=10.0.0.7",

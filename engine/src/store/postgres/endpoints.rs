@@ -127,8 +127,8 @@ impl Endpoints for Postgres {
     }
 }
 
-/// Returns whether only one node at a time may send to an endpoint. Several nodes could not enforce an order, a rate, or a
-/// concurrency below the default.
+/// Returns whether only one node at a time may send to an endpoint. Several nodes together could not enforce an order, a rate, or
+/// a concurrency below the default.
 pub fn is_single(policy: &Policy) -> bool {
     policy.rate.is_some() || policy.ordering.is_some() || policy.concurrency < Policy::CONCURRENCY_DEFAULT
 }
@@ -210,7 +210,7 @@ async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> 
     let id = id.as_i64();
     let known = row(tx, "SELECT name FROM endpoint WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", &[&id]).await?;
     let known = known.ok_or(Error::NotFound { what: "endpoint" })?;
-    // Each kind has an index.
+    // Each kind of delivery has a separate index.
     let sql =
         "SELECT (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = $1 AND lease IS NULL AND ordering IS NULL LIMIT $2) l)
                    + (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = $1 AND ordering IS NOT NULL LIMIT $2) l)
@@ -221,7 +221,7 @@ async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> 
 }
 
 async fn backlogs(tx: &Transaction<'_>, endpoints: &[i64]) -> Result<Vec<Backlog>, Error> {
-    // Each kind has an index. Leased rows are few, and read once for all endpoints.
+    // Each kind of delivery has a separate index. The leased deliveries are few, and are read once for all endpoints.
     let sql = "WITH leased AS MATERIALIZED (
                    SELECT endpoint, count(*) AS number, min(id) AS first FROM live WHERE lease IS NOT NULL AND ordering IS NULL GROUP BY endpoint)
                SELECT w.number, (SELECT accepted_at FROM event WHERE id = w.first >> 14)
@@ -244,7 +244,7 @@ async fn backlogs(tx: &Transaction<'_>, endpoints: &[i64]) -> Result<Vec<Backlog
     found.iter().map(read).collect()
 }
 
-/// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among its last deliveries.
+/// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among the endpoint's last deliveries.
 pub async fn senders(tx: &Transaction<'_>, id: i64) -> Result<Vec<(String, u64)>, Error> {
     let sql = "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = $1 ORDER BY id DESC LIMIT $2) d
                JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin";
@@ -284,7 +284,8 @@ async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>,
 /// are dead.
 async fn close_deliveries(tx: &Transaction<'_>, at: Timestamp) -> Result<(usize, usize), Error> {
     let (mut closed, mut dead) = (0, 0);
-    // Each kind has an index. The statement starts from the endpoints, because there are far more deliveries.
+    // Each kind of delivery has a separate index. The statement starts from the endpoints, because deliveries are far more
+    // numerous.
     for kind in ["l.lease IS NULL AND l.ordering IS NULL", "l.lease IS NULL AND l.ordering IS NOT NULL"] {
         let sql = format!(
             "WITH gone AS (

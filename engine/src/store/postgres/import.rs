@@ -1,5 +1,5 @@
-//! Imports a store that moves here from a file. The database has no layout until all rows are here and counted, so that no node
-//! of any version opens it.
+//! Imports a store that moves here from a file. The database has no layout until all rows are imported and counted, so that no
+//! node of any version opens it.
 
 use deadpool_postgres::{Pool, Transaction};
 use tokio_postgres::types::ToSql;
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Key in `meta` of the progress of an unfinished move, or of the identity of a finished one.
+/// Keys in `meta`: of the progress of an unfinished move, and of the store's identity after a finished move.
 const MOVING: &str = "moving";
 const MOVED: &str = "moved";
 /// The node id under which imported bytes are counted: no node has it.
@@ -122,8 +122,8 @@ impl Import {
         Ok(tx.commit().await?)
     }
 
-    /// Compares both sides, continues the numbering of the other store, and sets the layout of the database. Calls `mark` right
-    /// before the commit: after that, the other store no longer serves.
+    /// Compares the file with the database, continues the numbering of the file, and sets the layout of the database. Calls
+    /// `mark` right before the commit: from then on, no engine serves from the file.
     pub async fn finish(
         &self,
         identity: &Identity,
@@ -230,7 +230,7 @@ const fn array_of(kind: Kind) -> &'static str {
     }
 }
 
-/// Returns one column of all rows. The other store never sends a value of another type than the column's.
+/// Returns one column of all rows. The rows of the file contain only values of the column's type.
 fn column(batch: &[Vec<Value>], place: usize, kind: Kind) -> Box<dyn ToSql + Sync + Send + '_> {
     let values = batch.iter().map(move |row| &row[place]);
     match kind {

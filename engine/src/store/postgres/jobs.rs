@@ -1,6 +1,6 @@
-//! Jobs: each walks over deliveries, runs or events by its filter, one batch per transaction. The cursor moves in the transaction
-//! that makes the items of its batch due, so no item is taken twice, even if a node ends at any moment. A job's row is locked
-//! during a batch, so nodes that work on the same job alternate.
+//! Jobs: each walks over the deliveries, runs or events that its filter may select, one batch per transaction. The cursor moves
+//! in the transaction that makes the items of its batch due, so no item is taken twice, even if a node ends at any moment. A
+//! job's row is locked during a batch, so nodes that work on the same job alternate.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -115,7 +115,7 @@ async fn create(tx: &Transaction<'_>, task: &Task, total: Option<u64>, at: Times
 /// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, regardless of
 /// the number of running jobs, because the command that causes it has already taken effect.
 pub async fn hurry(tx: &Transaction<'_>, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
-    // Each kind has an index.
+    // Each kind of delivery has a separate index.
     let sql = "SELECT EXISTS (SELECT 1 FROM live WHERE endpoint = $1 AND attempts > 0 AND lease IS NULL AND ordering IS NULL)
                    OR EXISTS (SELECT 1 FROM live WHERE endpoint = $1 AND attempts > 0 AND lease IS NULL AND ordering IS NOT NULL)";
     if get(&the_row(tx, sql, &[&endpoint.as_i64()]).await?, 0)? {
@@ -242,7 +242,7 @@ async fn parked(
     rows(tx, sql, &[&from, &end, &most]).await?.iter().map(parked).collect()
 }
 
-/// Reads the events. Those that matched no plugin and no endpoint come from a separate small table.
+/// Reads the events. Events that matched no plugin and no endpoint come from a separate small table.
 async fn accepted(
     tx: &Transaction<'_>,
     filter: &ReplayFilter,

@@ -1,8 +1,8 @@
 //! The store of many nodes: one Postgres database that all nodes work on.
 //!
 //! Commits 1 to 3 are hot: they go through one task with a dedicated connection ([`commit`]). All other steps are transactions on
-//! a connection of the pool ([`transactions`]). A lease is a token that carries the id of its node; [`nodes`] knows which nodes
-//! live. The database decides which node may do what, and when a row is due: by its rows, its locks and its clock.
+//! a connection of the pool ([`transactions`]). A lease is a token that carries the id of its node, and [`nodes`] tracks which
+//! nodes are alive. The rows, the locks and the clock of the database decide which node may do what, and when a row is due.
 
 mod accept;
 mod attempts;
@@ -172,7 +172,7 @@ impl Postgres {
         let local = Arc::new(Local::new(tag, handoff, limits.state, Seals::new(key_file, seal), own));
         tx.commit().await?;
         nodes::measure_skew(&client, &local).await?;
-        // Measured before the registration: the other nodes count from the moment at which they first see it.
+        // Measured before the registration: the other nodes count from the moment at which they first see this node.
         let asked = clock::steady();
         let tx = client.transaction().await?;
         let me = nodes::start(&tx, &local.own.about, local.now()).await?;

@@ -6,9 +6,9 @@
 //! settles leases locks its node's row ([`enter`]), so a removed node commits nothing after its leases were ended. A node that
 //! learns that it was removed registers as a new one, and its old leases are lost.
 //!
-//! Nodes notify each other through `NOTIFY` if a node has no room for a due row, or if the configuration has changed. Both are
-//! hints: the claimer also checks every few seconds, and the config version is read with every heartbeat and every such
-//! transaction.
+//! Nodes notify each other through `NOTIFY` if a node has no room for a due row, or if the configuration has changed. These
+//! notifications are only hints: the claimer also checks every few seconds, and every heartbeat and every transaction that issues
+//! or settles leases reads the config version.
 
 use std::{
     collections::HashMap,
@@ -38,12 +38,12 @@ use crate::{
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Overflows within this time are combined into one notification.
 const OVERFLOW_PAUSE: Duration = Duration::from_millis(10);
-/// Pause before the connection is made again: the first and the longest.
+/// Pause before the connection is made again: the first pause and the longest.
 const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// Changes of the difference between the database's clock and the steady clock below this are ignored.
+/// Minimum change, in ms, of the difference between the database's clock and the steady clock. Smaller changes are ignored.
 const SKEW_MIN: i64 = 1_000;
-/// Time that a heartbeat with leases to end waits for this node's transactions: shorter than [`HEARTBEAT`].
+/// Maximum time that a heartbeat waits for this node's transactions before it ends leases: shorter than [`HEARTBEAT`].
 const ORPHANS_WAIT: Duration = Duration::from_millis(300);
 /// Bits for the lease tokens of one node. Its id is in the bits above.
 const TOKEN_BITS: u32 = 39;
@@ -81,9 +81,9 @@ pub fn tokens(node: i64) -> (i64, i64) {
     (node << TOKEN_BITS, (node + 1) << TOKEN_BITS)
 }
 
-/// Locks this node's row, so that it counts as alive until the transaction ends. Returns its id, or `None` if the other nodes
-/// have removed it: then it must register as a new node. Also reads the config version, so that events submitted before this
-/// transaction wait until this node has read that configuration.
+/// Locks this node's row, so that the node counts as alive until the transaction ends. Returns the node's id, or `None` if the
+/// other nodes have removed this node. It must then register as a new one. Also reads the config version, so that events
+/// submitted before this transaction wait until this node has read that configuration.
 pub async fn enter(tx: &Transaction<'_>, local: &Local) -> Result<Option<i64>, Error> {
     let me = local.me();
     let sql = "SELECT (SELECT version FROM settings_version) FROM node WHERE id = $1 FOR KEY SHARE";
@@ -133,7 +133,7 @@ pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error
     Ok(())
 }
 
-/// Ends all leases of a node: its rows are due.
+/// Ends all leases of a node, so that their rows are due.
 async fn end_leases(tx: &Transaction<'_>, node: i64, now: i64) -> Result<(), Error> {
     let (from, until) = tokens(node);
     for table in ["event_queue", "run_queue", "live"] {
@@ -144,8 +144,8 @@ async fn end_leases(tx: &Transaction<'_>, node: i64, now: i64) -> Result<(), Err
 }
 
 /// Ends leases that no worker holds: those of a transaction with an unknown result, and those that could not be released. Such a
-/// transaction may still be running. It locks this node's row until it ends, so this waits for it for a short time. The next
-/// heartbeat tries again.
+/// transaction may still be running. It locks this node's row until it ends, so this function waits a short time for that lock.
+/// If it cannot get the lock, the next heartbeat tries again.
 async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     let orphans = local.orphans();
     if orphans.is_empty() {
@@ -169,7 +169,7 @@ async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// Unregisters this node: its rows are free for the other nodes at once.
+/// Unregisters this node. The other nodes can claim its rows at once.
 async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     let me = local.me();
     if execute(tx, "DELETE FROM node WHERE id = $1", &[&me]).await? > 0 {
@@ -179,7 +179,7 @@ async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notifies every node of a configuration change that is about to be committed.
+/// Raises the config version and notifies every node, when a configuration change is about to be committed.
 pub async fn raise_config_version(tx: &Transaction<'_>) -> Result<(), Error> {
     execute(tx, "UPDATE settings_version SET version = version + 1", &[]).await?;
     execute(tx, "SELECT pg_notify($1, '')", &[&SETTINGS]).await?;
@@ -222,8 +222,8 @@ async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
     found.iter().map(node).collect()
 }
 
-/// Measures how far the database's clock is from this process's steady clock. Adopts the measurement only if it changed by more
-/// than clock drift and the time of a query can explain.
+/// Measures how far the database's clock is ahead of this process's steady clock. Adopts a new measurement only if it differs by
+/// more than clock drift and the time of a query can explain.
 pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     let asked = clock::steady();
     let answer = client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", &[]).await?;
@@ -361,7 +361,7 @@ fn hear(local: &Local, channel: &str, payload: &str) {
 
 async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> {
     let me = local.me();
-    // Measured before the query: the other nodes count from the moment at which they see its result.
+    // Measured before the query: the other nodes count from the moment at which they see the result of this heartbeat.
     let asked = clock::steady();
     let sql = "UPDATE node SET beat = beat + 1, seen_at = $2 WHERE id = $1";
     if client.execute(sql, &[&me, &local.now()]).await? == 0 {
@@ -381,7 +381,7 @@ async fn look(client: &Client, pool: &Pool, local: &Local, looks: &mut Checks) -
     Ok(())
 }
 
-/// Removes a silent node, unless it is inside a transaction: then the next check tries again.
+/// Removes a silent node. If the node is inside a transaction, it is not removed, and the next check tries again.
 async fn remove(pool: &Pool, local: &Local, id: i64) -> Result<(), Error> {
     let mut client = pool.get().await?;
     let tx = client.transaction().await?;

@@ -1,4 +1,4 @@
-//! Versions of plugins. The bytes of the serving one are in the column `file`, those of the others in `kept`.
+//! Versions of plugins. The bytes of the serving version are in the column `file`, the bytes of the other versions in `kept`.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -121,7 +121,7 @@ async fn publish(tx: &Transaction<'_>, new: &NewVersion, proposal: Proposal, lim
             Ok(Published::Candidate)
         }
         Published::Unchanged => {
-            // The same bytes may come from a file of another name.
+            // The same bytes may come from a file with another name.
             let sql = "UPDATE plugin SET file = $1 WHERE name = $2 AND file <> $1";
             execute(tx, sql, &[&clean(&new.plugin.file), &&**name]).await?;
             Ok(Published::Unchanged)
@@ -171,7 +171,7 @@ async fn serving_version(tx: &Transaction<'_>, plugin: &str) -> Result<Option<Di
     Ok(Some(Digest::from_bytes(get::<Vec<u8>>(&row, 0)?.try_into().map_err(corrupt)?)))
 }
 
-/// Makes no version of the plugin serve. A version that an older engine made serve has no number.
+/// Stops the serving version of a plugin. A version that an older engine made serve has no number in `served`, and gets 0.
 async fn end(tx: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<(), Error> {
     let sql = "UPDATE plugin_version SET kept = file, file = NULL, ended_at = $2, served = coalesce(served, 0)
                WHERE plugin = $1 AND file IS NOT NULL";

@@ -2,8 +2,8 @@
 //! the same as in the embedded store. One node at a time takes a step. Events that an operator is retrying at the moment are
 //! skipped.
 //!
-//! The size of the store is the sum of the stored bodies and an estimate for the rows around them. A database frees no disk space
-//! when rows are deleted, and its own figures are outdated.
+//! The size of the store is the sum of the stored bodies and an estimate for the rows around them. The figures of the database
+//! itself are of no use: deleting rows frees no disk space, and its statistics are outdated.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -94,12 +94,12 @@ async fn retire(
     let found = old_unrouted(tx, &mut walks.unrouted, unrouted).await?;
     looked_at += found.len();
     leave(tx, node, found.iter().filter(|one| one.finished && !one.unhappy)).await?;
-    // Events that the other walks passed while they were unfinished are deleted once they are old enough for every kind.
+    // Events that were still unfinished when the other walks passed them are deleted once they are older than all three limits.
     let found = old_events(tx, &mut walks.rest, dead).await?;
     looked_at += found.len();
     leave(tx, node, found.iter().filter(|one| one.finished && (one.unhappy || one.accepted_at < all))).await?;
 
-    // The first walk ends whenever no further event is old enough. It continues from there.
+    // The first walk ends whenever no further event is old enough. The next step continues it from there.
     walks.delivered.ended = false;
     if walks.unrouted.ended && walks.rest.ended {
         (walks.unrouted, walks.rest) = (Walk::default(), Walk::default());

@@ -83,8 +83,8 @@ impl Postgres {
         }
     }
 
-    /// Reads rows with secrets. If a secret does not open, another node may have replaced the master key. Then it reads the new
-    /// key and tries again.
+    /// Reads rows with secrets. If a secret does not open, reads the master key and tries again, because another node may have
+    /// replaced the key.
     pub async fn read_sealed<T>(
         &self,
         work: impl for<'a> Fn(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + Sync,
@@ -104,7 +104,8 @@ impl Postgres {
         let seal = self
             .step(move |tx, local| {
                 Box::pin(async move {
-                    // A key change in progress has written its key file, which must not be mistaken for an abandoned change.
+                    // Waits for a key change in progress, which has already written its key file. Otherwise it would be mistaken
+                    // for an abandoned change.
                     upgrade::alone(tx).await?;
                     let mark = meta(tx, "seal").await?.ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?;
                     if seals.iter().any(|seal| seal.made(&mark)) {

@@ -1,6 +1,6 @@
-//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole, many at once. First the store locks and
-//! reads everything that the decisions need, for all settlements. Then [`judge`] decides about each one, in memory. Then
-//! everything is written, one statement per table.
+//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole. One transaction contains many such
+//! settlements. First the store locks and reads everything that the decisions need, for all settlements. Then [`judge`] decides
+//! about each one, in memory. Then everything is written, one statement per table.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -38,7 +38,7 @@ use crate::{
 /// A plugin and a key of its state.
 type StateName = (String, String);
 
-/// Estimated bytes of a payload in the store beside its body.
+/// Estimated bytes that a payload takes in the store in addition to its body.
 pub const PAYLOAD_BYTES: i64 = 512;
 
 /// Returns a number for an advisory lock, the same on every node.

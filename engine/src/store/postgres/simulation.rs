@@ -1,12 +1,12 @@
 //! Simulates many nodes on virtual time. The engine's own code decides which node is alive, which node holds a lease, and whether
 //! a lease is still valid ([`Checks`], [`tokens`], [`Tenure`](crate::store::Tenure)). The database is a model of its rows, in
-//! which each transaction is one instant. Nodes are killed, stopped and started; their clocks run at different rates; the
-//! database disconnects, and its clock is set.
+//! which each transaction is one instant. Nodes are killed, stopped and started. Their clocks run at different rates. Connections
+//! to the database break, and its clock is set.
 //!
-//! Invariant at every instant: no node begins to send a delivery that the database does not lease to it. At the end: everything
-//! was delivered.
+//! Invariant at every instant: no node begins to send a delivery that the database does not lease to it. At the end, every
+//! delivery must have been delivered.
 //!
-//! `make simulate` runs more simulations. `SEED` repeats one, `RUNS` sets their number.
+//! `make simulate` runs more simulations. `SEED` repeats one simulation, and `RUNS` sets the number of simulations.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ use crate::{
 const NODES: usize = 4;
 const ROWS: usize = 80;
 const SILENCE: Duration = Duration::from_secs(30);
-/// Number of faults of nodes and the database, and the time until which they happen.
+/// Number of faults of nodes and the database, and the time until which they happen, ms.
 const FAULTS: usize = 40;
 const FAULTS_UNTIL: i64 = 400_000;
 /// Time by which everything must have been delivered, ms.
@@ -42,7 +42,7 @@ const AGAIN: i64 = 500;
 const CLAIM_EVERY: i64 = 300;
 const CLAIM_MAX: usize = 8;
 
-/// The rules under test. A test of the simulation breaks them.
+/// The rules under test. The test of the simulation itself breaks them.
 #[derive(Clone, Copy)]
 struct Rules {
     tenure: Duration,
@@ -261,7 +261,7 @@ impl World {
         self.agenda.insert((at, self.number), (node, self.nodes[node].process, happening));
     }
 
-    /// Returns the delay of one way to the database or back: mostly short.
+    /// Returns the delay of one message to or from the database. Most delays are short.
     fn latency(&mut self) -> i64 {
         if self.random.random_range(0..50) == 0 { self.random.random_range(5..2_000) } else { self.random.random_range(0..5) }
     }
@@ -508,7 +508,7 @@ impl World {
                     }
                     Ask::ComeBack | Ask::Record { .. } => self.plan(self.now + AGAIN, node, Happening::Again(ask)),
                     Ask::Release { claim } => here.orphans.push(claim.lease.token),
-                    // The node repeats these regularly anyway.
+                    // The node repeats these requests regularly anyway.
                     Ask::Beat { .. } | Ask::Check | Ask::Remove { .. } | Ask::Claim | Ask::EndOrphans { .. } => {}
                 }
             }

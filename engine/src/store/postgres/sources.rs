@@ -100,7 +100,7 @@ async fn delete(tx: &Transaction<'_>, id: SourceId) -> Result<(), Error> {
     raise_config_version(tx).await
 }
 
-/// Does not raise the config version: no node follows counts.
+/// Adds counts and refusals. Does not raise the config version, because no node follows them.
 async fn add_requests(tx: &Transaction<'_>, requests: BTreeMap<i64, Requests>) -> Result<(), Error> {
     for (id, more) in requests {
         if let Some(stored) = row(tx, "SELECT requests FROM source WHERE id = $1 FOR NO KEY UPDATE", &[&id]).await? {

@@ -154,7 +154,7 @@ async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
 
 /// Deletes these keys. Returns the number of those that existed.
 async fn delete(tx: &Transaction<'_>, plugin: &Slug, keys: &[&[u8]]) -> Result<usize, Error> {
-    // The locks of commit 2: no settlement can have read one of these keys without checking it.
+    // These are the locks of commit 2. So no settlement that has read one of these keys commits without seeing the deletion.
     lock(tx, keys.iter().map(|key| lock_of(plugin, key)).collect()).await?;
     Ok(execute(tx, "DELETE FROM state WHERE plugin = $1 AND key = ANY($2)", &[&&**plugin, &keys]).await? as usize)
 }

@@ -56,7 +56,7 @@ async fn add(tx: &Transaction<'_>, counts: Vec<(About, Counts)>, at: Timestamp) 
                SELECT about, cell, sheet, '{}' FROM unnest($1::text[], $2::bigint[], $3::bigint[]) u (about, cell, sheet)
                ON CONFLICT DO NOTHING";
     execute(tx, new, &[&abouts, &cells, &sheets]).await?;
-    // All nodes lock the rows in the same order, so that none waits for another in a circle.
+    // All nodes lock the rows in the same order, so that no deadlock occurs.
     let lock = "SELECT s.about, s.cell, s.sheet, s.cells
                 FROM stats s JOIN unnest($1::text[], $2::bigint[], $3::bigint[]) u (about, cell, sheet) USING (about, cell, sheet)
                 ORDER BY s.about COLLATE \"C\", s.cell, s.sheet FOR NO KEY UPDATE OF s";

@@ -136,7 +136,7 @@ async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest
     let candidates = filter.state.and_then(|state| candidates(state, "$1::bigint", "greatest"));
     let mut before = request.cursor.unwrap_or(EVENT_ID_END);
     let mut found = Vec::new();
-    // A rule of the domain decides whether an event is in a state, so events are read until the page is full.
+    // The domain, not the statement, decides whether an event is in a state. So events are read until the page is full.
     while found.len() <= request.limit {
         let most = limit(if filter.state.is_none() { request.limit + 1 } else { CANDIDATES });
         let ids: Vec<i64> = match &candidates {
@@ -244,7 +244,7 @@ async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlac
     Ok(EventStory { parts, event, runs, deliveries, emitted, scheduled, next: None }.part(from))
 }
 
-/// A run `r` with its row `q` of the queue, if it has one.
+/// A run `r`, and its row `q` in the queue if it has one.
 const RUNS: &str = "run r LEFT JOIN run_queue q ON q.id = r.id";
 
 fn whole_runs() -> String {
@@ -273,11 +273,12 @@ fn read_recorded(row: &Row) -> Result<RecordedRun, Error> {
     RecordedRun::read(row, WHOLE_EVENT_COLUMNS_COUNT, values::whole_event(row, 0)?)
 }
 
-/// A row that may be selected: id of the run, plugin, type and acceptance of its event, bytes of its data.
+/// The columns that decide whether a run is selected: its id, its plugin, and its event's type, acceptance and number of data
+/// bytes.
 const LOOK_COLUMNS: &str = "r.id, r.plugin, e.type, e.accepted_at, octet_length(e.data)::bigint";
 
 async fn recorded_runs(tx: &Transaction<'_>, filter: &RecordedFilter, request: PageRequest) -> Result<Page<RecordedRun>, Error> {
-    // Reads the rows without their data first, then the data of those that are selected and fit.
+    // Reads the rows without their data first, then the data of the selected rows that fit into the page.
     let sql = format!(
         "SELECT {LOOK_COLUMNS} FROM (SELECT * FROM run WHERE id < $1 ORDER BY id DESC LIMIT $2) r
          CROSS JOIN LATERAL (SELECT * FROM event WHERE id = r.id >> 14 OFFSET 0) e ORDER BY r.id DESC"
@@ -587,7 +588,7 @@ async fn waiting(tx: &Transaction<'_>, summary: DeliverySummary) -> Result<Passa
     Ok(PassageDelivery { summary, is_claimed, behind })
 }
 
-/// Returns the last attempts of some deliveries, in their order.
+/// Returns the last attempts of some deliveries, each in the order of its attempts.
 async fn last_attempts(
     tx: &Transaction<'_>,
     deliveries: &[i64],

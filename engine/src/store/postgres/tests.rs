@@ -37,7 +37,7 @@ conformance!(conforms_to_what_a_newer_engine_extended, ExtendedBacking);
 
 static SERVER: LazyLock<PostgresServer> = LazyLock::new(|| PostgresServer::start(false));
 
-/// A database. A crash is another process of the same name: the rows that the earlier one held are due.
+/// A database. A crash is simulated by another process of the same name: the rows that the earlier process held become due.
 struct PostgresBacking {
     database: String,
     folder: tempfile::TempDir,
@@ -257,7 +257,7 @@ async fn a_silent_node_is_taken_over_and_settles_nothing_more() {
     let crm = cluster.nodes[0].endpoint("crm").await;
     let lost = cluster.nodes[0].accept(event("a")).await;
     let sent = cluster.nodes[0].delivery_to(crm).await;
-    // The node hangs: its heartbeat task would keep running on its runtime, so its row is locked instead.
+    // The node seems to hang. Its heartbeat task keeps running, so a trigger keeps its counter from growing.
     cluster.backing.raw("ALTER TABLE node ADD COLUMN stopped bigint");
     cluster.backing.raw(
         "CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.beat := old.beat; RETURN new; END $$;
@@ -502,7 +502,8 @@ async fn one_of_several_versions_published_at_once_serves() {
     assert_eq!(cluster.backing.raw("SELECT count(*) FROM plugin_version WHERE file IS NOT NULL"), "1");
 }
 
-/// What an engine of layout 4 does to the table, which knows only the columns `version`, `plugin`, `published_at` and `file`.
+/// An engine of layout 4 knows only the columns `version`, `plugin`, `published_at` and `file`. The test changes the table as
+/// such an engine does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_of_an_older_engine_serves_and_may_be_replaced() {
     let cluster = Cluster::of(1, FOR_EVER).await;

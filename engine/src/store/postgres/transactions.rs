@@ -16,7 +16,7 @@ use crate::store::{Error, READ_TIME_MAX, commit::After};
 pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
 impl Postgres {
-    /// Writes in one transaction. It continues even if its caller is dropped.
+    /// Writes in one transaction. The transaction continues even if the caller is dropped.
     pub async fn step<T: Send + 'static>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + 'static,
@@ -72,7 +72,7 @@ impl Postgres {
         read(&self.pool, &self.local, work).await
     }
 
-    /// Reads like [`Self::read`], with the time limit of reads for the API. Never occupies all connections.
+    /// Reads like [`Self::read`], with the time limit of reads for the API. Such reads never occupy all connections.
     pub async fn read_for_people<T>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + 'static,

@@ -1,5 +1,5 @@
-//! Brings a database to this engine's layout: creates it, or upgrades an older one step by step. One node at a time does so,
-//! under a lock that all nodes know. The others wait, and then find it upgraded.
+//! Brings a database to this engine's layout: creates the tables, or upgrades an older layout step by step. One node at a time
+//! does so, under a lock that all nodes know. The others wait, and then find the database upgraded.
 //!
 //! During an upgrade of the nodes, old and new engines run side by side, and old ones may be restarted. So a layout only adds
 //! parts that older engines do not need. A later layout removes parts that no engine uses any more. Beside its layout, the

@@ -1,5 +1,5 @@
-//! The decision of commit 2, without a database. A store reads what it holds ([`Known`]), this file decides, and the store writes
-//! the [`Plan`].
+//! The decision of commit 2, without a database. A store reads the rows that the decision depends on ([`Known`]), this file
+//! decides, and the store writes the [`Plan`].
 //!
 //! A refused settlement changes nothing, not even [`Known`]. An accepted one changes [`Known`], so the next settlement of the
 //! same transaction is judged by the rows that are about to be written.
@@ -26,13 +26,13 @@ use crate::{
 /// The stored rows that a decision depends on.
 #[derive(Default)]
 pub struct Known {
-    /// Tokens of the leases in both queues. Contains only rows that exist and are leased.
+    /// Tokens of the leases in the queues of events and runs. Contains only rows that exist and are leased.
     pub events: HashMap<EventId, i64>,
     pub runs: HashMap<RunId, i64>,
     /// Versions of the state that runs have read.
     pub versions: Versions,
     pub ledger: Ledger,
-    /// Numbers for the next children of events. A missing event has no children yet.
+    /// Numbers for the next children of events. An event that is not listed has no children yet.
     pub children: HashMap<EventId, Children>,
     /// Endpoints to which only another node may send.
     pub elsewhere: HashSet<EndpointId>,
@@ -124,7 +124,8 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Returns the new deliveries with their ids and the runs that made them: those of the runs first, in the order of the runs.
+    /// Returns the new deliveries with their ids and the runs that made them. The deliveries of the runs come first, in the order
+    /// of the runs.
     pub fn deliveries(&self) -> impl Iterator<Item = (DeliveryId, Option<RunId>, &'a NewDelivery)> {
         let (event, first) = (self.settlement.event.id, self.first.delivery);
         let of_runs = self.runs().flat_map(|(id, run)| run.deliveries().iter().map(move |delivery| (Some(id), delivery)));

@@ -15,8 +15,8 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Sqlite, connect, last_event};
 use crate::{files, store::Error};
 
-/// Distance of a copy's new ids from the original's. Larger than the number of events accepted before a restore, and so small
-/// that a store can be restored thousands of times before its 41 bits are used up.
+/// Distance of a copy's new ids from the original's. Larger than the number of events that the original accepts between the copy
+/// and a restore. Small enough that a store can be restored thousands of times before the 41 bits of event numbers are used up.
 const IDS_APART: i64 = 1_000_000_000;
 
 /// Result of a copy.
@@ -113,7 +113,7 @@ fn publish(draft: &Path, copy: &Path) -> Result<(), Error> {
     match renameat_with(CWD, draft, CWD, copy, RenameFlags::NOREPLACE) {
         Ok(()) => {}
         Err(Errno::EXIST) => return refuse_to_overwrite(copy),
-        // Some file systems, such as NFS, cannot do both in one step.
+        // Some file systems, such as NFS, cannot check for the file and rename in one step.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             refuse_to_overwrite(copy)?;
             fs::rename(draft, copy).map_err(|error| unwritable(copy, &error))?;

@@ -2,9 +2,9 @@
 //! copy 64 MB in the commit that fills the log, while every caller waits.
 //!
 //! SQLite can restart the log only when all of it is copied. Under load that never happens while another thread writes. So once
-//! the log is long, the writing thread itself copies the small rest. Only then does SQLite sync the database file as a whole.
-//! This thread syncs its part earlier through a separate file handle, so the writing thread need not wait for it. That handle is
-//! closed last: closing any handle of a file drops all locks that the process has on it.
+//! the log is long, the writing thread itself copies the small rest. Only then does SQLite sync the database file as a whole. The
+//! dedicated thread syncs the pages that it copied earlier, through a separate file handle, so the writing thread need not wait
+//! for them. That handle is closed last: closing any handle of a file drops all locks that the process has on it.
 
 use std::{
     cell::Cell,
@@ -33,17 +33,17 @@ thread_local! {
 /// The writing thread's handle to the checkpoints.
 pub struct Checkpoints {
     wake: mpsc::SyncSender<()>,
-    /// Whether the other thread is copying.
+    /// Whether the dedicated thread is copying.
     busy: Arc<AtomicBool>,
     /// Pages that the log had at the last checkpoint.
     last: i32,
-    /// Whether this thread must copy the rest after the other thread has finished.
+    /// Whether the writing thread must copy the rest after the dedicated thread has finished.
     finishes: bool,
 }
 
 impl Checkpoints {
-    /// Starts the thread. `writing` is the connection that writes. `own` is the thread's connection to the same `file`, which is
-    /// closed after it.
+    /// Starts the thread. `writing` is the connection that writes. `own` is the new thread's connection to the same file. The
+    /// handle `file` is closed after it.
     pub fn start(writing: &Connection, own: Connection, file: Arc<File>) -> std::io::Result<Self> {
         writing.wal_hook(Some(|_, pages| {
             LOGGED.set(pages);
@@ -54,7 +54,7 @@ impl Checkpoints {
         let at_it = Arc::clone(&busy);
         thread::Builder::new().name("checkpoints".into()).spawn(move || {
             for () in woken {
-                // Copies and syncs twice: during the first time, a little more is written.
+                // Copies and syncs twice, because the writer adds a few pages during the first copy.
                 for _ in 0..2 {
                     checkpoint(&own);
                     // If this fails, the sync at the end of the log reports the error.
@@ -83,7 +83,7 @@ impl Checkpoints {
             self.last = pages;
             self.finishes = pages >= RESTART_AT;
             self.busy.store(true, Ordering::Release);
-            // The other thread ends only when this value is dropped.
+            // The dedicated thread ends only when this value is dropped.
             let _ = self.wake.try_send(());
         }
     }
@@ -118,7 +118,7 @@ mod tests {
         let until = Instant::now() + Duration::from_secs(60);
         let (mut longest, mut anew, mut before) = (0, 0, 0);
         while anew < 2 {
-            // Always the same 400 pages.
+            // Changes the same 400 pages each time.
             writing.execute("INSERT OR REPLACE INTO a VALUES (1, zeroblob(1600000))", []).unwrap();
             checkpoints.committed(&writing);
             let pages = LOGGED.get();

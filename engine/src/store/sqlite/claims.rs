@@ -1,6 +1,7 @@
-//! Claims due rows that no worker holds: after a restart, for retries, and for rows that found no room in memory when they were stored.
+//! Claims due rows that no worker holds. Such rows exist after a restart, for retries, and if memory had no room for them when
+//! they were stored.
 //!
-//! Leases are rows although one process owns the file. A row that is created with a lease costs nothing extra, and the same trait
+//! Leases are stored although only one process owns the file. Creating a row with a lease costs nothing extra, and the same trait
 //! also fits a store with many nodes. At start, every lease of an earlier process ends.
 
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::{
     store::{ClaimId, Claims, DeliveryClaim, Error, EventClaim, LEASE, Lease, RunClaim, commit::After, weight},
 };
 
-/// Maximum number of rows of each kind that one claim takes, per endpoint or plugin. Bounds how long the writer is busy with it.
+/// Maximum number of rows of each kind that one claim takes, per endpoint or plugin. Bounds how long a claim occupies the writer.
 const EVENTS_MAX: u32 = 256;
 const RUNS_MAX: u32 = 32;
 const DELIVERIES_MAX: usize = 128;
@@ -77,7 +78,7 @@ fn claim_due(db: &Connection, local: &Local, now: Timestamp, after: &mut After) 
     claim_ordered(db, local, now, after)
 }
 
-/// Ends expired leases: their rows are due.
+/// Ends expired leases, so that their rows are due.
 fn expire(db: &Connection, now: Timestamp) -> Result<(), Error> {
     for table in ["event_queue", "run_queue", "live"] {
         db.prepare_cached(&format!("UPDATE {table} SET lease = NULL WHERE lease IS NOT NULL AND next_at <= ?1"))?
@@ -107,8 +108,8 @@ fn take(db: &Connection, table: &str, id: i64, lease: Lease) -> Result<(), Error
     Ok(())
 }
 
-/// Returns the loaded values of a due row. A row that cannot be read is skipped for the time of a lease. It must not delay the
-/// others, and its error would break the transaction that all jobs share.
+/// Returns the loaded values of a due row. A row that cannot be read is skipped for the time of a lease. The row must not delay
+/// the others, and returning its error would fail the transaction that all jobs share.
 fn readable<T>(
     db: &Connection,
     local: &Local,
@@ -150,7 +151,7 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, after: &mut Afte
 }
 
 /// Steps from one plugin with a waiting run to the next, so the cost does not depend on the number of rows: a plugin that is held
-/// may have many.
+/// may have many rows.
 const WAITING_PLUGINS: &str = "WITH RECURSIVE waiting (plugin) AS (
         SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
         UNION ALL
@@ -160,7 +161,7 @@ const WAITING_PLUGINS: &str = "WITH RECURSIVE waiting (plugin) AS (
     SELECT plugin, (SELECT min(q.next_at) FROM run_queue q WHERE q.state = 'waiting' AND q.lease IS NULL AND q.plugin = waiting.plugin)
     FROM waiting WHERE plugin IS NOT NULL";
 
-/// Returns the plugins with waiting runs, and when their earliest one is due.
+/// Returns the plugins with waiting runs, and when the earliest run of each is due.
 fn waiting_plugins(db: &Connection) -> Result<Vec<(String, Timestamp)>, Error> {
     let mut select = db.prepare_cached(WAITING_PLUGINS)?;
     let rows = select.query_map([], |row| Ok((row.get(0)?, Timestamp::from_millis(row.get(1)?))))?;
@@ -232,7 +233,7 @@ fn claim_deliveries(db: &Connection, local: &Local, now: Timestamp, after: &mut 
             continue;
         }
         let room = local.handoff.deliveries.room_for_stored(&endpoint).min(DELIVERIES_MAX);
-        // If both wait, each kind gets half of the slots. An odd slot goes to the first attempts.
+        // If first attempts and retries both wait, each kind gets half of the slots. An odd slot goes to the first attempts.
         let retries = match (first, retry) {
             (true, true) => room / 2,
             (_, true) => room,
@@ -381,15 +382,15 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut Aft
                 room -= 1;
             }
         }
-        // More orders wait than one claim takes: the next claim continues after them.
+        // Without room, more orders may wait. The next claim continues with them.
         held_back |= room == 0;
     }
     local.handoff.alarm.hold_back(held_back);
     Ok(())
 }
 
-/// Returns when the next unclaimed row is due, of the rows whose queue has room. If a queue is full, the claimer is notified once
-/// it has room.
+/// Returns when the next unclaimed row is due, among the rows whose queues have room. If a queue is full, the claimer is notified
+/// once the queue has room.
 fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let least = |sql: &str| -> Result<Option<Timestamp>, Error> {
         let millis: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;

@@ -186,7 +186,7 @@ fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), 
         .query_row([id.as_i64()], |row| row.get(0))
         .optional()?;
     let name = name.ok_or(Error::NotFound { what: "endpoint" })?;
-    // Each kind has an index.
+    // Each kind of delivery has a separate index.
     let waiting: i64 = db
         .prepare_cached(
             "SELECT (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NULL LIMIT ?2))
@@ -199,7 +199,7 @@ fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), 
 }
 
 fn backlogs(db: &Connection, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, Error> {
-    // Few, and their index does not know endpoints: they are read once for all.
+    // Leased deliveries are few, and their index does not contain the endpoint. So they are read once for all endpoints.
     let mut leased: HashMap<i64, (i64, i64)> = HashMap::new();
     let mut select = db.prepare_cached(
         "SELECT endpoint, count(*), min(id) FROM live WHERE lease IS NOT NULL AND ordering IS NULL GROUP BY endpoint",
@@ -208,7 +208,7 @@ fn backlogs(db: &Connection, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, E
     while let Some(row) = rows.next()? {
         leased.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
     }
-    // Each kind has an index.
+    // Each kind of delivery has a separate index.
     let mut select = db.prepare_cached(
         "SELECT count(*), min(id) FROM (
              SELECT * FROM (SELECT id FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NULL LIMIT ?2)
@@ -234,7 +234,7 @@ fn backlogs(db: &Connection, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, E
     Ok(found)
 }
 
-/// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among its last deliveries.
+/// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among the endpoint's last deliveries.
 pub fn senders(db: &Connection, id: EndpointId) -> Result<Vec<(String, u64)>, Error> {
     let mut select = db.prepare_cached(
         "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = ?1 ORDER BY id DESC LIMIT ?2) d

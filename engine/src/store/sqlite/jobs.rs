@@ -1,5 +1,5 @@
-//! Jobs: each walks over deliveries, runs or events by its filter, one batch per transaction. The cursor moves in the transaction
-//! that makes the items of its batch due, so no item is taken twice, even if the process ends at any moment.
+//! Jobs: each walks over the deliveries, runs or events that its filter may select, one batch per transaction. The cursor moves
+//! in the transaction that makes the items of its batch due, so no item is taken twice, even if the process ends at any moment.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
@@ -160,7 +160,7 @@ pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, E
 /// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, regardless of
 /// the number of running jobs, because the command that causes it has already taken effect.
 pub fn hurry(db: &Connection, local: &Local, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
-    // Each kind has an index.
+    // Each kind of delivery has a separate index.
     let waits: bool = db
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM live WHERE endpoint = ?1 AND attempts > 0 AND lease IS NULL AND ordering IS NULL)
@@ -234,7 +234,7 @@ fn parked(db: &Connection, filter: &RunRetryFilter, range: [i64; 3]) -> Result<V
     Ok(found)
 }
 
-/// Reads the events. Those that matched no plugin and no endpoint come from a separate small table.
+/// Reads the events. Events that matched no plugin and no endpoint come from a separate small table.
 fn accepted(db: &Connection, filter: &ReplayFilter, range: [i64; 3]) -> Result<Vec<(i64, Decision)>, Error> {
     let mut select = db.prepare_cached(match filter.state {
         Some(EventState::Unrouted) => {

@@ -72,9 +72,9 @@ const READERS: usize = 4;
 const OWN_READERS: usize = 2;
 /// Connections that read plugins' state for waiting runs. One is enough: each read is one index look-up.
 const STATE_READERS: usize = 1;
-/// Cache of the writing connection, in KiB: pages that one batch changes, and the upper pages of every index.
+/// Cache of the writing connection, in KiB. It holds the pages that one batch changes, and the upper pages of every index.
 const WRITER_CACHE_KIB: u32 = 64 << 10;
-/// Cache of each of the seven reading connections. The pages they read are also in the operating system's cache.
+/// Cache of each of the seven reading connections. The pages that they read are also in the operating system's cache.
 const READER_CACHE_KIB: u32 = 8 << 10;
 
 /// The embedded store.
@@ -178,7 +178,7 @@ impl Sqlite {
         let work = move |db: &Connection| {
             let mut after = After::default();
             let value = work(db, &local, &mut after)?;
-            // No other node could have room for a row that found none here.
+            // The result is ignored, because no other node exists that could have room for a row.
             let act = move || {
                 after.act(&local);
             };
@@ -234,8 +234,8 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     Ok(db)
 }
 
-/// Returns the first lease token of this opening. It differs from every earlier opening, so a claim from before a restart is
-/// never mistaken for one from after it.
+/// Returns the first lease token of this opening. No earlier opening used the same tokens, so a claim from before a restart is
+/// never mistaken for a claim from after it.
 fn first_token() -> Result<i64, Error> {
     // Leaves two bits for the count.
     Ok(i64::from_le_bytes(random::bytes()?) & (i64::MAX >> 2))

@@ -47,7 +47,7 @@ impl Parked for Sqlite {
     }
 }
 
-/// One batch of the runs that are parked for a missing endpoint that now exists.
+/// Selects one batch of the runs that are parked for a missing endpoint that now exists.
 const WANTING: &str =
     "SELECT r.id FROM endpoint e CROSS JOIN run_queue r ON r.wants = e.name AND r.state = 'parked' AND r.wants IS NOT NULL
      WHERE e.deleted_at IS NULL LIMIT 500";

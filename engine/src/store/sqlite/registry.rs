@@ -1,4 +1,4 @@
-//! Versions of plugins. The bytes of the serving one are in the column `file`, those of the others in `kept`.
+//! Versions of plugins. The bytes of the serving version are in the column `file`, the bytes of the other versions in `kept`.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
@@ -103,7 +103,7 @@ fn publish(db: &Connection, new: &NewVersion, proposal: Proposal, limits: Versio
             Ok(Published::Candidate)
         }
         Published::Unchanged => {
-            // The same bytes may come from a file of another name.
+            // The same bytes may come from a file with another name.
             db.prepare_cached("UPDATE plugin SET file = ?1 WHERE name = ?2")?.execute([&new.plugin.file, &**name])?;
             Ok(Published::Unchanged)
         }
@@ -142,7 +142,7 @@ fn serving_version(db: &Connection, plugin: &str) -> Result<Option<Digest>, Erro
     Ok(found.map(Digest::from_bytes))
 }
 
-/// Makes no version of the plugin serve.
+/// Stops the serving version of a plugin.
 fn end(db: &Connection, plugin: &str, at: Timestamp) -> Result<(), Error> {
     let sql = "UPDATE plugin_version SET kept = file, file = NULL, ended_at = ?2 WHERE plugin = ?1 AND file IS NOT NULL";
     db.prepare_cached(sql)?.execute(params![plugin, at.millis()])?;

@@ -1,11 +1,11 @@
 //! Retention: deletes finished events after their time, each with its runs, deliveries and attempts, in batches between other
-//! commits. A batch ends after a few milliseconds instead of a number of rows, so a caller of the writer waits at most that long.
+//! commits. A batch ends after a few milliseconds, not after a number of rows, so a caller of the writer waits at most that long.
 //!
 //! Three walks go over the events in order of age. The first deletes delivered events that are older than
 //! [`Retention::delivered`]. The second deletes unrouted events that are older than [`Retention::unrouted`]. The third deletes
-//! events that the others left because parts were dead, parked or unfinished: it deletes them once they are finished and older
-//! than the limit for their state. The first walk continues from its position; the others start again once all have reached their
-//! end.
+//! finished events that the others left: events with dead or parked parts once they are older than [`Retention::dead`], and
+//! events that were unfinished when the others passed them once they are older than all three limits. The first walk always
+//! continues from its position. The second and the third start again once both have reached their end.
 //!
 //! A fourth walk ([`evict`]) runs when the store is full. It deletes the oldest finished events of any age.
 
@@ -78,14 +78,14 @@ fn retire(
         |cursor| old_unrouted(db, cursor, unrouted),
         |id| Ok(is_finished(db, id)? && !is_unhappy(db, id)?),
     )?;
-    // Events that the other walks passed while they were unfinished are deleted once they are old enough for every kind.
+    // Events that were still unfinished when the other walks passed them are deleted once they are older than all three limits.
     let all = delivered.min(unrouted).min(dead);
     step.walk(
         &mut walks.rest,
         |cursor| old_events(db, cursor, dead),
         |id| Ok(is_finished(db, id)? && (is_unhappy(db, id)? || is_older(db, id, all)?)),
     )?;
-    // The first walk ends whenever no further event is old enough. It continues from there.
+    // The first walk ends whenever no further event is old enough. The next step continues it from there.
     walks.delivered.ended = false;
     if walks.unrouted.ended && walks.rest.ended {
         (walks.unrouted, walks.rest) = (Walk::default(), Walk::default());
@@ -111,8 +111,8 @@ fn evict(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Re
     Ok((Evicted { looked_at: step.looked_at, events: step.left }, walks))
 }
 
-/// Returns the bytes that the store holds. Free pages do not count, nor do the state and the versions of plugins. Both have separate
-/// limits, and deleting events would not make them smaller.
+/// Returns the bytes that the store holds. Free pages do not count, nor do the state and the versions of plugins. State and
+/// versions have separate limits, and deleting events would not make them smaller.
 fn size(db: &Connection) -> Result<u64, Error> {
     let pragma = |name: &str| -> Result<u64, Error> {
         let number: i64 = db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
@@ -140,8 +140,8 @@ impl<'a> Step<'a> {
         Ok(Self { db, began: Instant::now(), bytes_max: None, looked_at: 0, left: 0 })
     }
 
-    /// Deletes the next events for which `may_leave` returns true, until the time is over. It always checks a few events, so that
-    /// every walk advances.
+    /// Deletes the next events for which `may_leave` returns true, until the time of the step is over. Always checks a few
+    /// events, so that every walk advances.
     fn walk(
         &mut self,
         walk: &mut Walk,

@@ -1,5 +1,5 @@
 //! Rows and values: turns the columns of each table into the types of the domain. A row that cannot be read is an error that
-//! names its table, column and id. [`columns`](crate::store::columns) reads values inside text and bytes.
+//! names its table, column and id. [`columns`](crate::store::columns) decodes what text and byte columns contain.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The steady clock across restarts. The store keeps its last reading and the machine's uptime, beside the due times that the
-//! clock measures.
+//! The steady clock across restarts. The store keeps the clock's last reading and the machine's uptime, beside the due times that
+//! refer to this clock.
 
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ pub fn resume(db: &Connection) -> Result<(), Error> {
     Ok(())
 }
 
-/// Formats `reading uptime boot-id`, in milliseconds. The last two are missing if the system does not report them.
+/// Formats `reading uptime boot-id`, with times in milliseconds. The uptime and the boot id are missing if the system does not
+/// report them.
 fn write(kept: &Kept) -> String {
     let reading = kept.reading.millis();
     match &kept.boot {

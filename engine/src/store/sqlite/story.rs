@@ -193,14 +193,15 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
     match &filter.event_type {
         None | Some(Pattern::All) => {}
         Some(Pattern::Exactly(event_type)) => also("e.type = ?", Box::new(event_type.clone())),
-        // No range of the index by type: its rows would have to be sorted by id.
+        // Uses no range of the index by type, because its rows would have to be sorted by id.
         Some(Pattern::Below(prefix)) => {
             let condition = format!("substr(e.type, 1, {}) = ?", prefix.chars().count());
             also(&condition, Box::new(prefix.clone()));
         }
     }
     if let Some(source) = &filter.source {
-        // An event type, an id or a subject selects fewer events than a source. The plus keeps SQLite from its index.
+        // An event type, an id or a subject selects fewer events than a source. The plus keeps SQLite from using the index by
+        // source.
         let is_alone = filter.event_type.is_none() && filter.id.is_none() && filter.subject.is_none();
         also(if is_alone { "e.source = ?" } else { "+e.source = ?" }, Box::new(source.clone()));
     }
@@ -224,7 +225,7 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
             Box::new(until.millis() / 60_000),
         );
     }
-    // The candidates come newest first, and a join keeps their order. Sorting them would read all of them.
+    // The candidates come newest first, and the join keeps their order. Sorting the result would read all candidates.
     let (from, order) = match candidates {
         Some(candidates) => (format!("({candidates}) s CROSS JOIN event e ON e.id = s.id"), ""),
         None => ("event e".to_owned(), "ORDER BY e.id DESC"),
@@ -233,7 +234,7 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
     let mut select = db.prepare_cached(&sql)?;
     let mut rows = select.query(params_from_iter(values))?;
     let mut found = Vec::new();
-    // A rule of the domain decides whether an event is in a state, so events are read until the page is full.
+    // The domain, not the statement, decides whether an event is in a state. So events are read until the page is full.
     while found.len() <= request.limit
         && let Some(row) = rows.next()?
     {
@@ -281,7 +282,7 @@ fn limit(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Returns deliveries from an id on, by id.
+/// Returns the first deliveries with ids from `from` (inclusive) to `until` (exclusive), ordered by id.
 fn first_deliveries(db: &Connection, from: i64, until: i64, most: usize) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
     let values = params![from, until, limit(most)];
@@ -294,7 +295,7 @@ fn first_deliveries(db: &Connection, from: i64, until: i64, most: usize) -> Resu
     Ok(found)
 }
 
-/// A run `r` with its row `q` of the queue, if it has one.
+/// A run `r`, and its row `q` in the queue if it has one.
 const RUNS: &str = "run r LEFT JOIN run_queue q ON q.id = r.id";
 
 /// Reads every column of a run, for a check of all rows.
@@ -526,7 +527,7 @@ struct Found {
     attempts: u32,
     /// The time at which the delivery is due, or at which it ended.
     at: i64,
-    /// State, reason and reason of a cancellation.
+    /// State, reason, and reason for the cancellation.
     ended: Option<(String, Option<String>, Option<String>)>,
 }
 
@@ -600,7 +601,7 @@ fn attempts(db: &Connection, id: DeliveryId) -> Result<Vec<StoredAttempt>, Error
     last_attempts(db, id, usize::from(u8::MAX))
 }
 
-/// Returns the last attempts of a delivery, in their order.
+/// Returns the last attempts of a delivery, in the order in which they were made.
 fn last_attempts(db: &Connection, id: DeliveryId, most: usize) -> Result<Vec<StoredAttempt>, Error> {
     let (from, until) = id.attempts();
     let sql = format!("SELECT {ATTEMPT_COLUMNS} FROM attempt WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3");

@@ -1,4 +1,4 @@
-//! Brings a file to this engine's layout: creates it, or upgrades an older one step by step, one transaction per step.
+//! Brings a file to this engine's layout: creates the tables, or upgrades an older layout step by step, one transaction per step.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
     Ok((Tag::parse(&tag).ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?, seal))
 }
 
-/// Takes the steps from this layout to the newest one.
+/// Runs the upgrade steps from this layout to the newest one.
 fn take_steps(db: &Connection, layout: i64) -> Result<(), Error> {
     let done = usize::try_from(layout - 2).expect("steps begin at layout 2");
     Ok(STEPS[done..].iter().try_for_each(|sql| db.execute_batch(sql))?)

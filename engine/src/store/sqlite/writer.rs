@@ -5,7 +5,7 @@
 //! rolls back the whole transaction, and every caller gets that error.
 //!
 //! Callers are answered before workers are woken: with few cores, the woken workers would run instead of the callers. In a
-//! measurement a single caller was a tenth faster, many callers a third.
+//! measurement, this made a single caller a tenth faster, and many callers a third.
 //!
 //! Not every commit has to reach the disk before its callers are answered ([`Keeps`]). A transaction without a promise is written
 //! but not synced, so the promises that are queued behind it need not wait for a sync (`docs/decisions/02-durability.md`).
@@ -53,8 +53,8 @@ pub enum Breaks {
     Itself,
 }
 
-/// A job's work. It receives the open transaction, or the reason why none could be opened. Returns the failure that breaks it, if
-/// any, and the rest of the work.
+/// The work of a job. It receives the open transaction, or the reason why none could be opened. It returns the failure that must
+/// roll back the transaction, if any, and the function that answers the caller.
 type Work = Box<dyn FnOnce(Result<&Connection, Error>) -> (Result<(), Error>, Answer) + Send>;
 
 struct Job {
@@ -165,8 +165,7 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
             }
             weight += job.weight;
             gauge.take(job.weight);
-            // Work never runs outside a transaction: there, each statement would commit alone, and a failure would leave half a
-            // step.
+            // Work never runs outside a transaction: each statement would commit alone, and a failure would leave half a step.
             let (result, after) = match job.breaks {
                 Breaks::All => (job.work)(begun.map(|()| connection)),
                 Breaks::Itself => work_apart(connection, begun, job.work),
@@ -198,7 +197,7 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
     }
 }
 
-/// Does a job in a savepoint. If the database refuses a part of the job, the savepoint is undone and the transaction continues.
+/// Runs a job in a savepoint. If the database refuses a part of the job, the savepoint is undone and the transaction continues.
 fn work_apart(connection: &Connection, begun: Result<(), Error>, work: Work) -> (Result<(), Error>, Answer) {
     let run = |sql: &str| -> Result<(), Error> { Ok(connection.prepare_cached(sql)?.execute([]).map(drop)?) };
     let (result, after) = work(begun.and_then(|()| run("SAVEPOINT job")).map(|()| connection));
