@@ -36,7 +36,7 @@ pub trait Commands {
     /// deleted; [`Error::NotFound`].
     async fn retry_run(&self, id: RunId, now: Timestamp) -> Result<(), Error>;
 
-    /// Cancels a run that waits or is parked. A run that a worker is executing has no effects any more.
+    /// Cancels a run that waits or is parked. If a worker is executing the run, its results are discarded.
     ///
     /// # Errors
     /// [`Error::Conflict`] if it ended `ok` or is already cancelled; [`Error::NotFound`].
@@ -49,19 +49,21 @@ pub trait Commands {
     /// [`Error::Conflict`] if the event still waits to be run; [`Error::NotFound`].
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error>;
 
-    /// Cancels everything that these events have not caused yet: their runs that wait or are parked, their waiting deliveries, the
-    /// events that they scheduled, and the events themselves if they wait to be run. A run that a worker is executing has no effects any
-    /// more. Missing events are skipped. Returns what was cancelled, and the events that these events emitted, which are not changed.
+    /// Cancels everything that these events have not caused yet: their runs that wait or are parked, their waiting deliveries,
+    /// the events that they scheduled, and the events themselves if they wait to be run. The results of a run that a worker is
+    /// executing are discarded. Missing events are skipped. Returns what was cancelled, and the events that these events have
+    /// emitted. The emitted events are not changed.
     ///
     /// # Errors
     /// If the commit failed: nothing changed.
     async fn cancel_events(&self, ids: Vec<EventId>, at: Timestamp) -> Result<(Cancelled, Vec<EventId>), Error>;
 
-    /// Cancels everything that an event has not caused yet, also through the events that came of it: see [`Self::cancel_events`]. A
-    /// cause is cancelled before its effects, so it causes no further ones meanwhile. Stops after [`CANCEL_MAX`] events.
+    /// Cancels everything that an event and the events that follow from it have not caused yet: see [`Self::cancel_events`]. An
+    /// event is cancelled before the events that it emitted, so it emits no further events meanwhile. Stops after [`CANCEL_MAX`]
+    /// events.
     ///
     /// # Errors
-    /// [`Error::NotFound`]. After another error, a part may be cancelled; the same call cancels the rest.
+    /// [`Error::NotFound`]. After any other error, a part may already be cancelled; the same call cancels the rest.
     async fn cancel_event(&self, id: EventId, at: Timestamp) -> Result<Cancelled, Error> {
         let mut sum = Cancelled::default();
         let mut waiting = VecDeque::from([id]);
@@ -90,15 +92,15 @@ const CANCEL_BATCH: usize = 100;
 /// What a cancellation changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cancelled {
-    /// Events of the chain that were checked.
+    /// Number of events of the chain that were checked.
     pub events: u64,
-    /// Events that waited to be run.
+    /// Number of events that waited to be run.
     pub waiting: u64,
     pub runs: u64,
     pub deliveries: u64,
-    /// Events that would have taken place later.
+    /// Number of scheduled events.
     pub scheduled: u64,
-    /// Whether the chain has further events, which were not changed.
+    /// Whether the chain has more events, which were not changed.
     pub more: bool,
 }
 

@@ -67,7 +67,7 @@ pub(super) fn has_ended(state: JobState) -> Error {
     Error::Conflict(format!("it is {} already; only a running comparison can be cancelled", state.as_str()))
 }
 
-/// Why a comparison ended whose version was discarded.
+/// Why a comparison ended, if one of its versions was discarded.
 pub(super) const DISCARDED: &str = "one of its versions was discarded";
 
 /// The column `request`.

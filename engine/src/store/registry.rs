@@ -146,8 +146,8 @@ pub trait PluginRegistry {
     /// If the commit failed.
     async fn withdraw(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error>;
 
-    /// Deletes the bytes of a version that does not serve, and cancels the running comparisons in which it takes part. The version stays
-    /// known: an old file of it that is found at a start changes nothing. [`may_discard`] has the rule.
+    /// Deletes the bytes of a version that does not serve, and cancels the running comparisons in which the version takes part.
+    /// The version stays known, so an old file of it that is found at a start changes nothing. [`may_discard`] contains the rule.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the version is needed; [`Error::NotFound`] if its bytes are not stored.
@@ -225,8 +225,8 @@ pub(super) const fn decide(known: Known, proposal: Proposal) -> Published {
     }
 }
 
-/// Refuses to discard a version that is needed: the one that serves, and the one to which a rollback returns. `versions` are those of the
-/// plugin whose bytes are stored.
+/// Refuses to discard a version that is needed: the version that serves, and the version to which a rollback returns. `versions`
+/// are the versions of the plugin whose bytes are stored.
 ///
 /// # Errors
 /// [`Error::Conflict`] with the reason; [`Error::NotFound`].
@@ -244,7 +244,7 @@ pub(super) fn may_discard(versions: &[PluginVersion], version: Digest) -> Result
     Ok(())
 }
 
-/// Returns the version to which a rollback returns: of those that do not serve, the one that served last.
+/// Returns the version to which a rollback returns: the version that served last among those that do not serve now.
 pub fn version_before(versions: &[PluginVersion]) -> Option<&PluginVersion> {
     let served = versions.iter().filter(|one| one.state != VersionState::Serving && one.served.is_some());
     served.max_by_key(|one| one.served)

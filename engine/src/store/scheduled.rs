@@ -1,8 +1,8 @@
-//! Events that take place later. Commit 2 stores them together with the run that requested them. When one is due, a step turns it into
-//! an event that waits to be run, so the plugins and endpoints of that time get it. Its new id makes it newer than all events before it,
-//! for lists, for retention and for those who follow runs.
+//! Events that take place later. Commit 2 stores them together with the run that requested them. When such an event is due, a
+//! step turns it into an event that waits to be run, so the plugins and endpoints of that time receive it. It gets a new id, so
+//! lists, retention and readers that follow runs treat it as newer than all earlier events.
 //!
-//! Due times are on the wall clock: people plan with it, and it does not stop with the engine.
+//! Due times are on the wall clock, because users plan with it, and because it does not stop with the engine.
 
 use async_trait::async_trait;
 
@@ -18,8 +18,8 @@ pub trait Schedule {
     /// If the store cannot be read.
     async fn next_scheduled(&self) -> Result<Option<Timestamp>, Error>;
 
-    /// Accepts one batch of the scheduled events that are due at `at` (wall clock), in the order of their due times. Each becomes an
-    /// event and is no longer scheduled, in one transaction. Returns their number; 0 means that none was due.
+    /// Accepts one batch of the scheduled events that are due at `at` (wall clock), in the order of their due times. In one
+    /// transaction, each becomes an event and is no longer scheduled. Returns the number of events; 0 means that none was due.
     ///
     /// # Errors
     /// If the commit failed: nothing changed.
@@ -30,9 +30,9 @@ pub trait Schedule {
 #[derive(Clone, Debug)]
 pub struct ScheduledEvent {
     pub id: ScheduledId,
-    /// When it takes place (wall clock).
+    /// When the event takes place (wall clock).
     pub due_at: Timestamp,
-    /// When it was cancelled; `None` if it waits.
+    /// When the event was cancelled; `None` if it waits.
     pub cancelled_at: Option<Timestamp>,
     /// The event, without its data.
     pub event: NewEvent,

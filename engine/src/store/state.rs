@@ -91,7 +91,8 @@ pub struct StateLimits {
     pub bytes_max: u64,
     /// Default: 100,000. Beside its bytes, each key costs a row and an index entry.
     pub keys_max: u64,
-    /// Events that are due later. Default: 100,000. Each one keeps its data and the event that caused it.
+    /// Events that are due later. Default: 100,000. Each one takes space for its data, and retention does not delete the event
+    /// that caused it.
     pub scheduled_max: u64,
 }
 
@@ -133,13 +134,14 @@ pub struct Ledger {
     pub sizes: HashMap<String, StateSize>,
     /// Bytes of the stored values, by plugin and key.
     pub values: HashMap<(String, String), u64>,
-    /// Events that are due later, by plugin: their number, counted up to its limit.
+    /// Number of events that are due later, by plugin, counted up to the plugin's limit.
     pub scheduled: HashMap<String, u64>,
 }
 
 impl Ledger {
-    /// Counts the writes and the scheduled events of the runs of one settlement, all or nothing. Returns the runs (by index) that would exceed a limit. A
-    /// run that does not increase the size is always admitted, so that a full plugin can free its state.
+    /// Counts the writes and the scheduled events of the runs of one settlement, all of them or none. Returns the runs (by index)
+    /// that would exceed a limit. Writes that do not increase the size are always admitted, so that a plugin at its limit can
+    /// delete state.
     pub fn admit(&mut self, runs: &[RunRecord], limits: StateLimits) -> Vec<(usize, StateFull)> {
         let mut refused = Vec::new();
         let (mut sizes, mut values, mut scheduled) = (HashMap::new(), HashMap::new(), HashMap::new());

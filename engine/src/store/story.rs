@@ -242,7 +242,7 @@ pub struct EventStory {
     pub runs: Vec<StoredRun>,
     pub deliveries: Vec<DeliveryStory>,
     pub emitted: Vec<EventId>,
-    /// Events that its runs scheduled and that wait or were cancelled.
+    /// The events that the event's runs have scheduled and that wait or were cancelled.
     pub scheduled: Vec<ScheduledEvent>,
     /// Where the next part begins, if one exists.
     pub next: Option<StoryPlace>,

@@ -1,5 +1,6 @@
-//! The scheduler: accepts events that plugins scheduled, once they are due. It reads the next due time often enough that an event is late
-//! by at most [`EVERY`], and writes only if one is due. On several nodes each one does so, and the store gives each event to one of them.
+//! The scheduler: accepts events that plugins scheduled, once they are due. It reads the next due time once per [`EVERY`], so an
+//! event is late by at most that time, and writes only if an event is due. Every node does so, and the store gives each event to
+//! only one of them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,7 +32,7 @@ pub async fn run(store: Arc<dyn Store>, stop: CancellationToken) {
     }
 }
 
-/// Accepts one batch of the events that are due at `at`. Returns their number.
+/// Accepts one batch of the events that are due at `at`. Returns the number of accepted events.
 pub async fn step(store: &dyn Store, at: Timestamp) -> Result<usize, Error> {
     match store.next_scheduled().await? {
         Some(due) if due <= at => store.accept_scheduled(at).await,

@@ -19,7 +19,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// An event of this type that `cause` schedules.
+/// Returns an event of this type that `cause` schedules.
 fn later(cause: &Event, event_type: &str, after: Duration) -> Scheduled {
     Scheduled { after, event: emitted(cause, event_type) }
 }
@@ -75,7 +75,7 @@ pub async fn a_scheduled_event_is_accepted_when_it_is_due(bench: &Bench) {
     assert_eq!(story.emitted, claims.iter().map(|claim| claim.event.id).collect::<Vec<_>>());
     assert_eq!(scheduled_of(&bench, cause).await, waiting(&["later"]));
 
-    // Lost with the process before it was run, it is due again.
+    // The event was lost with the process before it was run, so it is due again.
     let bench = bench.after_a_crash().await;
     assert_eq!(bench.claim().await, 2);
 }

@@ -175,7 +175,7 @@ async fn cancel_run(tx: &Transaction<'_>, id: RunId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Deliveries that were cancelled, which may also wait in memory.
+/// Deliveries that were cancelled. They may also wait in memory.
 type Withdrawn = Vec<(EndpointId, DeliveryId)>;
 
 /// Cancels what events have not caused yet. Returns the cancelled deliveries, and the events that these events emitted.
@@ -188,7 +188,8 @@ async fn cancel_events(
     // Retention deletes no event that is locked here.
     let sql = "SELECT id FROM event WHERE id = ANY($1) ORDER BY id FOR KEY SHARE";
     let ids = rows(tx, sql, &[&ids]).await?.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
-    // Locked in the order in which a settlement locks them. A settlement that is under way ends first, and its effects are cancelled.
+    // The rows are locked in the order in which a settlement locks them. A settlement in progress ends first, and its effects are
+    // then cancelled.
     rows(tx, "SELECT id FROM event_queue WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&ids]).await?;
     let waiting = execute(tx, "DELETE FROM event_queue WHERE id = ANY($1)", &[&ids]).await?;
     let of = "USING unnest($1::bigint[]) e (id) WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14";

@@ -1,5 +1,5 @@
-//! Events that take place later: written by commit 2, accepted when they are due. Each node looks for due events; a row that another
-//! node is accepting is skipped.
+//! Events that take place later: written by commit 2, accepted when they are due. Each node looks for due events, and skips a row
+//! that another node is accepting.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -27,7 +27,7 @@ use crate::{
 
 /// Maximum number of events that one step accepts.
 const BATCH: i64 = 200;
-/// Reads a row `s` as the columns of the event that it becomes.
+/// The columns of the event that a row `s` becomes.
 const COLUMNS: &str = "s.id, s.due_at, s.source, NULL::text, s.type, s.subject, NULL::text, s.content_type, s.attributes, s.depth, s.id >> 14, s.codec";
 
 #[async_trait]
@@ -108,8 +108,8 @@ pub async fn insert(tx: &Transaction<'_>, scheduled: &[(ScheduledId, Scheduled)]
     Ok(())
 }
 
-/// Counts the waiting events of plugins, at most `most` of each. Events that other nodes add at this moment are not counted, so a plugin
-/// may exceed its limit by as much as other nodes commit at the same time.
+/// Counts the waiting scheduled events of plugins, at most `most` of each plugin. Events that other nodes add at this moment are
+/// not counted, so a plugin may exceed its limit by as much as other nodes commit at the same time.
 pub async fn counts(tx: &Transaction<'_>, plugins: &BTreeSet<&str>, most: u64) -> Result<HashMap<String, u64>, Error> {
     if plugins.is_empty() {
         return Ok(HashMap::new());
@@ -123,14 +123,14 @@ pub async fn counts(tx: &Transaction<'_>, plugins: &BTreeSet<&str>, most: u64) -
     rows(tx, sql, &[&names, &most]).await?.iter().map(counted).collect()
 }
 
-/// Cancels the waiting events that these events scheduled. Returns their number.
+/// Cancels the waiting events that these events have scheduled. Returns the number of cancelled events.
 pub async fn cancel(tx: &Transaction<'_>, causes: &[i64], at: Timestamp) -> Result<u64, Error> {
     let sql = "UPDATE scheduled s SET cancelled_at = $2 FROM unnest($1::bigint[]) e (id)
                WHERE s.id >= e.id << 14 AND s.id < (e.id + 1) << 14 AND s.cancelled_at IS NULL";
     execute(tx, sql, &[&causes, &at.millis()]).await
 }
 
-/// Returns scheduled events from an id on, by id.
+/// Returns the first scheduled events with ids from `from` (inclusive) to `until` (exclusive), ordered by id.
 pub async fn first(tx: &Transaction<'_>, from: i64, until: i64, most: usize) -> Result<Vec<ScheduledEvent>, Error> {
     let sql = format!("SELECT {COLUMNS}, s.cancelled_at FROM scheduled s WHERE s.id >= $1 AND s.id < $2 ORDER BY s.id LIMIT $3");
     let read = |row: &Row| {

@@ -167,7 +167,7 @@ fn cancel_run(db: &Connection, id: RunId, after: &mut After) -> Result<(), Error
     Ok(())
 }
 
-/// Cancels what events have not caused yet. Returns the events that they emitted.
+/// Cancels what these events have not caused yet. Returns the events that they have emitted.
 fn cancel_events(db: &Connection, ids: &[EventId], at: Timestamp, after: &mut After) -> Result<(Cancelled, Vec<EventId>), Error> {
     let mut sum = Cancelled::default();
     let mut caused = Vec::new();

@@ -20,7 +20,7 @@ use crate::{
 
 /// Maximum number of events that one step accepts: every caller of the writer waits for a step.
 const BATCH: u32 = 200;
-/// Reads a row `s` as [`rows::EVENT_COLUMNS`] of the event that it becomes.
+/// The [`rows::EVENT_COLUMNS`] of the event that a row `s` becomes.
 const COLUMNS: &str =
     "s.id, s.due_at, s.source, NULL, s.type, s.subject, NULL, s.content_type, s.attributes, s.depth, s.id >> 14, s.codec";
 
@@ -93,7 +93,7 @@ pub fn insert(db: &Connection, id: ScheduledId, Scheduled { after, event }: &Sch
     Ok(())
 }
 
-/// Counts the waiting events of a plugin, at most `most`.
+/// Counts the waiting scheduled events of a plugin, at most `most`.
 pub fn count(db: &Connection, plugin: &str, most: u64) -> Result<u64, Error> {
     let sql = "SELECT count(*) FROM (SELECT 1 FROM scheduled WHERE source = ?1 AND cancelled_at IS NULL LIMIT ?2)";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
@@ -101,14 +101,14 @@ pub fn count(db: &Connection, plugin: &str, most: u64) -> Result<u64, Error> {
     Ok(count.unsigned_abs())
 }
 
-/// Cancels the waiting events that an event scheduled. Returns their number.
+/// Cancels the waiting events that an event has scheduled. Returns the number of cancelled events.
 pub fn cancel(db: &Connection, cause: EventId, at: Timestamp) -> Result<u64, Error> {
     let (from, until) = cause.children();
     let sql = "UPDATE scheduled SET cancelled_at = ?1 WHERE id >= ?2 AND id < ?3 AND cancelled_at IS NULL";
     Ok(db.prepare_cached(sql)?.execute(params![at.millis(), from, until])? as u64)
 }
 
-/// Returns scheduled events from an id on, by id.
+/// Returns the first scheduled events with ids from `from` (inclusive) to `until` (exclusive), ordered by id.
 pub fn first(db: &Connection, from: i64, until: i64, most: i64) -> Result<Vec<ScheduledEvent>, Error> {
     let sql = format!("{} WHERE s.id >= ?1 AND s.id < ?2 ORDER BY s.id LIMIT ?3", all());
     let mut select = db.prepare_cached(&sql)?;
