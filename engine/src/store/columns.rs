@@ -501,7 +501,7 @@ pub struct TaskColumn {
     event_type: Option<String>,
     since: Option<i64>,
     until: Option<i64>,
-    /// Items from this number on were created after the job, which does not process them.
+    /// The job does not process items from this number on, because they were created after it.
     end: i64,
 }
 

@@ -14,8 +14,8 @@
 //! 2. Create `store/NOUN.rs`: a small trait whose methods are whole steps, documented with their promises and `# Errors`, and the
 //!    records that only the store needs. Name the trait among the supertraits of [`Store`].
 //! 3. Add its table to `sqlite/schema.sql`, `postgres/schema.sql`, both `upgrade.rs`, and `migration.rs`.
-//! 4. Implement the trait in `sqlite/NOUN.rs` and `postgres/NOUN.rs`, next to its SQL. Code that both need belongs into
-//!    `store/NOUN.rs`, and the codecs of text and byte columns into `columns.rs`. `sqlite/check.rs` reads each row of the table.
+//! 4. Implement the trait in `sqlite/NOUN.rs` and `postgres/NOUN.rs`, next to its SQL. Code that both need belongs in
+//!    `store/NOUN.rs`, and the codecs of text and byte columns in `columns.rs`. `sqlite/check.rs` reads each row of the table.
 //! 5. Add a case per promise to `conformance/NOUN.rs`, and name it in the list of `conformance/mod.rs`: both stores run it.
 //!
 //! For a new column of an existing table, raise the layout and do step 3. The column needs a default, since older engines on the

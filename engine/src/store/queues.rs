@@ -216,7 +216,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         (queue.waiting.len() > keep).then(|| queue.waiting.pop_front()).flatten()
     }
 
-    /// Takes the items for which `matches` returns true out of a queue. Items in progress stay.
+    /// Removes and returns the waiting items of a queue for which `matches` returns true.
     pub fn withdraw(&self, key: &K, mut matches: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut inner = self.lock();
         let Some(queue) = inner.queues.get_mut(key) else { return Vec::new() };

@@ -1,5 +1,5 @@
-//! Jobs and comparisons: advances all that are running in turn, by one batch each. So a long one delays neither the others nor
-//! the commits that callers wait for.
+//! Jobs and comparisons: advances the running ones in turn, each by one batch. So a long job delays neither the others nor the
+//! commits that callers wait for.
 
 use std::{sync::Arc, time::Duration};
 

@@ -44,7 +44,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// The schedule of endpoints whose policy has none.
 static DEFAULT_SCHEDULE: LazyLock<Schedule> = LazyLock::new(Schedule::default);
 
-/// Makes one attempt. [`Outbound`] makes real attempts. Tests script the answers.
+/// Makes one attempt. [`Outbound`] makes real attempts, tests script the answers.
 pub trait Exchange: Send + Sync + 'static {
     fn send(&self, request: Request) -> impl Future<Output = Attempt> + Send;
 }

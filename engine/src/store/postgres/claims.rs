@@ -309,7 +309,7 @@ impl Claiming<'_> {
     /// Claims ordered deliveries. From the head of each order it takes several deliveries, which are sent one after the other. If
     /// several orders of an endpoint are sent side by side, it takes only the first delivery of each.
     async fn ordered(&mut self) -> Result<(), Error> {
-        // Read before the deliveries, so that the deliveries of an event that is settled in between are among them.
+        // The barrier is read before the deliveries. So the deliveries of an event that is settled in between are read, too.
         let barrier = first_to_run(self.tx).await?;
         let mut held_back = false;
         for endpoint in ordered_endpoints(self.tx, self.node).await? {
@@ -335,7 +335,7 @@ impl Claiming<'_> {
                 held_back |= waits;
                 room -= self.claim_rows(endpoint, &free).await?;
             }
-            // Without room, more orders may wait. The next claim continues with them.
+            // If no room is left, more orders may wait. The next claim continues with them.
             held_back |= room == 0;
         }
         self.local.handoff.alarm.hold_back(held_back);

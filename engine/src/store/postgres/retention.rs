@@ -2,8 +2,8 @@
 //! the same as in the embedded store. One node at a time takes a step. Events that an operator is retrying at the moment are
 //! skipped.
 //!
-//! The size of the store is the sum of the stored bodies and an estimate for the rows around them. The figures of the database
-//! itself are of no use: deleting rows frees no disk space, and its statistics are outdated.
+//! The size of the store is the sum of the stored bodies and an estimate for the rows around them. The database's own figures
+//! cannot be used: deleting rows frees no disk space, and the statistics are outdated.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;

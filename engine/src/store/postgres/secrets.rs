@@ -104,8 +104,8 @@ impl Postgres {
         let seal = self
             .step(move |tx, local| {
                 Box::pin(async move {
-                    // Waits for a key change in progress, which has already written its key file. Otherwise it would be mistaken
-                    // for an abandoned change.
+                    // Waits for a key change in progress, which has already written its key file. Otherwise this file would be
+                    // mistaken for the file of an abandoned change.
                     upgrade::alone(tx).await?;
                     let mark = meta(tx, "seal").await?.ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?;
                     if seals.iter().any(|seal| seal.made(&mark)) {

@@ -2,9 +2,9 @@
 //! copy 64 MB in the commit that fills the log, while every caller waits.
 //!
 //! SQLite can restart the log only when all of it is copied. Under load that never happens while another thread writes. So once
-//! the log is long, the writing thread itself copies the small rest. Only then does SQLite sync the database file as a whole. The
-//! dedicated thread syncs the pages that it copied earlier, through a separate file handle, so the writing thread need not wait
-//! for them. That handle is closed last: closing any handle of a file drops all locks that the process has on it.
+//! the log is long, the writing thread itself copies the small rest. Only then does SQLite sync the database file as a whole. By
+//! then the dedicated thread has synced the pages that it copied, through a separate file handle, so the writing thread need not
+//! wait for them. That handle is closed last: closing any handle of a file drops all locks that the process has on it.
 
 use std::{
     cell::Cell,

@@ -382,7 +382,7 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut Aft
                 room -= 1;
             }
         }
-        // Without room, more orders may wait. The next claim continues with them.
+        // If no room is left, more orders may wait. The next claim continues with them.
         held_back |= room == 0;
     }
     local.handoff.alarm.hold_back(held_back);

@@ -377,7 +377,7 @@ async fn a_copy_is_whole_and_private_and_issues_other_ids() {
 async fn a_copy_is_taken_of_a_store_that_was_killed() {
     let backing = Arc::new(SqliteBacking::empty());
     let bench = full_store(&backing).await;
-    // Like a killed process, the copy leaves the file and its log, without the log's index.
+    // The copy has what a killed process leaves: the file and its log, without the log's index.
     let crashed = bench.after_a_crash().await;
     let (folder, killed) = (tempfile::tempdir().unwrap(), backing.file());
     drop(crashed);
