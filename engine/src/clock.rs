@@ -61,7 +61,7 @@ pub struct Boot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     pub reading: Timestamp,
-    /// `None` if the system does not report it.
+    /// `None` if the system does not report its uptime.
     pub boot: Option<Boot>,
 }
 
@@ -72,9 +72,9 @@ pub fn keep() -> Kept {
 
 /// Returns the first reading of the steady clock in a process.
 ///
-/// Since the same start of the machine, its uptime shows how much time has passed, regardless of the wall clock. After another
-/// start the uptime counts from zero, and only the wall clock is left. A machine whose clock fell back (an empty battery shows
-/// 1970) must not make everything wait for decades, so the clock never starts before its last reading.
+/// If the machine has not restarted, its uptime shows how much time has passed, regardless of the wall clock. After a restart the
+/// uptime counts from zero, so only the wall clock can tell. A machine whose clock fell back (an empty battery shows 1970) must
+/// not make everything wait for decades, so the clock never starts before its last reading.
 fn continued(kept: Option<&Kept>, boot: Option<&Boot>, wall: Timestamp) -> Timestamp {
     let Some(kept) = kept else { return wall };
     match (&kept.boot, boot) {
@@ -89,7 +89,7 @@ fn boot() -> Option<Boot> {
     Some(Boot { id: id.trim().to_owned(), up: elapsed(rustix::time::ClockId::Boottime) })
 }
 
-/// Other systems do not report it, so that only the wall clock continues across a restart.
+/// Other systems do not report the uptime, so only the wall clock shows how long the engine was stopped.
 #[cfg(not(target_os = "linux"))]
 fn boot() -> Option<Boot> {
     None

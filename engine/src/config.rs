@@ -1,9 +1,9 @@
 //! Settings, from flags, the environment and `innesco.toml`; the first of them that has a setting decides its value.
 //! [`Config::check`] checks all values and groups them by the module that uses them.
 //!
-//! Every setting has a line in [`SETTINGS`] with its default and its meaning; no others exist. `serve --check` prints them with
-//! their origin. An unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set
-//! such variables; one that looks mistyped is logged.
+//! Every setting has a line in [`SETTINGS`] with its default and its meaning. `serve --check` prints them with their origin. An
+//! unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set such variables; one
+//! that looks mistyped is logged.
 
 use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
@@ -422,9 +422,9 @@ pub struct NodeConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeRole {
     All,
-    /// Answers calls.
+    /// Answers API requests.
     Api,
-    /// Runs and sends.
+    /// Runs plugins and sends webhooks.
     Work,
 }
 
@@ -584,7 +584,7 @@ impl Config {
     }
 }
 
-/// Returns `None` for an empty text.
+/// Reads `external_url`. Returns `Some(None)` for an empty text, and `None` for a text that cannot be used.
 fn external(text: &str) -> Option<Option<Url>> {
     if text.is_empty() {
         return Some(None);
@@ -677,7 +677,7 @@ mod tests {
         assert!(!broken.contains("secret"), "{broken}");
     }
 
-    /// A plugin can return every accepted event, unless the limit of results is set.
+    /// By default, a plugin can return every accepted event: the limit of results grows with the limit of bodies.
     #[test]
     fn the_limit_of_results_follows_the_limit_of_bodies() {
         const MIB: usize = 1 << 20;

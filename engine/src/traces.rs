@@ -46,7 +46,7 @@ use crate::{
 const WAITING_MAX: usize = 8_192;
 /// How long spans wait to be exported together.
 const GATHER: Duration = Duration::from_secs(1);
-/// Timeout of the collector for a batch, and for the last batch at the end.
+/// Timeout of the collector for each batch, also for the last one at shutdown.
 pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of bytes read of the collector's answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;

@@ -62,7 +62,7 @@ pub fn roots() -> Arc<RootCertStore> {
 /// Returns the certificates of one file and no others, such as that of `sslrootcert`.
 ///
 /// # Errors
-/// A sentence without a subject that names the file: `names /etc/ca.pem, which …`.
+/// The rest of a sentence, which names the file: `names /etc/ca.pem, which …`.
 pub fn roots_of(file: &Path) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
     add(&mut roots, rustls_native_certs::load_certs_from_paths(Some(file), None), file)?;

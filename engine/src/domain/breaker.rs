@@ -1,5 +1,5 @@
 //! A circuit breaker: after repeated failures the engine pauses an endpoint, then probes it with one webhook at a time. Other
-//! deliveries wait in the meantime. Only webhooks that were sent count as attempts.
+//! deliveries wait in the meantime. A delivery that waits uses up no attempt.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::time::Timestamp;
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakerRule {
-    /// Number of failures in a row that open it; 0: it never opens.
+    /// Number of consecutive failures that open the breaker; 0 means never.
     pub failures: u32,
     /// First open time; each failed probe doubles it.
     pub wait: Duration,
@@ -170,7 +170,7 @@ mod tests {
     }
 
     proptest! {
-        /// For any attempts: the breaker is never open longer than the maximum, and a success always closes it.
+        /// For any sequence of attempts, the breaker is never open longer than the maximum, and a success always closes it.
         #[test]
         fn a_breaker_opens_only_for_a_limited_time(steps in prop::collection::vec((any::<bool>(), 0i64..100, 0.0f64..1.0), 1..200)) {
             let (mut breaker, mut now) = (Breaker::default(), at(0));

@@ -7,12 +7,12 @@ use std::fmt;
 pub struct ClientCertificate {
     /// The endpoint's certificate first, then those of its issuers.
     pub chain: String,
-    /// Not encrypted.
+    /// The private key, not encrypted.
     pub key: String,
 }
 
 impl ClientCertificate {
-    /// Maximum size of the chain and of the key, each in bytes: a dozen certificates, or the longest RSA key in use.
+    /// Maximum size of the chain and of the key, each in bytes: enough for a dozen certificates or the longest RSA key in use.
     pub const PEM_BYTES_MAX: usize = 32 << 10;
 }
 

@@ -23,7 +23,7 @@ pub fn may_send(endpoint: Option<(&str, &str, bool)>) -> Result<(), String> {
 pub struct EndpointUse {
     /// Number of deliveries that wait for it, or are being sent.
     pub waiting: u64,
-    /// Plugins that sent to it by its name, and how many of its last webhooks each plugin sent.
+    /// Plugins that sent to the endpoint by name, and how many of the endpoint's last webhooks each plugin sent.
     pub senders: Vec<(String, u64)>,
 }
 
@@ -85,7 +85,7 @@ pub struct KnownRun {
     pub round: u32,
     /// The newest round of its event.
     pub newest_round: u32,
-    /// It belongs to an endpoint that was deleted.
+    /// Whether it belongs to a deleted endpoint.
     pub is_orphan: bool,
 }
 
@@ -106,7 +106,7 @@ pub enum RunRetry {
     MakeDue,
     /// It gets a row in the queue, which is due.
     Queue,
-    /// It is being executed.
+    /// The run is already being executed, so nothing changes.
     Nothing,
 }
 

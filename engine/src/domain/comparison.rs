@@ -1,9 +1,10 @@
 //! A comparison: what a candidate version of a plugin would change, counted over many recorded runs.
 //!
-//! Both versions repeat each recorded run, without effect. A comparison counts the newest recorded runs. A comparison with
-//! `follow` counts new runs instead, as they end, until the candidate serves. A comparison is a row with its request, its cursor
-//! and its report. The row is stored after each batch, so a comparison continues after a restart. A [`Report`] is bounded however
-//! many runs it counts: [`GROUPS_MAX`] groups with [`SAMPLES_MAX`] samples each, and histograms with a bounded number of buckets.
+//! The serving version and the candidate each repeat every recorded run, without effect. A comparison counts the newest recorded
+//! runs. A comparison with `follow` counts new runs instead, as they end, until the candidate serves. A comparison is a row with
+//! its request, its cursor and its report. The row is stored after each batch, so a comparison continues after a restart. A
+//! [`Report`] is bounded however many runs it counts: [`GROUPS_MAX`] groups with [`SAMPLES_MAX`] samples each, and histograms
+//! with a bounded number of buckets.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -26,12 +27,12 @@ pub const SAMPLES_MAX: usize = 5;
 /// The group of all changes beyond [`GROUPS_MAX`].
 pub const OTHER: &str = "other changes";
 
-/// Maximum number of running comparisons: they share the processor with each other.
+/// Maximum number of running comparisons: they compete for the processor.
 pub const RUNNING_MAX: usize = 4;
 /// Maximum number of runs of one comparison.
 pub const RUNS_MAX: u64 = 1_000_000;
 
-/// A percentage of runs, chosen by their ids: the same runs on every node and after a restart.
+/// A percentage of runs. Their ids decide, so the selection is the same on every node and after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share(u8);
 
@@ -49,7 +50,7 @@ impl Share {
 
     /// Returns whether a run belongs to the share.
     pub const fn takes(self, run: i64) -> bool {
-        // Multiplied by 2^64 divided by the golden ratio, consecutive numbers are spread evenly.
+        // Multiplying by 2^64 / (golden ratio) spreads consecutive numbers evenly.
         let spread = (run.cast_unsigned()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         spread % 100 < self.0 as u64
     }
@@ -84,7 +85,7 @@ pub struct Comparison {
     /// The last run that was checked. Runs are checked from new to old; with `follow`, from old to new.
     pub cursor: Option<i64>,
     pub report: Report,
-    /// Why it ended early, such as a version that does not load any more.
+    /// Why the comparison ended early: for example, a version no longer loads.
     pub problem: Option<String>,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
@@ -106,7 +107,7 @@ pub struct Report {
     pub targets_differ: u64,
     /// Recorded runs that cannot be repeated. They are not compared.
     pub not_repeatable: u64,
-    /// Pairs in which a version read state that is not recorded. Both read the current value.
+    /// Pairs in which a version read state that is not recorded. Both versions then read its current value.
     pub read_current_state: u64,
     /// New runs that were left out because the node was busy.
     pub skipped: u64,

@@ -1,6 +1,6 @@
-//! The data of an event with its content type. This module is the only check of data declared as JSON, from every origin: `data`,
-//! `data_base64`, binary mode, sources, plugins and rows of the store. So later code never sees invalid bytes declared as JSON,
-//! and an envelope can embed the data unchanged.
+//! The data of an event with its content type. Only this module checks data that is declared as JSON, and it checks every origin:
+//! `data`, `data_base64`, binary mode, sources, plugins and rows of the store. So later code never sees invalid bytes declared as
+//! JSON, and an envelope can embed the data unchanged.
 //!
 //! The grammar is RFC 8259. It includes numbers of any size, repeated member names and escaped half surrogates (`\ud83d`). The
 //! bytes stay as they were sent; only a byte-order mark before them is dropped (RFC 8259, section 8.1, allows that).
@@ -15,7 +15,7 @@ pub const JSON: &str = "application/json";
 pub const OCTETS: &str = "application/octet-stream";
 /// Maximum nesting of objects and arrays. serde_json, which most plugins use, stops at 128; this leaves room for envelopes.
 pub const JSON_DEPTH_MAX: usize = 120;
-/// Written before text by some editors and platforms.
+/// Some editors and platforms put this before text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why bytes are not JSON.
@@ -39,7 +39,7 @@ impl<'a> Json<'a> {
     /// Checks text as JSON.
     ///
     /// # Errors
-    /// If it is not one JSON value, or is nested too deep.
+    /// If the text is not exactly one JSON value, or is nested too deeply.
     pub fn check(text: &'a str) -> Result<Self, NotJson> {
         serde_json::from_str::<&RawValue>(text).map_err(|error| NotJson::Syntax(error.to_string()))?;
         if depth(text.as_bytes()) > JSON_DEPTH_MAX { Err(NotJson::TooDeep) } else { Ok(Self(text)) }
@@ -93,7 +93,7 @@ impl Content {
     /// Creates content, and checks it if the content type is JSON.
     ///
     /// # Errors
-    /// If it is declared as JSON and is not.
+    /// If the content is declared as JSON and is not JSON.
     pub fn new(content_type: impl Into<Arc<str>>, bytes: Bytes) -> Result<Self, NotJson> {
         let content_type = content_type.into();
         if !is_json(&content_type) || bytes.is_empty() {
@@ -105,8 +105,8 @@ impl Content {
         Ok(Self { content_type, bytes })
     }
 
-    /// Creates content from a stored row. Unlike [`Self::new`], it turns data that is declared as JSON and is not into plain
-    /// bytes, because an earlier version may have written the row.
+    /// Creates content from a stored row. Unlike [`Self::new`], it treats invalid JSON as plain bytes, because an earlier version
+    /// may have written the row.
     pub fn stored(content_type: impl Into<Arc<str>>, bytes: Bytes) -> Self {
         Self::new(content_type, bytes.clone()).unwrap_or_else(|_| Self::octets(bytes))
     }

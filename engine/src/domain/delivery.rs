@@ -13,13 +13,13 @@ use super::{
     time::Timestamp,
 };
 
-/// The webhook of a plugin. It is sent byte for byte, on every attempt.
+/// The content of a plugin's webhook. Every attempt sends it byte for byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
     /// Event type for the receiver; `None` means the event's own type.
     pub event_type: Option<EventType>,
     pub content_type: String,
-    /// The headers that the plugin set. They were checked: none is reserved for the endpoint.
+    /// The headers that the plugin set. They are already checked: none is reserved for the engine or the endpoint.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
@@ -27,7 +27,7 @@ pub struct Payload {
 /// The state in which a new delivery is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitialState {
-    /// Sent at once. It is handed to a worker of this process if there is room.
+    /// The delivery is sent at once: by a worker of this process, if one has room.
     Due,
     /// Its endpoint is paused. The delivery is claimed once the endpoint is resumed.
     Held,
@@ -55,7 +55,7 @@ pub struct NewDelivery {
     /// The plugin's webhook; `None` sends the event's data in the endpoint's envelope.
     pub payload: Option<Arc<Payload>>,
     pub initial_state: InitialState,
-    /// Deliveries to one endpoint with the same number go in order, if the endpoint is ordered.
+    /// Ordering key: an ordered endpoint gets the deliveries with the same key in order.
     pub ordering: Option<i64>,
 }
 
@@ -154,7 +154,7 @@ pub enum DeliveryState {
         at: Timestamp,
         reason: DeadReason,
     },
-    /// The reason is `None` if an early version of the engine, which stored none, cancelled it.
+    /// The reason is `None` if an early engine, which stored no reason, cancelled the delivery.
     Cancelled {
         at: Timestamp,
         reason: Option<CancelReason>,
@@ -243,7 +243,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// Returns whether it is 2xx. A redirect is a failure and never followed.
+    /// Returns whether the status is 2xx. A redirect is a failure and is never followed.
     pub fn is_success(self) -> bool {
         self.status().is_some_and(|status| (200..300).contains(&status))
     }
@@ -284,7 +284,7 @@ pub enum Next {
     Dead(DeadReason),
 }
 
-/// Decides the next state after the `made`-th attempt (from 1) under `schedule`.
+/// Decides the next state after the `made`-th attempt (counted from 1) under `schedule`.
 ///
 /// `now` is the clock of due times; `jitter` is in 0..1.
 pub fn after_attempt(attempt: &Attempt, made: u32, schedule: &Schedule, now: Timestamp, jitter: f64) -> Next {

@@ -18,7 +18,7 @@ use super::{
 const DIFFERENCES_MAX: usize = 50;
 /// Maximum length of an example's value, in bytes. Longer ones are cut.
 const EXAMPLE_BYTES: usize = 200;
-/// A JSON value that is nested deeper than this, or has a longer path than this, is compared as a whole.
+/// A JSON value that is nested deeper than `DEPTH_MAX`, or whose path is longer than `PATH_BYTES`, is compared as a whole.
 const DEPTH_MAX: usize = 32;
 const PATH_BYTES: usize = 200;
 
@@ -466,7 +466,7 @@ impl Found {
 
 type Pairs<'a, T> = Vec<(usize, usize, (&'a T, &'a T))>;
 
-/// Pairs the items of two lists that have the same key, in their order. Adds the rest to `gone` and `new`.
+/// Pairs the items that have the same key in both lists, in order. Adds the other items to `gone` and `new`.
 fn pair<'a, T>(
     before: &'a [T],
     after: &'a [T],
@@ -491,7 +491,7 @@ fn pair<'a, T>(
     pairs
 }
 
-/// The endpoint of a webhook; a plugin that belongs to an endpoint names none.
+/// Returns the endpoint of a webhook. The webhooks of an endpoint's own plugin name none.
 fn target(webhook: &Webhook) -> String {
     webhook.to.clone().unwrap_or_else(|| "its endpoint".to_owned())
 }
@@ -502,7 +502,7 @@ fn same_content(one: &Webhook, other: &Webhook) -> bool {
         == (&other.event_type, &other.content_type, &other.headers, &other.body)
 }
 
-/// Returns whether two texts of equal values consist of the same bytes, so that only the order of members differs.
+/// Returns whether the texts of two equal values have the same bytes in another order: then only the order of members differs.
 fn same_but_order(value: &Value, before: &[u8], after: &[u8]) -> bool {
     let mut sorted = [before.to_vec(), after.to_vec()];
     sorted.iter_mut().for_each(|bytes| bytes.sort_unstable());

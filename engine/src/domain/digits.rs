@@ -1,6 +1,6 @@
 //! Writes numbers and bytes as short lower-case text without look-alikes: Crockford's base 32 (no `i`, `l`, `o`, `u`).
 
-/// The digits ordered by value, which is also the sort order of text.
+/// The digits ordered by value. Text sorts them in the same order.
 pub const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Appends the number of digits, then the digits, so that shorter numbers sort before longer ones.

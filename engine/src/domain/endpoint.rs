@@ -68,7 +68,7 @@ impl EndpointState {
     }
 }
 
-/// The events that an endpoint receives directly: those that match any pattern and every condition.
+/// The events that an endpoint receives directly: those that match at least one pattern and every condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subscription {
     pub events: Vec<Pattern>,
@@ -149,7 +149,7 @@ pub struct HeldSecret {
 pub enum Ordering {
     /// One after the other, in the order in which their events were accepted.
     Endpoint,
-    /// One after the other among the events of one subject, in the order in which these events were accepted.
+    /// One after the other for each subject, in the order in which the events of the subject were accepted.
     Subject,
 }
 
@@ -168,7 +168,8 @@ impl Ordering {
         [Self::Endpoint, Self::Subject].into_iter().find(|ordering| ordering.as_str() == text)
     }
 
-    /// Returns the key that two webhooks must share to be ordered. It must never change, because it is stored.
+    /// Returns the ordering key: webhooks with the same key are sent in order. This function must never change, because keys are
+    /// stored.
     pub fn key(self, subject: Option<&str>) -> i64 {
         match self {
             Self::Endpoint => Self::WHOLE,
@@ -230,8 +231,8 @@ impl Reach {
         Self::ALL.into_iter().find(|reach| reach.as_str() == text)
     }
 
-    /// Returns the reach of an endpoint whose row has none. Any key may have created a subscription, so it gets the smallest
-    /// reach.
+    /// Returns the reach of an endpoint whose row has none. Any key may have created a subscription, so a subscription gets the
+    /// smallest reach.
     pub const fn unsaid(on_gone: OnGone) -> Self {
         match on_gone {
             OnGone::Disable => Self::Opened,
@@ -245,7 +246,7 @@ impl Reach {
 pub struct Policy {
     /// Timeout of one complete attempt.
     pub timeout: Duration,
-    /// Headers of every webhook, without names that the engine reserves.
+    /// Headers of every webhook. None has a name that the engine reserves.
     pub headers: Vec<(String, String)>,
     /// `None` means the default schedule.
     pub schedule: Option<Arc<Schedule>>,
@@ -265,7 +266,7 @@ pub struct Policy {
     pub client_certificate: Option<Arc<ClientCertificate>>,
     pub on_gone: OnGone,
     pub reach: Reach,
-    /// The key that created the subscription; `None` for an endpoint that is not a subscription, and if the key is not known.
+    /// The key that created the subscription; `None` if the endpoint is not a subscription or the key is not known.
     pub maker: Option<KeyId>,
 }
 
@@ -336,8 +337,8 @@ impl Policy {
     pub const CONCURRENCY_MAX: usize = 256;
 }
 
-/// Returns a URL without its secret parts: scheme and host, without user, path and query. Many services use hook URLs whose path
-/// is the only credential.
+/// Returns the parts of a URL that are not secret: scheme and host, without user, path and query. Many services use hook URLs
+/// whose path is the only credential.
 pub fn shown_url(url: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = url.split_once("://") else { return Cow::Borrowed("***") };
     let (authority, behind) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -390,8 +391,8 @@ impl NewEndpoint {
     const SUBSCRIPTION_DIGITS: usize = 16;
 
     /// Returns the endpoint of a program's subscription. Its name is derived from event pattern and URL, so concurrent and
-    /// repeated requests create one endpoint. Keys that see only their own subscriptions get separate ones: a shared one would
-    /// show one key the subscriptions of another.
+    /// repeated requests create one endpoint. Keys that see only their own subscriptions get separate endpoints, because a shared
+    /// endpoint would show one key the subscriptions of another.
     pub fn subscription(url: String, events: Pattern, title: String, secret: Secret, maker: KeyId, reach: Reach) -> Self {
         let whose = match reach {
             Reach::Opened => String::new(),
@@ -425,7 +426,7 @@ impl NewEndpoint {
         self.policy.on_gone == OnGone::Remove
     }
 
-    /// Returns whether both are the same subscription.
+    /// Returns whether the two endpoints are the same subscription.
     pub fn is_same_subscription(&self, other: &Self) -> bool {
         let what = |one: &Self| (one.is_subscription(), one.url.clone(), one.subscription.events.clone());
         what(self) == what(other)
@@ -492,7 +493,7 @@ pub fn header_is_ours(name: &str) -> bool {
     OUR_HEADERS.contains(&name) || OUR_HEADER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Returns whether only an endpoint may set a header, because it carries its owner's credentials.
+/// Returns whether only an endpoint may set a header, because the header carries the owner's credentials.
 pub fn header_is_the_endpoints(name: &str) -> bool {
     const PROOFS: [&str; 4] = ["x-hub-signature-256", "stripe-signature", "x-wc-webhook-signature", "x-shopify-hmac-sha256"];
     ["authorization", "cookie"].contains(&name) || PROOFS.contains(&name)

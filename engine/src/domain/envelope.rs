@@ -1,6 +1,6 @@
 //! The body of a webhook that is sent to a subscriber without a plugin. The envelope is the structure around the event's data,
-//! the format its encoding. JSON data is embedded in JSON byte for byte. XML and forms are limited in size and depth, regardless
-//! of the data.
+//! and the format is the encoding of that structure. JSON data is embedded in JSON byte for byte. XML and forms are limited in
+//! size and depth, regardless of the data.
 
 mod form;
 mod xml;
@@ -20,7 +20,7 @@ pub enum Envelope {
     /// `{"type", "timestamp", "data"}`, as Standard Webhooks 1.0 suggests ("Payload structure").
     #[default]
     Standard,
-    /// CloudEvents 1.0: in JSON its structured mode.
+    /// CloudEvents 1.0. With JSON, this is its structured mode.
     CloudEvents,
     /// No envelope: the data alone, under its own content type.
     Data,
@@ -105,7 +105,7 @@ pub fn render(event: &Event, tag: Tag, envelope: Envelope, format: Format) -> Re
     };
     let root = match (envelope, data) {
         (Envelope::Data, Data::Json(value)) => Root::Value(value),
-        // Neither format can represent it: the bytes are sent unchanged.
+        // Neither XML nor a form can represent bare text or bytes, so they are sent unchanged.
         (Envelope::Data, Data::Text(_) | Data::Binary(_)) => return Ok(own()),
         (Envelope::Standard, data) => {
             let context = [("type", event.new.event_type.to_string()), ("timestamp", event.time())];
@@ -429,7 +429,7 @@ mod tests {
         let form = rendered(&event("application/json", deep), Envelope::Data, Format::Form).1;
         assert_eq!(form.matches("%5B0%5D").count(), DEPTH_MAX - 1);
 
-        // A long name that is repeated for each of many items.
+        // XML and forms repeat the long name for each of many items.
         let swelling = format!("{{\"{}\":[{}0]}}", "n".repeat(10_000), "0,".repeat(10_000));
         for format in [Format::Xml, Format::Form] {
             let refused = render(&event("application/json", swelling.clone()), tag(), Envelope::Standard, format).map(drop);

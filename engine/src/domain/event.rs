@@ -10,7 +10,7 @@ use super::{
     time::Timestamp,
 };
 
-/// Maximum length of a chain of events that cause each other. A longer one is a loop and ends in a named error.
+/// Maximum length of a chain of events that cause each other. A longer chain counts as a loop and ends with an error.
 pub const DEPTH_MAX: u8 = 8;
 
 /// An event without the engine's id.
@@ -56,7 +56,7 @@ impl NewEvent {
 /// State of an event as a whole: that of its worst part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventState {
-    /// It waits to be run, or a run or a first attempt of a delivery waits, and nothing has failed.
+    /// Nothing has failed, but the event, a run or the first attempt of a delivery waits.
     Waiting,
     /// At least one delivery waits for its next attempt.
     Retrying,

@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 
-/// An invisible character inside a value. Its text continues a sentence about the value, and does not repeat the value.
+/// An invisible character inside a value. The text of this error continues a sentence about the value, and does not repeat the
+/// value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadText {
     #[error("contains {}; write it on one line, without invisible characters", name(*.0))]
@@ -28,7 +29,7 @@ fn name(c: char) -> Cow<'static, str> {
     }
 }
 
-/// Returns whether a character is invisible. Blanks are not: a path may have them.
+/// Returns whether a character is invisible. A blank does not count as invisible, because a path may have one.
 pub fn is_invisible(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }
@@ -61,7 +62,7 @@ pub fn key(text: &str) -> Result<&str, BadText> {
 pub fn without_passwords(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let rest = match (rest.find(':'), rest.rfind('@')) {
-        // The last @: an earlier one belongs to the password.
+        // The last `@` counts: an earlier one belongs to the password.
         (Some(colon), Some(at)) if colon < at => format!("{}:***{}", &rest[..colon], &rest[at..]),
         _ => rest.to_owned(),
     };
@@ -73,7 +74,7 @@ pub fn without_passwords(text: &str) -> String {
 fn without_value(pair: &str) -> String {
     const SECRET: [&str; 4] = ["pass", "secret", "token", "key"];
     match pair.split_once('=') {
-        // An escaped name may stand for any name.
+        // A name with escapes may be any name, so its value is hidden.
         Some((name, _)) if name.contains('%') || SECRET.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
             format!("{name}=***")
         }

@@ -1,4 +1,4 @@
-//! How long an old secret or address stays valid after a rotation, of endpoints and of sources.
+//! How long the old secret of an endpoint, or the old secret or address of a source, stays valid after a rotation.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! Ids: 64-bit numbers inside the engine, opaque text for users and programs.
 //!
-//! An event has a sequence number. Its runs and deliveries carry that number in their upper bits, and an attempt carries its
-//! delivery's. So the children of a parent are one range of row ids, and need no foreign-key index. As text, an id is a prefix,
-//! the store's tag and the number (`evt_k7q22a9`). The tag is random per store and replaced by a restore, so that no id is issued
-//! twice. Texts with one tag sort like their numbers.
+//! An event has a sequence number. Its runs and deliveries carry that number in their upper bits, and an attempt carries the
+//! number of its delivery. So the children of a parent have one range of row ids and need no foreign-key index. As text, an id is
+//! a prefix, the store's tag and the number (`evt_k7q22a9`). The tag is random per store and replaced by a restore, so that no id
+//! is issued twice. Texts with the same tag sort like their numbers.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub const CHILD_BITS: u32 = 14;
 /// Bits for the number of a delivery's attempt.
 pub const ATTEMPT_BITS: u32 = 8;
 
-/// Maximum number of deliveries of one event, over all its rounds; the same for runs.
+/// Maximum number of deliveries of one event over all its rounds, and maximum number of its runs.
 pub const CHILDREN_MAX: u32 = 1 << CHILD_BITS;
 /// Maximum number of attempts of one delivery, including manual ones.
 pub const ATTEMPTS_MAX: u32 = (1 << ATTEMPT_BITS) - 1;

@@ -1,8 +1,8 @@
 //! Jobs: one command on many deliveries, runs or events, executed in batches. A job is a row with its filter, its cursor and its
 //! end (the last event at its creation), so it survives a restart.
 //!
-//! The cursor moves in the transaction of each batch. So an interrupted job processes each item once, and an item that fails
-//! again is behind the cursor.
+//! The cursor moves in the transaction of each batch. So even an interrupted job processes each item once. An item that fails
+//! again is not retried by the same job.
 
 use super::{
     delivery::{DeadReason, DeliveryState},
@@ -14,7 +14,7 @@ use super::{
     time::Timestamp,
 };
 
-/// Maximum number of running jobs: their batches alternate with other commits.
+/// Maximum number of running jobs: their batches delay other commits.
 pub const JOBS_RUNNING_MAX: usize = 10;
 
 /// The state of deliveries that a job retries.
@@ -59,16 +59,16 @@ pub struct RetryFilter {
     pub endpoint: Option<EndpointId>,
     pub ended: Ended,
     pub reason: Option<DeadReason>,
-    /// The event type for the receiver.
+    /// Only deliveries whose webhook has this event type.
     pub event_type: Option<Pattern>,
-    /// Died or cancelled at or after this time.
+    /// Only deliveries that died or were cancelled at or after this time.
     pub since: Option<Timestamp>,
-    /// Died or cancelled before this time.
+    /// Only deliveries that died or were cancelled before this time.
     pub until: Option<Timestamp>,
 }
 
 impl RetryFilter {
-    /// Returns whether a delivery matches everything but its type, which needs a look-up.
+    /// Returns whether a delivery matches every condition except the event type, which needs a look-up.
     pub fn takes(&self, endpoint: EndpointId, state: &DeliveryState) -> bool {
         let at = match (self.ended, state) {
             (Ended::Dead, DeliveryState::Dead { at, reason }) if self.reason.is_none_or(|wanted| wanted == *reason) => *at,
@@ -94,7 +94,7 @@ pub struct Finished {
 }
 
 impl RetryFilter {
-    /// Decides about a delivery. A delivery with an unreadable state matches.
+    /// Decides about a delivery. If its state is unreadable, only its event type is checked.
     pub fn decide(&self, one: &Finished) -> Decision {
         let matches =
             one.state.as_ref().is_none_or(|state| self.takes(one.endpoint, state)) && fits(&self.event_type, &one.event_type);
@@ -160,9 +160,9 @@ pub struct ReplayFilter {
     pub state: Option<EventState>,
     pub event_type: Option<Pattern>,
     pub source: Option<String>,
-    /// Accepted at or after this time.
+    /// Only events accepted at or after this time.
     pub since: Option<Timestamp>,
-    /// Accepted before this time.
+    /// Only events accepted before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -197,11 +197,11 @@ impl ReplayFilter {
 pub enum Decision {
     Take,
     Skip,
-    /// The item may match but cannot be read. It counts as failed, and must not delay the items behind it.
+    /// The item may match but cannot be read. It counts as failed, and must not delay the items after it.
     Unreadable,
 }
 
-/// One batch of a job: numbers of rows.
+/// One batch of a job, as the numbers of its rows.
 #[derive(Debug)]
 pub struct Batch {
     pub taken: Vec<i64>,
@@ -235,7 +235,7 @@ impl Batch {
 /// The work of a job: one command, and the filter of its items.
 #[derive(Clone, Debug)]
 pub enum Task {
-    /// Sends finished deliveries again, each under its id.
+    /// Sends finished deliveries again, each with its original id.
     RetryDeliveries(RetryFilter),
     /// Runs parked runs again.
     RetryRuns(RunRetryFilter),
@@ -255,7 +255,7 @@ impl Task {
         }
     }
 
-    /// Returns the number of the first row created after the job; `last` is the last event at that time.
+    /// Returns the number of the first row created after the job; `last` is the last event at the job's creation.
     pub const fn end(&self, last: EventId) -> i64 {
         match self {
             Self::RetryDeliveries(_) | Self::RetryRuns(_) => last.children().1,
@@ -315,7 +315,7 @@ impl Job {
     /// Cancels a running job.
     ///
     /// # Errors
-    /// Why it is refused, if the job is not running.
+    /// Why a job that is not running cannot be cancelled.
     pub fn cancel(&mut self, at: Timestamp) -> Result<(), String> {
         match self.state {
             JobState::Running => {

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref, sync::Arc};
 
-/// A name that breaks its rule. The text follows the field's name in a sentence.
+/// A name that breaks its rule. The text of this error follows the field's name in a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadName(pub String);
@@ -64,8 +64,8 @@ impl EventType {
     /// The rule as a regular expression, for the OpenAPI document.
     pub const PATTERN: &str = r"[A-Za-z0-9._~:/?#\[\]@!$&'()+;=%-]+";
 
-    /// CloudEvents allows any text. This accepts the characters of a URI (RFC 3986), without the star of patterns and the comma
-    /// of lists. Every header, log and command line can carry them unchanged.
+    /// CloudEvents allows any text. This accepts only the characters of a URI (RFC 3986), without `*` (for patterns) and `,` (for
+    /// lists). Every header, log and command line can carry these characters unchanged.
     pub fn parse(text: &str) -> Result<Self, BadName> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._~:/?#[]@!$&'()+;=%-".contains(&c);
         if text.is_empty() || text.len() > Self::LEN_MAX || !text.bytes().all(allowed) {

@@ -6,8 +6,8 @@
 
 use super::time::Timestamp;
 
-/// Maximum size of the state that a recording stores: keys and values together, in bytes. A recording is written with every run, so it
-/// must stay small beside the event.
+/// Maximum size of the state that a recording stores: keys and values together, in bytes. A recording is written with every run,
+/// so it must stay small compared with the event.
 pub const STATE_BYTES_MAX: usize = 256 << 10;
 
 /// The inputs of a run besides its event.

@@ -15,7 +15,7 @@ pub struct Retention {
     pub unrouted: Duration,
     /// An entry of the audit trail, and a job that has ended.
     pub audit: Duration,
-    /// How long (`source`, `id`) is remembered.
+    /// How long the pair (`source`, `id`) of an event is remembered, to detect duplicates.
     pub dedupe: Duration,
 }
 
@@ -44,8 +44,8 @@ impl Retention {
 /// Minimum time for which a deleted endpoint is stored. It is stored longer while an event exists that was accepted before the
 /// deletion: a delivery of that event must find its endpoint in order to be cancelled.
 pub const DELETED_ENDPOINT_KEPT: Duration = Duration::from_secs(3600);
-/// Maximum difference between the clocks of two nodes. An event that one node accepts before another node deletes the event's
-/// endpoint may have a later time than the deletion, by this much.
+/// Maximum difference between the clocks of two nodes. If one node accepts an event and another node then deletes the event's
+/// endpoint, the event's time may be later than the deletion's, by at most this much.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
 /// Returns the time before which a deleted endpoint may be removed. `oldest_event` is when the oldest stored event was accepted.

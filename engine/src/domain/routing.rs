@@ -16,7 +16,7 @@ pub struct EndpointTable {
     by_id: HashMap<EndpointId, Arc<Endpoint>>,
     by_name: HashMap<Slug, EndpointId>,
     subscribers: PatternIndex<EndpointId>,
-    /// Names of deleted endpoints. A name may exist again as another endpoint.
+    /// Names of deleted endpoints. Another endpoint may have the same name now.
     deleted: HashMap<Slug, EndpointId>,
 }
 

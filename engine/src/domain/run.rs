@@ -1,9 +1,9 @@
 //! A run: one plugin on one event. Its outcomes, its requests, and the state machine of its tries.
 //!
-//! [`RunRecord`] is one try as commit 2 stores it. Its [`RunEnd`] has a variant per end of a try, and a variant holds only what
-//! is true at that end: a deferred run has no effects, a failed run has a reason, a parked run may name a missing endpoint. So a
-//! run whose result is refused cannot leave a webhook or a state write behind. [`RunIdentity`] creates records. Functions change
-//! a record by returning a new one. Both stores use the same accessors.
+//! [`RunRecord`] is one try as commit 2 stores it. Its [`RunEnd`] has one variant for each way in which a try can end, and each
+//! variant holds only what is true then: a deferred run has no effects, a failed run has a reason, a parked run may name a
+//! missing endpoint. So a run whose result is refused cannot leave a webhook or a state write behind. [`RunIdentity`] creates
+//! records. Functions change a record by returning a new one. The SQLite store and the Postgres store use the same accessors.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -118,7 +118,7 @@ pub struct LogLine {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunLog {
     pub lines: Vec<LogLine>,
-    /// Lines over the limit, which are not stored.
+    /// Number of lines beyond the limit, which are not stored.
     pub dropped: u64,
 }
 
@@ -190,7 +190,7 @@ pub struct StateRead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredState {
     pub value: Vec<u8>,
-    /// Changes with each write, so that a commit detects a change. Never 0.
+    /// Changes with each write, so that a commit detects a concurrent write. Never 0.
     pub version: i64,
     /// A run that begins at this time or later finds no value. `None`: the value never expires.
     pub expires_at: Option<Timestamp>,
@@ -275,7 +275,7 @@ pub fn remedy(outcome: RunOutcome, wants: Option<&str>) -> Remedy {
     }
 }
 
-/// How long a retryable run waits after each failed try. After the last one it is parked.
+/// How long a retryable run waits after each failed try. A run that fails after the last wait is parked.
 const RETRY_AFTER: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(10), Duration::from_secs(60), Duration::from_secs(300)];
 
@@ -285,7 +285,7 @@ pub struct RunIdentity {
     /// The run's row; `None` for a run that gets its row with this try.
     pub id: Option<RunId>,
     pub plugin: Slug,
-    /// The endpoint that the run belongs to, if its plugin is that endpoint's.
+    /// The endpoint that the run belongs to, if it is a run of the endpoint's own plugin.
     pub endpoint: Option<EndpointId>,
     /// Tries before this one.
     pub tries_before: u32,
@@ -300,7 +300,7 @@ pub struct Execution {
     pub memory_peak: u64,
     pub log: RunLog,
     pub recording: Recording,
-    /// Lines of its source at which it was stopped, innermost first. Empty unless it was stopped.
+    /// Lines of the plugin's source at which the run was stopped, innermost first. Empty unless it was stopped.
     pub backtrace: Arc<[String]>,
 }
 

@@ -1,7 +1,7 @@
 //! The endpoint's part of a request at the time of an attempt. The rest of the request follows from the event, the plugin's
 //! payload and the attempt's time. So a store needs to record only this part to show a request as it was sent.
 //!
-//! This part must never contain a secret. A URL is not secret for its owner; the code that shows it decides who else may see it.
+//! This part must never contain a secret. The endpoint's owner may see the URL; the code that shows the URL decides who else may.
 
 use super::{
     endpoint::Endpoint,

@@ -1,8 +1,8 @@
 //! Signatures: Standard Webhooks 1.0 with HMAC-SHA256 (`v1`) and ed25519 (`v1a`), and the schemes of well-known senders, for
-//! receivers written for them.
+//! receivers that were written for those senders.
 //!
 //! Standard Webhooks signs `{webhook-id}.{webhook-timestamp}.{body}`. The header lists one `version,base64` per secret, so a
-//! receiver that knows any of them accepts. Every webhook carries its id and time, regardless of the scheme.
+//! receiver that knows any of the secrets accepts the webhook. Every webhook carries its id and time, regardless of the scheme.
 //!
 //! Signatures are compared as text, in constant time: the expected signature is formatted as its sender formats it. Another
 //! spelling of the same bytes does not match, so a change of any byte of a signature is refused too.
@@ -339,8 +339,8 @@ pub const TOLERANCE: Duration = Duration::from_secs(300);
 /// receiver work before the sender is verified.
 pub const SIGNATURES_MAX: usize = 10;
 
-/// Maximum number of pairs of an ed25519 signature and a key that are checked per webhook. Unlike an HMAC, each pair hashes the
-/// whole body again.
+/// Maximum number of checks of an ed25519 signature against a key per webhook. Unlike an HMAC, each check hashes the whole body
+/// again.
 const PUBLIC_KEY_CHECKS_MAX: usize = 10;
 
 /// The claims in a webhook's headers (Standard Webhooks 1.0), before its body is read.
@@ -368,7 +368,7 @@ impl<'a> Claim<'a> {
         Ok(Self { id, timestamp, signatures })
     }
 
-    /// Returns the signed text before the body.
+    /// Returns the part of the signed text that is before the body.
     pub fn stamp(&self) -> String {
         format!("{}.{}.", self.id, self.timestamp)
     }

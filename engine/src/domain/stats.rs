@@ -1,7 +1,7 @@
 //! Counts over time: what happened to events, runs and attempts, per minute or per hour.
 //!
-//! Counts are kept in cells. A sheet holds the cells of one thing for an hour (cells of a minute) or for a UTC day (cells of an
-//! hour), so that a table with one row per sheet stays small.
+//! Counts are stored in cells. A sheet holds the cells of one subject: those of each minute for an hour, or those of each hour
+//! for a UTC day. So a table with one row per sheet stays small.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -46,7 +46,7 @@ impl About {
     }
 }
 
-/// What happened in some time. Counts that do not apply to a subject stay 0: only the engine has latencies, only sources have
+/// What happened in a period. Counts that do not apply to a subject stay 0: only the engine has latencies, only sources have
 /// refused requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -65,7 +65,7 @@ pub struct Counts {
     pub runs_failed: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub delivered: u64,
-    /// Deliveries that needed one attempt.
+    /// Deliveries that needed only one attempt.
     #[serde(skip_serializing_if = "is_zero")]
     pub first_try: u64,
     /// Attempts that did not deliver.
@@ -81,7 +81,7 @@ const fn is_zero(count: &u64) -> bool {
 }
 
 impl Counts {
-    /// Adds the counts of another time or another node.
+    /// Adds the counts of another period or another node.
     pub fn add(&mut self, other: &Self) {
         let pairs = [
             (&mut self.accepted, other.accepted),
@@ -250,8 +250,8 @@ pub fn first_bucket(now: Timestamp, length: i64, count: i64) -> Timestamp {
     Timestamp::from_millis((now.millis().div_euclid(length) - count + 1) * length)
 }
 
-/// Adds cells up to buckets of `length` milliseconds, from the bucket that starts at `first` on. Buckets without any cell are
-/// left out: nothing is known about them.
+/// Sums up cells in buckets of `length` milliseconds. The first bucket starts at `first`. Buckets without any cell are left out,
+/// because nothing is known about them.
 pub fn fold(cells: impl IntoIterator<Item = (Timestamp, Counts)>, first: Timestamp, length: i64) -> BTreeMap<Timestamp, Counts> {
     let mut buckets: BTreeMap<Timestamp, Counts> = BTreeMap::new();
     for (at, counts) in cells.into_iter().filter(|(at, _)| *at >= first) {

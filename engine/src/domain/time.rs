@@ -56,9 +56,9 @@ impl fmt::Display for Timestamp {
 /// second, no leap second. jiff accepts more than RFC 3339, and the standard allows forms that SDKs refuse (lower case, a space
 /// for `T`).
 pub fn rfc3339(text: &str) -> Option<String> {
-    /// Maximum digits of a fraction: nanoseconds, the finest that SDKs read.
+    /// Maximum number of digits of a fraction: nanoseconds, the finest that SDKs read.
     const FRACTION_MAX: usize = 9;
-    // A year that many calendars do not have.
+    // Many calendars have no year 0.
     if text.starts_with("0000") {
         return None;
     }

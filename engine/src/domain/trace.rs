@@ -92,7 +92,7 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Reads lower-case hexadecimal digits, the only ones in the standard.
+/// Reads lower-case hexadecimal digits. The standard allows no others.
 pub(super) fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),
@@ -109,8 +109,8 @@ pub(super) fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Returns `tracestate` to pass on: as many entries as fit, from the left, where the newest are. Returns `None` if it is
-/// malformed; then it is dropped completely.
+/// Returns `tracestate` to pass on: as many entries as fit, from the left, where the newest are. Returns `None` if the text is
+/// malformed: the caller then drops all of it.
 pub fn trace_state(text: &str) -> Option<String> {
     let mut kept = String::new();
     let entries = text.split(',').map(|entry| entry.trim_matches([' ', '\t'])).filter(|entry| !entry.is_empty());

@@ -28,9 +28,9 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Delivered,
-    /// It continues without any action of a person.
+    /// The event continues without any action by a person.
     Waiting,
-    /// It does not continue until a person or another event changes something.
+    /// The event does not continue until a person or another event changes something.
     Stopped,
 }
 
@@ -195,7 +195,7 @@ pub struct DeliveryFact {
     pub behind: Option<Behind>,
 }
 
-/// What must end before an ordered webhook can be sent.
+/// What must finish before an ordered webhook can be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
     /// A webhook to the same endpoint; `attempts` counts its failed attempts.
@@ -208,7 +208,7 @@ pub enum Behind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub breaker: Breaker,
-    /// Until when its rate lets nothing through.
+    /// The time until which its rate allows no webhook.
     pub rate_until: Option<Timestamp>,
     /// Maximum number of webhooks at once, by its policy and by how its receiver answers.
     pub at_once: usize,

@@ -4,7 +4,7 @@ use prometheus::{
     Counter, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-/// Seconds of one run: most take microseconds, the default deadline is 1 s.
+/// Seconds of one run: most runs take microseconds, and the default deadline is 1 s.
 const RUN_SECONDS: &[f64] = &[0.000_05, 0.000_1, 0.000_25, 0.001, 0.002_5, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
 /// Bytes of one run: from a small plugin to the default limit of 64 MiB and beyond.
 const RUN_BYTES: &[f64] = &[

@@ -11,7 +11,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// A comparison of the serving version of a plugin with a candidate, on recorded runs: those of the past, or new ones as they end.
+/// A comparison of the serving version of a plugin with a candidate, on recorded runs: past runs, or new runs as they end.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Comparison)]
 pub struct ComparisonView {
@@ -24,7 +24,7 @@ pub struct ComparisonView {
     pub candidate: String,
     #[schema(value_type = JobState)]
     pub state: Word,
-    /// Why it ended early. Null if it did not.
+    /// Why the comparison ended early. Null if it did not.
     pub problem: Option<String>,
     /// Maximum number of runs.
     pub last: u64,

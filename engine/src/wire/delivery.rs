@@ -74,8 +74,8 @@ pub struct DeliveryStoryView {
     #[serde(flatten)]
     pub delivery: DeliveryView,
     pub attempts: Vec<AttemptView>,
-    /// Request of the last attempt, or of the first one as it would be sent now. Only in answers about one delivery, and only if the
-    /// engine recorded it.
+    /// Request of the last attempt. If there was no attempt, the first request as it would be sent now. Only in answers about one
+    /// delivery, and only if the engine recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = SentRequestView)]
     pub request: Option<SentRequestView>,
@@ -95,7 +95,7 @@ pub struct SentRequestView {
 #[schema(as = RequestHead)]
 pub struct RequestHeadView {
     pub method: String,
-    /// A key of the role `read` sees `***` instead of its path and query.
+    /// A key of the role `read` sees `***` instead of the URL's path and query.
     #[schema(format = "uri")]
     pub url: String,
     pub headers: BTreeMap<String, String>,
@@ -156,7 +156,7 @@ pub struct TestSend {
     pub webhook_id: String,
     /// Type of the test event.
     pub event_type: String,
-    /// Whether a delivery with this outcome would be delivered.
+    /// Whether a delivery with this outcome would count as delivered.
     pub delivered: bool,
     #[serde(flatten)]
     pub result: AttemptResultView,

@@ -33,7 +33,7 @@ pub struct EndpointView {
     pub name: String,
     /// Title: free text.
     pub title: Option<String>,
-    /// A key of the role `read` sees `***` instead of its path and query, which are the secret of many receivers.
+    /// A key of the role `read` sees `***` instead of the URL's path and query, which are the secret of many receivers.
     #[schema(format = "uri")]
     pub url: String,
     /// Event types that it subscribes to.
@@ -80,7 +80,7 @@ pub struct EndpointView {
     /// Effect of the answer `410`; `remove` if a program created the endpoint as a subscription.
     #[schema(value_type = OnGone)]
     pub on_gone: Word,
-    /// Addresses that it may have; `public` if a key of the role `subscribe` created it.
+    /// Addresses that its webhooks may reach; `public` if a key of the role `subscribe` created the endpoint.
     #[schema(value_type = Reach)]
     pub reach: Word,
     /// Key that created the subscription; `null` if a person created the endpoint, or if the key is not known.
@@ -106,7 +106,8 @@ pub struct EndpointView {
     pub secret: Option<String>,
 }
 
-/// How the engine treats an endpoint at the moment. With several nodes, each has its own breaker: the one of the node that answers is shown.
+/// How the engine treats an endpoint at the moment. With several nodes, each node has a breaker for it; the answer shows the
+/// breaker of the node that answers.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = EndpointCondition)]
 pub struct ConditionView {
@@ -119,7 +120,7 @@ pub struct ConditionView {
     pub probe_at: Option<String>,
     /// Number of its webhooks that are not finished; `null`: more than 10,000.
     pub waiting: Option<u64>,
-    /// When the event of the oldest of them was accepted.
+    /// When the event of the oldest of these webhooks was accepted.
     #[schema(value_type = Option<Timestamp>)]
     pub waiting_since: Option<String>,
 }
@@ -152,7 +153,7 @@ pub struct SubscriptionView {
     /// Id, also the endpoint's id.
     #[schema(value_type = EndpointId)]
     pub id: String,
-    /// A key of the role `read` sees `***` instead of its path and query.
+    /// A key of the role `read` sees `***` instead of the URL's path and query.
     #[schema(format = "uri")]
     pub target_url: String,
     #[schema(value_type = Pattern)]

@@ -25,7 +25,7 @@ pub struct AcceptedView {
     /// The engine's id of the event.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// Whether the same event was accepted before. Then nothing was changed.
+    /// Whether the same event was accepted before. If so, this request changed nothing.
     pub duplicate: bool,
 }
 
@@ -183,8 +183,9 @@ pub enum DataView {
     Base64(String),
 }
 
-/// Reads `data` or `data_base64` among the members of an event. Written by hand because serde cannot read a raw value among flattened
-/// members. The JSON passes through [`Value`], which may change its bytes. A reader that needs the bytes cuts them out of the answer before.
+/// Reads `data` or `data_base64` among the members of an event. Written by hand because serde cannot read a raw value among
+/// flattened members. The JSON passes through [`Value`], which may change its bytes. A reader that needs the bytes must first cut
+/// them out of the answer.
 impl<'de> Deserialize<'de> for DataView {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(DataVisitor)

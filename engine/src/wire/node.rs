@@ -11,7 +11,7 @@ use crate::domain::time::Timestamp;
 pub struct NodeView {
     /// Name; stays the same after a restart of the node.
     pub name: String,
-    /// Role: `all`, `api` (answers calls) or `work` (runs and sends).
+    /// Role: `all`, `api` (answers API requests) or `work` (runs plugins and sends webhooks).
     pub role: String,
     /// Version of its engine.
     pub version: String,
@@ -24,7 +24,7 @@ pub struct NodeView {
     pub seen_at: String,
     /// Number of events, runs and deliveries that it holds.
     pub leases: u64,
-    /// Since when it has held the oldest of them.
+    /// Time since which it has held the oldest of these leases.
     #[schema(value_type = Option<Timestamp>)]
     pub holds_since: Option<String>,
     /// Its plugins.

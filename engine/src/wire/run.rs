@@ -69,7 +69,7 @@ pub struct RunStoryView {
     pub log_dropped: u64,
 }
 
-/// Everything that a run depended on. The same version repeats the run exactly from it.
+/// Everything that a run depended on. With it, the same version of the plugin repeats the run exactly.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = RunRecord)]
 pub struct RunRecordView {
@@ -137,7 +137,7 @@ pub struct RecordedEventView {
     #[serde(default)]
     pub depth: u8,
     pub content_type: String,
-    /// Names and values. A source's event has those of its request, too.
+    /// Names and values of the attributes. The event of a source also has those of its request.
     pub attributes: Vec<(String, String)>,
     #[schema(content_encoding = "base64")]
     pub data_base64: String,

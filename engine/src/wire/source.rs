@@ -30,7 +30,7 @@ pub struct SourceView {
     pub url: Option<String>,
     /// Warnings about a weak configuration.
     pub warning: Option<String>,
-    /// Places of the signatures or credentials that the source verifies: `header:NAME` or `body:/POINTER`. If a request has
+    /// Where the signatures or credentials are that the source verifies: `header:NAME` or `body:/POINTER`. If a request has
     /// several, the first in this list decides. Empty if the source verifies none.
     pub proofs: Vec<String>,
     /// Header of the first proof.
@@ -47,20 +47,20 @@ pub struct SourceView {
     /// Maximum difference between the signed time and now.
     pub tolerance: Option<String>,
     pub username: Option<String>,
-    /// Place of the signature, if it is not a header.
+    /// Where the signature is, if it is not in a header.
     pub signature: Option<String>,
     /// Encoding of the key in the secret.
     #[schema(value_type = Option<SecretEncoding>)]
     pub secret_encoding: Option<Word>,
-    /// Place of the text that senders expect back when they verify the address.
+    /// Where the text is that senders expect back when they verify the address.
     pub challenge: Option<String>,
     /// Whether hubs that send the verify token are answered.
     pub has_verify_token: bool,
-    /// Place of the event type.
+    /// Where the event type is in a request.
     pub type_from: Option<String>,
     /// Prefix of the event type.
     pub type_prefix: String,
-    /// Place of the id that identifies duplicates.
+    /// Where the id is that identifies duplicates.
     pub dedupe: String,
     pub attributes: BTreeMap<String, String>,
     pub methods: Vec<String>,

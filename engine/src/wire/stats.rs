@@ -31,7 +31,7 @@ pub struct BucketView {
     pub counts: CountsView,
 }
 
-/// What happened in some time. Members that do not apply to an endpoint, a plugin or a source are 0.
+/// What happened in a period. Members that do not apply to an endpoint, a plugin or a source are 0.
 #[derive(Clone, Deserialize, Serialize, ToSchema)]
 #[schema(as = StatsCounts)]
 pub struct CountsView {
@@ -49,8 +49,9 @@ pub struct CountsView {
     pub first_try: u64,
     /// Failed attempts.
     pub attempts_failed: u64,
-    /// Half of the deliveries took at most this long since their event was accepted, to a factor of 1.4. Only for the whole engine.
+    /// Half of the deliveries were delivered within this time after their event was accepted. Exact to a factor of 1.4. Only for
+    /// the whole engine.
     pub p50_ms: Option<f64>,
-    /// 99 % of the deliveries took at most this long, to a factor of 1.4.
+    /// 99 % of the deliveries were delivered within this time. Exact to a factor of 1.4.
     pub p99_ms: Option<f64>,
 }

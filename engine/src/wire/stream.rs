@@ -35,7 +35,7 @@ pub enum StreamView {
         #[schema(value_type = Option<Pattern>)]
         nearest: Option<String>,
     },
-    /// A source refused a request. Refusals of a flood are left out.
+    /// A source refused a request. If there are too many refusals, some are left out.
     Refused {
         source: String,
         /// Address of the caller.
@@ -130,7 +130,7 @@ pub enum StreamView {
     PluginRemoved { plugin: String },
     /// Messages were dropped, because the caller reads too slowly.
     Missed { count: u64 },
-    /// A kind that a newer engine sends and this reader does not know.
+    /// A message of a kind that only a newer engine sends.
     #[serde(other)]
     Unknown,
 }

@@ -28,8 +28,9 @@ pub fn write(root: &Root<'_>) -> Option<Vec<u8>> {
 
 struct Form {
     written: String,
-    /// Name of the next value, and the number of parts in this name.
+    /// Name of the next value.
     name: String,
+    /// Number of parts in `name`.
     parts: usize,
 }
 

@@ -23,8 +23,8 @@ use crate::domain::{
 /// The content type of a body that a source reads as text.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Maximum growth factor of a body as JSON: text in a single-byte charset doubles, other bodies become shorter. Plugins may
-/// return as much (`plugin.output_max`).
+/// Maximum factor by which a body may grow when it becomes JSON: text in a single-byte charset doubles, other bodies become
+/// shorter. The default of `plugin.output_max` leaves room for this.
 const GROWTH_MAX: usize = 2;
 /// Additional growth of a short body, in bytes: quotes, commas and names of items.
 const GROWTH_SLACK: usize = 512 << 10;
@@ -220,7 +220,8 @@ fn as_form(content_type: &str, body: &Bytes, parts: &mut Parts) -> Result<String
     form::read(&unmarked, mark.or(charset(content_type)?), parts)
 }
 
-/// Reads XML. Its charset is that of its byte-order mark, then its content type, then its declaration (RFC 7303, section 3).
+/// Reads XML. Its charset comes from its byte-order mark, else from its content type, else from its declaration (RFC 7303,
+/// section 3).
 fn as_xml(content_type: &str, body: &Bytes, parts: &mut Parts) -> Result<String, Unread> {
     let (mark, unmarked) = text::unmarked(body);
     let charset = match mark.or(charset(content_type)?) {

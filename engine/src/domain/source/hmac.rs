@@ -1,4 +1,4 @@
-//! A signature with a shared secret, described by parts: its place, its encoding, and the signed text.
+//! A signature with a shared secret. A rule describes it by parts: where it is, its encoding, and the signed text.
 //!
 //! Signatures are compared as bytes, in constant time. Their spelling (upper case in hex, padding in base64) proves nothing, and
 //! libraries differ there. The id of a duplicate is derived from the signed text, never from the signature.
@@ -28,7 +28,7 @@ use crate::domain::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HmacRule {
     pub place: Place,
-    /// Place in the body of a second signature of the same text, made with another key. One valid signature is enough.
+    /// Where the body may have a second signature: of the same text, made with another key. One valid signature is enough.
     pub second: Option<Path>,
     pub algorithm: Algorithm,
     pub encoding: Encoding,
@@ -36,16 +36,16 @@ pub struct HmacRule {
     pub prefix: String,
     /// The signed text.
     pub template: Template,
-    /// The meaning of `{body}`.
+    /// What `{body}` stands for in the template.
     pub body: SignedBody,
-    /// For a list header such as `t=1,v1=ab`: the name of signatures in it. One valid signature is enough.
+    /// For a list header such as `t=1,v1=ab`: the name of its entries with signatures. One valid signature is enough.
     pub list_key: Option<String>,
     /// How the secret's text becomes the key.
     pub key: KeyEncoding,
     pub stamp: Option<Stamp>,
 }
 
-/// The place of a signature or a time.
+/// Where a signature or a time is in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Name in lower case.
@@ -74,7 +74,7 @@ pub enum SignedBody {
     PayloadField,
 }
 
-/// The place of the signed time, and its maximum difference from now.
+/// Where the signed time is, and its maximum difference from now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub place: Place,
@@ -203,7 +203,7 @@ impl KeyEncoding {
     }
 }
 
-/// Reads a signed time: seconds since 1970, milliseconds if the number is too large, or RFC 3339.
+/// Reads a signed time: seconds since 1970, milliseconds if the number is too large for seconds, or RFC 3339.
 fn instant(text: &str) -> Option<Timestamp> {
     /// In seconds this is the year 5138.
     const MILLIS_FROM: i64 = 100_000_000_000;
@@ -259,7 +259,7 @@ impl HmacRule {
         Ok(Believed { secret, digest: Some(digest(&parts)), evidence, ..Believed::default() })
     }
 
-    /// Returns the text at a place, if it is unique.
+    /// Returns the text at a place. Refuses a header or a list entry that occurs twice.
     fn at<'a>(&self, place: &Place, request: &Incoming<'a>) -> Result<Cow<'a, str>, Refusal> {
         match place {
             Place::Header(name) => request.only(name).map(Into::into),

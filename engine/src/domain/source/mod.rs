@@ -4,13 +4,14 @@
 //! valid [`Settings`]. The draft is stored, so that an improved preset applies to all its sources while the operator's choices
 //! stay.
 //!
-//! [`Source::verify`] decides whether a request is verified. [`Source::event`] turns it into an event with any body, so signed
-//! bytes are never lost. A duplicate is detected by the signed id, otherwise by the digest of the signed text. If the sender proves
-//! itself by a password or a token, without a signature, only an id that the source names counts: two equal bodies may be two
-//! events, and losing one is worse than having it twice.
+//! [`Source::verify`] decides whether a request is verified. [`Source::event`] turns it into an event, even if its body cannot be
+//! read, so signed bytes are never lost. A duplicate is detected by the signed id, otherwise by the digest of the signed text. If
+//! the sender proves itself by a password or a token, without a signature, only an id that the source names counts: two equal
+//! bodies may be two events, and losing one is worse than having it twice.
 //!
-//! Headers and method reach plugins as attributes with a dot in the name (`http.header.…`). No CloudEvents attribute can have a
-//! dot, the contract's records never change, and envelopes and subscriptions do not see these attributes.
+//! Headers and method reach plugins as attributes with a dot in the name (`http.header.…`). Attributes carry them because the
+//! contract's records never change. No CloudEvents attribute can have a dot, so envelopes and subscriptions do not see these
+//! attributes.
 
 pub mod data;
 mod hmac;
@@ -129,7 +130,7 @@ const HEADER_BYTES_MAX: usize = 16 << 10;
 const ID_LEN_MAX: usize = 512;
 /// The attribute with the reason why a body was stored as bytes.
 const UNREAD: &str = "bodyerror";
-/// The last part of an event type if nothing gives another.
+/// The last part of the event type if the request gives no other.
 const RECEIVED: &str = "received";
 /// Headers with credentials of a caller or about the connection, which are never stored.
 const NEVER_KEPT: [&str; 9] = [

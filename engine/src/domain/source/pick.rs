@@ -14,7 +14,7 @@ use super::verify::Incoming;
 /// A place in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pick {
-    /// The first of these headers that exists, in lower case.
+    /// The value of the first of these headers that the request has. Names are in lower case.
     Header(Vec<String>),
     Body(Path),
     Constant(String),
@@ -49,7 +49,7 @@ impl Pick {
         }
     }
 
-    /// Returns the text at the place, with `data` as JSON. Numbers and booleans are text as written.
+    /// Returns the text at the place. `data` is the event's data as JSON. Numbers and booleans are text as written.
     pub fn from<'a>(&'a self, request: &Incoming<'a>, data: Option<&'a str>) -> Option<Cow<'a, str>> {
         let found = match self {
             Self::Header(names) => Cow::Borrowed(names.iter().find_map(|name| request.header(name))?),
@@ -161,8 +161,8 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 }
 
-/// Text, borrowed unless it has escapes. Read as bytes, because serde_json refuses half a surrogate as text; such a name must not
-/// hide the members beside it.
+/// Text, borrowed unless it has escapes. It is read as bytes, because serde_json refuses half a surrogate as text. A member with
+/// such a name must not hide the other members.
 struct Name<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {

@@ -1,4 +1,4 @@
-//! Presets of well-known senders: how they prove their requests, and the places of the event type and id.
+//! Presets of well-known senders: how they prove their requests, and where the event type and the id are.
 
 use std::time::Duration;
 
@@ -97,7 +97,7 @@ impl Preset {
         Self::ALL.into_iter().find(|preset| preset.as_str() == text)
     }
 
-    /// Returns whether the sender creates the secret, so that it must be given.
+    /// Returns whether the sender creates the secret, so that the operator must enter it.
     pub const fn secret_is_theirs(self) -> bool {
         matches!(
             self,
@@ -205,7 +205,7 @@ impl Preset {
         Proofs(vec![rule])
     }
 
-    /// Returns the place of the event type, and the prefix; `None`: the source's name.
+    /// Returns where the event type is, and its prefix. If the prefix is `None`, the source's name is the prefix.
     pub fn event_type(self) -> (Option<Pick>, Option<&'static str>) {
         let (pick, prefix) = match self {
             Self::Github => ("header:x-github-event", "github"),
@@ -259,10 +259,12 @@ impl Preset {
         }
     }
 
-    /// Returns the answer that its senders expect: a content type and a body. `None`: they ignore it and get the event's id.
+    /// Returns the answer that its senders expect: a content type and a body. `None`: they ignore the answer, and it contains the
+    /// event's id.
     pub const fn answer(self) -> Option<(&'static str, &'static str)> {
         match self {
-            // Slack reads every body as an instruction: it is shown after a slash command, and breaks a modal.
+            // Slack reads every body as an instruction: after a slash command it shows the body, and in a modal the body is an
+            // error.
             Self::Slack => Some(("text/plain; charset=utf-8", "")),
             // Twilio reads every answer as TwiML. JSON causes its error 12300, which the person on the phone hears.
             Self::Twilio => Some(("text/xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>")),

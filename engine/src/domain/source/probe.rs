@@ -1,7 +1,7 @@
 //! Questions that senders ask an address before or between their webhooks. They are answered and create no events.
 //!
-//! Most have no proof, because the sender has not yet stored the secret. Such an answer repeats a text of the question, or is
-//! empty. If the answer is computed with a secret ([`Source::challenge`]), the sender is verified first.
+//! Most questions have no proof, because the sender has not yet stored the secret. The answer to such a question repeats a text
+//! of the question, or is empty. If the answer is computed with a secret ([`Source::challenge`]), the sender is verified first.
 
 use std::borrow::Cow;
 
@@ -32,7 +32,7 @@ impl Reply {
     }
 }
 
-/// Maximum length of a repeated text, in bytes. Challenges have a few dozen.
+/// Maximum length of a repeated text, in bytes. Challenges have a few dozen bytes.
 const CHALLENGE_LEN_MAX: usize = 1024;
 
 impl Challenge {
@@ -98,7 +98,7 @@ impl Source {
         asks && short && !self.new.settings.proofs.are_brought_by(head)
     }
 
-    /// Answers an unsigned question in a body. `None`: it is not one.
+    /// Answers an unsigned question in a body. `None`: the body is not a question.
     ///
     /// WooCommerce tests an address before it uses its secret, with an unsigned form that only names the webhook. Slack checks
     /// the certificate of an address with a form with `ssl_check=1`.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::IpAddr};
 
 use crate::domain::time::Timestamp;
 
-/// Maximum number of refused requests of one source that are kept.
+/// Maximum number of refused requests that are stored for one source.
 pub const REFUSALS_MAX: usize = 20;
 
 /// A refused request.
@@ -19,12 +19,12 @@ pub struct Refused {
     pub detail: String,
 }
 
-/// What happened to the requests of one source, over some time.
+/// What happened to the requests of one source in a period.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requests {
     /// Includes duplicates.
     pub accepted: u64,
-    /// Accepted requests whose event was known already.
+    /// Accepted requests whose event was already known.
     pub duplicates: u64,
     pub refused: u64,
     /// Wall clock.
@@ -38,14 +38,14 @@ impl Requests {
         *self == Self::default()
     }
 
-    /// Adds the requests of another time or another node.
+    /// Adds the requests of another period or another node.
     pub fn add(&mut self, other: Self) {
         self.accepted = self.accepted.saturating_add(other.accepted);
         self.duplicates = self.duplicates.saturating_add(other.duplicates);
         self.refused = self.refused.saturating_add(other.refused);
         self.last_accepted = self.last_accepted.max(other.last_accepted);
         self.refusals.splice(0..0, other.refusals);
-        // A stable sort: of two in one millisecond, the one added later stays first.
+        // The sort is stable: of two refusals in one millisecond, the one added later stays first.
         self.refusals.sort_by_key(|refused| std::cmp::Reverse(refused.at));
         self.refusals.truncate(REFUSALS_MAX);
     }

@@ -55,8 +55,8 @@ fn post<'a>(headers: Vec<(&'a str, &'a str)>, body: &'a str) -> Sent<'a> {
     Sent { method: "POST", query: "", headers, body }
 }
 
-/// A preset accepts every spelling of its sender. If a request has several proofs, the first one that the source has a secret for
-/// decides, in the order of the preset's list.
+/// A preset accepts every spelling of its sender. If a request has several proofs, the first one in the preset's list for which
+/// the source has a secret decides.
 #[test]
 fn presets_accept_every_spelling_of_their_senders() {
     let body = r#"{"id":7}"#;
@@ -285,7 +285,7 @@ fn only_a_signed_id_is_used_alone() {
     }
 }
 
-/// Encodings and places of signatures, times and keys, each as a sender's documentation describes it.
+/// Cases: encodings and places of signatures, times and keys, each as a sender's documentation describes it.
 #[test]
 fn signatures_of_other_senders_can_be_described() {
     let hmac = || Draft { preset: "hmac".to_owned(), ..Draft::default() };

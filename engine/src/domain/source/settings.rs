@@ -18,7 +18,7 @@ use crate::domain::{
     rate::Rate,
 };
 
-/// The given settings; `None` or empty means the preset's default.
+/// The settings that the operator gave; `None` or empty means the preset's default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
     pub preset: String,
@@ -85,8 +85,8 @@ pub struct Settings {
 /// How a duplicate of a request is detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dedupe {
-    /// By the sender's id. A request without an id is treated as by [`Self::Digest`]. If the id is not signed but other parts
-    /// are, by the id and the digest together.
+    /// By the sender's id. For a request without an id, [`Self::Digest`] applies. If other parts are signed but the id is not,
+    /// the id and the digest together decide.
     Pick(Pick),
     /// By the signed text, if there is a signature.
     Digest,
@@ -104,11 +104,11 @@ impl fmt::Display for Dedupe {
     }
 }
 
-/// A text that senders put into a question and expect back.
+/// A text that senders put into a question and expect in the answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Challenge {
     pub place: ChallengePlace,
-    /// The member of a JSON object that holds it in the answer; `None`: it is the answer, as plain text.
+    /// The member that holds the text, if the answer is a JSON object; `None`: the answer is the text alone, as plain text.
     pub member: Option<String>,
 }
 
@@ -117,7 +117,7 @@ pub enum ChallengePlace {
     Query(String),
     /// Name in lower case.
     Header(String),
-    /// In a short JSON body or form without a proof.
+    /// A place in a short JSON body or form that has no proof.
     Body(Path),
 }
 

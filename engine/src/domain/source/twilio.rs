@@ -1,8 +1,9 @@
 //! Twilio's signature: an HMAC of the address and the sorted fields of a form; for other bodies a digest in the query. It uses
 //! SHA-1 with the auth token, or SHA-256 with a shared key if another header says so.
 //!
-//! The signed text has no separators, and a repeated field counts once. So an attacker can divide it into other pairs. For this reason
-//! the event's data is built from the signed pairs, and a duplicate is detected by the signed text, however it is divided.
+//! The signed text has no separators, and a repeated field counts once. So an attacker can divide the same text into other pairs.
+//! For this reason the event's data is built from the signed pairs, and a duplicate is detected by the signed text, however it is
+//! divided.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Verification of published vectors, of malformed requests, and of every changed byte.
+//! Tests of verification, with published vectors, with malformed requests, and with every byte changed.
 
 use std::time::Duration;
 
@@ -371,7 +371,7 @@ fn a_replaced_address_is_valid_during_its_grace_period() {
     assert_eq!(source.addresses().count(), 1, "without a grace period all others end at once");
 }
 
-/// Work for one request before its sender is verified, with the maximum number of secrets.
+/// Counts the work for one request before its sender is verified, with the maximum number of secrets.
 #[test]
 fn work_before_verification_is_bounded() {
     let secrets: Vec<String> = (0..SECRETS_MAX).map(|n| format!("secret-number-{n}")).collect();
@@ -482,7 +482,7 @@ fn detects_duplicates_by_the_signed_text() {
 }
 
 /// Twilio's signed text has no separators and counts a repeated field once. The data has the fields as they were signed. A form
-/// with the same signed text and other field borders is a duplicate.
+/// with the same signed text, but other borders between fields, is a duplicate.
 #[test]
 fn data_has_exactly_the_pairs_that_twilio_signed() {
     let source = preset("twilio", &["12345678"]);
@@ -505,7 +505,7 @@ fn data_has_exactly_the_pairs_that_twilio_signed() {
     assert_eq!(made(b"Bo=dy1&From=2").1, id, "a form that is divided elsewhere is the same event");
 }
 
-/// Unsigned parts become no data.
+/// Unsigned parts do not become data.
 #[test]
 fn a_query_becomes_data_if_it_is_verified() {
     let some = |text: &str| Some(text.to_owned());

@@ -2,7 +2,8 @@
 //!
 //! A source accepts a list of proofs. The first one whose header is present decides, so a wrong signature refuses a request even
 //! with a valid token. A request that can be refused by its head is refused before the body is read ([`Proofs::check_head`]). The
-//! work for a request without a proof is bounded: one HMAC per secret (Twilio: two), ten signatures, [`FIELDS_MAX`] fields.
+//! work for a request without a proof is bounded: one HMAC per secret (Twilio: up to four), ten signatures, [`FIELDS_MAX`]
+//! fields.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -44,7 +45,7 @@ impl<'a> Incoming<'a> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the only header with that name. With two, a proxy could use one and the engine the other.
+    /// Returns the only header with that name. If there were two, a proxy could use one and the engine the other.
     pub fn only(&self, name: &str) -> Result<&'a str, Refusal> {
         let mut all = self.headers.iter().filter(|(known, _)| known == name);
         match (all.next(), all.next()) {
@@ -64,7 +65,7 @@ impl<'a> Incoming<'a> {
         form_urlencoded::parse(form).take(FIELDS_MAX).find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
-    /// Returns the text at a place in the body: of JSON, or a field of a form.
+    /// Returns the text at a place in a JSON body, or a field of a form.
     pub fn in_body(&self, path: &Path) -> Option<Cow<'a, str>> {
         match self.header("content-type") {
             Some(said) if super::data::is_form(said) => self.field(self.body, path.only_step()?),
@@ -160,12 +161,12 @@ pub enum Evidence {
     Form(Vec<(String, String)>),
 }
 
-/// The headers of Standard Webhooks, and of Svix, from which they came.
+/// The headers of Standard Webhooks, and those of Svix, from which the standard came.
 const FAMILIES: [[&str; 3]; 2] =
     [["webhook-id", "webhook-timestamp", "webhook-signature"], ["svix-id", "svix-timestamp", "svix-signature"]];
 
 impl Rule {
-    /// Returns whether it uses a secret.
+    /// Returns whether this method uses a secret.
     pub const fn has_secret(&self) -> bool {
         !matches!(self, Self::Nothing)
     }
@@ -175,7 +176,7 @@ impl Rule {
         matches!(self, Self::Standard | Self::Hmac(_) | Self::Twilio)
     }
 
-    /// Returns the headers with the proof, in lower case.
+    /// Returns the names of the headers that carry the proof, in lower case.
     pub fn headers(&self) -> Vec<&str> {
         match self {
             Self::Standard => FAMILIES.map(|[_, _, signature]| signature).to_vec(),
@@ -187,7 +188,7 @@ impl Rule {
         }
     }
 
-    /// Returns the place of the proof in the body.
+    /// Returns where the proof is in the body, if it is there.
     fn member(&self) -> Option<&Path> {
         match self {
             Self::Hmac(HmacRule { place: Place::Body(path), .. }) => Some(path),
@@ -275,7 +276,7 @@ impl Proofs {
         self.0.get(place).unwrap_or(&Rule::Nothing)
     }
 
-    /// Returns whether they use a secret.
+    /// Returns whether these proofs use a secret.
     pub fn have_secret(&self) -> bool {
         self.main().has_secret()
     }
@@ -285,7 +286,7 @@ impl Proofs {
         self.0.iter().any(Rule::signs)
     }
 
-    /// Returns the headers with the secret itself, in lower case.
+    /// Returns the names of the headers that carry the secret itself, in lower case.
     pub fn secret_headers(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|rule| match rule {
             Rule::Token { header } => Some(header.as_str()),
@@ -293,7 +294,7 @@ impl Proofs {
         })
     }
 
-    /// Returns the place of each proof, the deciding one first: `header:NAME` or `body:/POINTER`.
+    /// Returns where each proof is, the deciding one first: `header:NAME` or `body:/POINTER`.
     pub fn places(&self) -> Vec<String> {
         let place = |rule: &Rule| match (rule.headers().first(), rule.member()) {
             (Some(name), _) => Some(format!("header:{name}")),
@@ -325,7 +326,7 @@ impl Proofs {
     /// Checks the head of a request, so that the body of an unverified caller is not read. `None`: the body decides.
     ///
     /// # Errors
-    /// Refuses a request whose head has no proof, or one that cannot be valid.
+    /// Refuses a request whose head has no proof, or a proof that cannot be valid.
     pub fn check_head(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Option<Believed>, Refusal> {
         let (by, rule) = self.deciding(secrets, request)?;
         Ok(rule.check_head(secrets, request, now)?.map(|believed| Believed { by, ..believed }))
@@ -371,7 +372,7 @@ fn basic(username: &str, secrets: &[&str], request: &Incoming<'_>) -> Result<Bel
 /// Reads the claims of Standard Webhooks headers, with the names used in this request.
 fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusal> {
     let has = |family: &[&str; 3]| family.iter().any(|name| request.header(name).is_some());
-    // If a request could have both, one family of headers would prove it and the other would give its id.
+    // A request with both families of headers is refused: one could prove the request and the other give its id.
     let names = match FAMILIES.map(|family| has(&family)) {
         [true, true] => return Err(Refusal::BothFamilies),
         [false, true] => FAMILIES[1],

@@ -45,7 +45,8 @@ pub fn missing(situation: &Situation<'_>, name: &str, nearest: Option<&str>) -> 
         .change("see which endpoints exist", ["innesco endpoint list".to_owned()])
 }
 
-/// Judges both ways to the endpoint, and adds them to the chain. The answer counts if the event has no webhook to the endpoint.
+/// Judges both ways to the endpoint, and adds them to the chain. The answer is used only if the event has no webhook to the
+/// endpoint.
 pub fn judge(situation: &Situation<'_>, endpoint: &Endpoint, round: u32, chain: &mut Vec<Step>) -> Why {
     let has_webhook = super::sending::decisive(&situation.deliveries, round).is_some();
     let subscribed = subscription(situation, endpoint, round, has_webhook, chain);
@@ -91,7 +92,7 @@ fn subscription(
         chain.push(passed(Link::Type, format!("{name} has no subscription; only plugins send to it")));
         return None;
     }
-    // What the endpoint's plugin did is recorded, even if the subscription has changed since.
+    // A recorded run of the endpoint's plugin decides, even if the subscription has changed since.
     if let Some(run) = situation.runs.iter().find(|run| run.is_endpoints && run.round == round) {
         chain.push(passed(Link::Type, format!("{name} subscribed to {}", event.event_type)));
         let why = endpoint_plugin(situation, run);
@@ -116,7 +117,7 @@ fn subscription(
     Some(why)
 }
 
-/// Returns what in the subscription does not match the event.
+/// Returns which part of the subscription does not match the event.
 fn mismatch(situation: &Situation<'_>, endpoint: &Endpoint, chain: &mut Vec<Step>) -> Option<Why> {
     let (name, event) = (&endpoint.new.name, &situation.event.new);
     let Subscription { events, conditions } = &endpoint.new.subscription;
@@ -167,7 +168,7 @@ fn mismatch(situation: &Situation<'_>, endpoint: &Endpoint, chain: &mut Vec<Step
     None
 }
 
-/// Judges the run of the endpoint's own plugin that led to no webhook.
+/// Judges a run of the endpoint's own plugin that led to no webhook.
 fn endpoint_plugin(situation: &Situation<'_>, run: &RunFact) -> Why {
     let plugin = &run.plugin;
     let own = format!("{plugin}, the endpoint's plugin,");

@@ -1,4 +1,4 @@
-//! One row per situation: the link that decided, whether the event continues without any action of a person, and the command that
+//! One row per situation: the link that decided, whether the event continues without any action by a person, and the command that
 //! changes it.
 
 use std::{sync::Arc, time::Duration};
@@ -505,7 +505,7 @@ fn the_more_specific_explanation_comes_first() {
     check("a plugin that sent elsewhere", &case, (Stopped, Link::Where, "channel", "--where"));
     let case = Case::new().where_is("channel", &["mail"]).run(parked("other", RunOutcome::Trapped));
     check("a parked plugin that never sent here", &case, (Stopped, Link::Where, "channel", "--where"));
-    // A plugin that sends to this endpoint and failed explains more.
+    // A plugin that sent to this endpoint before, and failed, explains more.
     let case = Case::new().where_is("channel", &["mail"]).run(parked("router", RunOutcome::Trapped)).sends("router");
     check("a parked plugin that sends here", &case, (Stopped, Link::Plugin, "router ended as trapped", "run retry"));
     let links: Vec<_> = case.why().chain.iter().map(|step| (step.link, step.stopped.is_some())).collect();
