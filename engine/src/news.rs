@@ -62,7 +62,7 @@ pub enum News {
         outcome: RunOutcome,
         state: RunState,
         message: Option<String>,
-        /// Lines of its source at which it was stopped, innermost first.
+        /// Lines of the plugin's source at which the run was stopped, innermost first.
         backtrace: Arc<[String]>,
         /// Name of the missing endpoint that the run waits for.
         wants: Option<String>,

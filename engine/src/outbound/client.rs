@@ -3,9 +3,9 @@
 //! A status that was read counts, even if the rest of the answer is faulty or too long. A receiver that answers 200 and then
 //! streams forever has received the webhook. A retry would only duplicate it.
 //!
-//! A request is sent a second time within an attempt only if it is certain that nothing of it arrived. A kept connection that the
-//! peer closed between two uses is not the receiver's failure. Connections are reused and bodies are shared instead of copied,
-//! for speed.
+//! A request is sent a second time within an attempt only if it is certain that nothing of it arrived. If the peer closed a
+//! keep-alive connection between two uses, that is not the receiver's failure. Connections are reused and bodies are shared
+//! instead of copied, for speed.
 
 use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 
@@ -54,8 +54,8 @@ const USER_AGENT: &str = concat!("innesco/", env!("CARGO_PKG_VERSION"));
 #[derive(Clone)]
 pub struct Request {
     pub url: Url,
-    /// Complete: signatures, content type, the endpoint's headers. Only `host`, `content-length`, `accept` and `user-agent` are
-    /// added.
+    /// All headers: signatures, content type, the endpoint's headers. Only `host`, `content-length`, `accept` and `user-agent`
+    /// are added.
     pub headers: HeaderMap,
     pub body: Bytes,
     /// Time of the attempt (wall clock), which the headers state.
@@ -93,11 +93,11 @@ pub enum StartError {
     Client(#[source] reqwest::Error),
 }
 
-/// The HTTP client. Cheap to share; use one for the whole engine, because it holds the kept connections.
+/// The HTTP client. Cheap to share; use one for the whole engine, because it holds the keep-alive connections.
 pub struct Outbound {
     opened: Way,
-    /// Has separate kept connections: a connection into an opened network must not be reused for an endpoint that may not reach
-    /// it.
+    /// Has separate keep-alive connections: a connection into an opened network must not be reused for an endpoint that may not
+    /// reach it.
     public: Way,
     identities: Identities,
 }
@@ -280,7 +280,7 @@ impl Outbound {
             heard.stage = Stage::Exchanging(Arc::clone(&connection.seen));
             let answer = match connection.send(prepared(request, connection.is_http2())?).await {
                 Ok(answer) => answer,
-                // The receiver closed a kept connection just as it was reused.
+                // The receiver closed a keep-alive connection just as it was reused.
                 Err(none) if none.unsent && connection.kept => continue,
                 Err(none) => return Err(Failure::of_exchange(&none.error, heard.status(), &request.url)),
             };

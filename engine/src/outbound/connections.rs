@@ -46,7 +46,7 @@ const IDLE_CONNECTIONS_MAX: usize = 256;
 /// Interval of the check for expired connections.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Buffer of one HTTP/2 answer, and of a connection, before it is read.
+/// Maximum number of bytes that wait to be read: of one HTTP/2 answer, and of one connection.
 const H2_STREAM_BYTES: u32 = 128 * 1024;
 const H2_CONNECTION_BYTES: u32 = 1024 * 1024;
 
@@ -72,7 +72,7 @@ enum Protocol {
     Http2 { sender: http2::SendRequest<Body> },
 }
 
-/// The task that drives an HTTP/1 connection. Dropping it ends the task, so that an abandoned exchange is not sent further.
+/// The task that drives an HTTP/1 connection. Dropping it ends the task, so that no more of an abandoned exchange is sent.
 struct Driver(Option<AbortHandle>);
 
 impl Driver {
@@ -162,7 +162,7 @@ impl Connections {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a kept connection that is still alive, if any.
+    /// Returns a keep-alive connection that is still alive, if any.
     pub(super) fn take(&self, origin: &Origin) -> Option<Connection> {
         let mut kept = self.kept();
         let kept = kept.get_mut(origin)?;
@@ -214,7 +214,7 @@ impl Connections {
         kept.idle.push((connection, Instant::now()));
     }
 
-    /// Shares a new HTTP/2 connection, unless another one was faster.
+    /// Shares a new HTTP/2 connection, unless another connection is already shared.
     fn share(self: &Arc<Self>, origin: Origin, sender: &http2::SendRequest<Body>, seen: &Arc<Seen>) {
         let mut kept = self.kept();
         self.sweep_later(&kept);
@@ -224,7 +224,7 @@ impl Connections {
         }
     }
 
-    /// Starts the sweeper with the first kept connection; it ends with the last one.
+    /// Starts the sweeper with the first keep-alive connection. The sweeper ends with the last connection.
     fn sweep_later(self: &Arc<Self>, kept: &HashMap<Origin, Kept>) {
         if !kept.is_empty() {
             return;
@@ -324,7 +324,7 @@ async fn dial(url: &Url, addresses: Vec<IpAddr>) -> Result<TcpStream, BoxError> 
     connector.enforce_http(false);
     connector.set_nodelay(true);
     connector.set_keepalive(Some(Duration::from_secs(15)));
-    // Divided among the addresses, so that a silent first address does not use up the time of the others.
+    // The connector divides this time among the addresses, so that a silent first address does not use up the time of the others.
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let uri: Uri = url[..url::Position::BeforePath].parse()?;
     let stream = tower::Service::call(&mut connector, uri).await?;

@@ -79,7 +79,7 @@ impl Guard {
         }
     }
 
-    /// Checks whether an exchange may go to `ip`: encrypted to public addresses, in any way to allowed networks.
+    /// Checks whether an exchange may go to `ip`: only encrypted to public addresses, encrypted or not to allowed networks.
     pub fn admit(&self, ip: IpAddr, transport: Transport) -> Result<(), BlockedAddress> {
         let why = match (self.judge(ip), transport) {
             (Verdict::Allowed, _) | (Verdict::Public, Transport::Encrypted) => return Ok(()),

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::domain::{certificate::ClientCertificate, endpoint::Reach, id::EndpointId, plugin::Digest};
 
-/// Maximum number of endpoints with kept connections. Each holds a few kilobytes and its recent connections. Creating one again
-/// costs a handshake.
+/// Maximum number of endpoints with keep-alive connections. Each of these endpoints takes a few kilobytes and its recent
+/// connections. An evicted endpoint needs a new handshake.
 const CLIENTS_MAX: usize = 256;
 
 /// The client certificate of an endpoint.
@@ -86,7 +86,7 @@ pub(super) struct Identities {
 
 #[derive(Default)]
 struct Kept {
-    /// One per endpoint: a replaced certificate is dropped with its key.
+    /// One client per endpoint: when its certificate is replaced, the old certificate and key are dropped.
     clients: HashMap<EndpointId, Client>,
     uses: u64,
 }
@@ -101,7 +101,7 @@ struct Client {
 
 impl Identities {
     /// Returns the endpoint's connections: the kept ones if its certificate and reach are unchanged, otherwise new ones.
-    /// `clients` are those of `reach`.
+    /// `clients` is the configuration for `reach`.
     pub(super) fn connections(
         &self,
         identity: &Identity,

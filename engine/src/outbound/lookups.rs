@@ -5,7 +5,8 @@
 //! without a restart. The price is that the call blocks a thread and cannot be cancelled. So the threads are divided:
 //!
 //! - Sending and checking have separate threads and separate queues: a delivery never waits for a URL that is being saved.
-//! - The names of one registered domain have a share of each, so a name server that never answers delays only its own names.
+//! - The names of one registered domain get only a share of the threads for sending, and of those for checking. So a name server
+//!   that never answers delays only its own names.
 //! - Concurrent look-ups of one name share one call. A look-up without waiters leaves the queue.
 //! - Every waiter has a deadline. A failure is remembered for seconds, so that it is not repeated at once.
 
@@ -30,7 +31,7 @@ struct Share {
     threads: usize,
     /// Threads for the names of one registered domain.
     domain_threads: usize,
-    /// Maximum number of names that wait for a thread. More fail at once.
+    /// Maximum number of names that wait for a thread. The look-ups of further names fail at once.
     waiting: usize,
 }
 
@@ -38,7 +39,7 @@ struct Share {
 struct Limits {
     sending: Share,
     checking: Share,
-    /// Maximum wait. Two name servers are common, and the system turns to the second one after five seconds.
+    /// Maximum wait. Many machines have two name servers, and the system asks the second one after five seconds.
     deadline: Duration,
     /// How long a failure is remembered: shorter than the five seconds after which a delivery is retried by default.
     failure_kept: Duration,
@@ -64,7 +65,7 @@ impl Limits {
     }
 }
 
-/// Asks the operating system.
+/// A resolver that asks the operating system.
 #[derive(Clone)]
 pub struct SystemResolver {
     shared: Arc<Shared>,
@@ -291,8 +292,8 @@ struct Running {
 }
 
 impl Running {
-    /// Gives each look-up a thread. Call it without the table's lock: a runtime that ends drops them at once, which takes that
-    /// lock.
+    /// Gives each look-up a thread. Call it without the table's lock: a runtime that is ending drops the look-ups at once, which
+    /// takes that lock.
     fn launch(ready: Vec<Self>) {
         for running in ready {
             tokio::task::spawn_blocking(move || running.run());
@@ -314,9 +315,9 @@ impl Drop for Running {
 
 /// Returns the last labels of a name: the part that one owner registers, and whose name servers answer for all names below.
 ///
-/// A rule of thumb instead of the public suffix list. If it is wrong, different owners under an unusual suffix use one share
-/// together. The list also has suffixes under which anyone can register any number of labels. With it, one owner could get many
-/// shares, which the share must prevent.
+/// This is a rule of thumb instead of the public suffix list. Where the rule is wrong, the owners under an unusual suffix use one
+/// share together. The list has suffixes under which anyone can register any number of labels. With the list, one owner could get
+/// many shares, which must not happen.
 fn registered_domain(name: &str) -> &str {
     /// Labels before a country code where names are registered below, as in `example.co.uk`.
     const SECOND_LEVEL: [&str; 12] = ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"];

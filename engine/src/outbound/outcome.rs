@@ -1,7 +1,7 @@
 //! Converts an error into the attempt's outcome and a sentence.
 //!
-//! The client nests causes in causes; the innermost known one decides. Sentences name the receiver by scheme, host and port,
-//! because paths and queries may contain tokens.
+//! The client's errors have nested causes; the innermost known cause decides. Sentences name the receiver by scheme, host and
+//! port, because paths and queries may contain tokens.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -61,7 +61,7 @@ impl Failure {
         Self::new(AttemptOutcome::TimedOut, detail)
     }
 
-    /// Explains a failure before the connection was open.
+    /// Explains a failure that happened before the connection was open.
     pub(super) fn of_dial(error: &(dyn Error + 'static), url: &Url) -> Self {
         let place = Place(url);
         match causes(error).find_map(|cause| known(cause, &place)) {
@@ -73,7 +73,7 @@ impl Failure {
         }
     }
 
-    /// Explains a failure after the connection was open. `status` is that of the answer, if it arrived.
+    /// Explains a failure that happened after the connection was open. `status` is that of the answer, if it arrived.
     pub(super) fn of_exchange(error: &hyper::Error, status: Option<u16>, url: &Url) -> Self {
         let place = Place(url);
         let Some(status) = status else {

@@ -40,7 +40,7 @@ pub enum LookupError {
 }
 
 impl LookupError {
-    /// Timeout of a look-up. The system turns to a second name server after five seconds.
+    /// Timeout of a look-up. The system asks a second name server after five seconds.
     pub(super) const DEADLINE: Duration = Duration::from_secs(8);
 
     pub(super) fn stopped(name: &str) -> Self {

@@ -555,7 +555,7 @@ async fn http2_is_used_if_the_receiver_offers_it() {
     }
     let endless = send(&outbound, &format!("{url}endless")).await;
     assert_eq!(endless.outcome, AttemptOutcome::BodyTooLarge { status: 200 });
-    // Answered before the body was read: the server takes back its window and resets the stream.
+    // The server answers before it has read the body: it takes back its window and resets the stream.
     for _ in 0..5 {
         let mut request = request(&url, Duration::from_secs(10));
         request.body = vec![b'x'; 5 << 20].into();

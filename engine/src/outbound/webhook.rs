@@ -1,7 +1,8 @@
 //! Builds the request of one attempt: body and content type, the endpoint's headers, the signature. Tests use the same function,
 //! so that they look to a receiver exactly like deliveries.
 //!
-//! Built per attempt, not per delivery: receivers reject old timestamps, and the last retry is hours later.
+//! A request is built for each attempt, not once for a delivery: receivers reject old timestamps, and the last retry is hours
+//! later.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -39,7 +40,7 @@ pub struct Webhook<'a> {
     pub tag: Tag,
 }
 
-/// A webhook that cannot be built, with the reason for its owner.
+/// Why a webhook cannot be built, in words for the endpoint's owner.
 #[derive(Debug, thiserror::Error)]
 pub enum Unsendable {
     #[error("the endpoint's URL cannot be used: {0}")]

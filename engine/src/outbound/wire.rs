@@ -61,12 +61,12 @@ impl Seen {
     }
 }
 
-/// Finds the status of a final answer in HTTP/1 after any interim ones (`100`, `103`), however the bytes are divided.
+/// Finds the status of a final answer in HTTP/1 after any interim ones (`100`, `103`), however the bytes are divided into reads.
 #[derive(Debug)]
 enum StatusLine {
     /// The first bytes of an answer: `HTTP/1.1 200` and the next one.
     Begun { bytes: [u8; StatusLine::BYTES], length: usize },
-    /// In the head of an interim answer; whether the current line is empty.
+    /// In the head of an interim answer; `line_is_empty` is about the current line.
     Interim { line_is_empty: bool },
     /// The status is known, or this is not HTTP.
     Done,
@@ -159,8 +159,8 @@ impl Socket {
         }
     }
 
-    /// Returns whether the other side has closed a kept connection that is not yet reused. Asks the system, because the runtime
-    /// may not have noticed yet.
+    /// Returns whether the other side has closed a keep-alive connection that is not yet reused. Asks the system, because the
+    /// runtime may not have noticed yet.
     fn was_closed(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         match socket2::SockRef::from(&self.stream).peek(&mut byte) {
@@ -211,8 +211,8 @@ impl AsyncWrite for Socket {
 
 /// The plain text of a connection that carries HTTP/1; parses its status lines.
 ///
-/// An end of TLS without `close_notify` counts as an end. Many servers end this way, and HTTP shows whether an answer is
-/// complete.
+/// If TLS ends without `close_notify`, that counts as the end of the data. Many servers end this way, and HTTP shows whether an
+/// answer is complete.
 pub(super) struct Overheard<T> {
     stream: T,
     seen: Arc<Seen>,

@@ -9,7 +9,7 @@
 //!
 //! The result is trusted like the compile cache: the engine runs it as machine code. That is sound while the child executes only
 //! its program: then the code is Cranelift's output for validated WebAssembly, as it would be in this process. It is not sound if
-//! a file takes over the child through a memory error in those parsers, which are safe Rust. The child protects the engine from
+//! a file takes over the child through a memory error in the parsers, which are safe Rust. The child protects the engine from
 //! exhaustion and crashes. It does not make an untrusted file trustworthy.
 //!
 //! `describe` does not run here: it is the plugin's code, and runs in the engine's sandbox under the limits of every run.
@@ -99,8 +99,8 @@ impl Children {
     ///
     /// # Errors
     ///
-    /// The reason why the file does not load; [`LoadError::TooComplex`] if it made the child fail; [`LoadError::NoLoader`] if the
-    /// file was not the cause.
+    /// The reason why the file does not load; [`LoadError::TooComplex`] if the file made the child fail; [`LoadError::NoLoader`]
+    /// if the child failed for another reason.
     pub fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
         let budget = Budget::of(bytes.len());
         let order = Order {

@@ -105,14 +105,14 @@ impl Places {
         }
     }
 
-    /// Returns those that this machine offers, the best first. Kernels before Linux 6.7 lack the first.
+    /// Returns the places that this machine offers, the best first. Kernels before Linux 6.7 lack the first.
     #[cfg(test)]
     pub fn offered() -> Vec<Self> {
         Self::ALL.into_iter().filter(|places| *places != Self::Cleared || Memories::new(1).is_ok()).collect()
     }
 }
 
-/// The purpose of an engine. With the same places, both compile to the same code.
+/// The purpose of an engine. With the same places, engines for both purposes compile to the same code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Run,
@@ -238,7 +238,7 @@ fn config() -> Config {
         .max_wasm_stack(Limits::STACK_BYTES)
         .memory_init_cow(true)
         .wasm_backtrace_max_frames(Some(backtrace::RECORDED_MAX))
-        // Read by `lines`, once, and never by the compiler.
+        // `lines` reads the debug information, once; the compiler never does.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         // Reduces the attack surface and everything whose result depends on the machine.
         .wasm_memory64(false)
@@ -261,12 +261,12 @@ fn pooled(config: &mut Config, kind: Kind, permits: u32, memory_bytes: usize) {
         .max_tables_per_component(counts.tables)
         .max_tables_per_module(counts.tables)
         .max_memory_size(memory_bytes)
-        // Memory that the engine resets by writing instead of returning pages to the kernel: a stack of 128 KiB, statics, and the
-        // SDK's block of 128 KiB. Each page touched beyond that is faulted in and returned in every run, which costs more than a
-        // whole small run. Measured: a larger value is slower.
+        // This much memory is reset by writing to it, instead of returning its pages to the kernel: a stack of 128 KiB, statics,
+        // and the SDK's block of 128 KiB. Each page touched beyond that is faulted in and returned in every run, which costs more
+        // than a whole small run. Measured: a larger value is slower.
         .linear_memory_keep_resident(320 << 10)
         .table_keep_resident(16 << 10)
-        // Leaves content in pages that are not present (`memory.rs`).
+        // The scan would leave content in pages that are not present (`memory.rs`).
         .pagemap_scan(Enabled::No);
     if kind == Kind::Big {
         pool.table_elements(100_000).max_component_instance_size(16 << 20).max_core_instance_size(16 << 20);
@@ -274,8 +274,8 @@ fn pooled(config: &mut Config, kind: Kind, permits: u32, memory_bytes: usize) {
     config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
 }
 
-/// For memories of which only the written pages are cleared. Initial data is copied into them: a mapped image would have to be
-/// mapped again for each other plugin, and costs a page fault for each page that a run writes.
+/// Configures an engine for memories of which only the written pages are cleared. Initial data is copied into them: a mapped
+/// image would have to be mapped again for each other plugin, and costs a page fault for each page that a run writes.
 fn cleared(config: &mut Config, permits: usize, purpose: Purpose) -> wasmtime::Result<()> {
     config.memory_init_cow(false).memory_reservation(Memories::RESERVED_BYTES).memory_guard_size(Memories::GUARD_BYTES);
     if purpose == Purpose::Run {
@@ -284,8 +284,8 @@ fn cleared(config: &mut Config, permits: usize, purpose: Purpose) -> wasmtime::R
     Ok(())
 }
 
-/// For machines whose address space is too small for a pool (39-bit processors, `ulimit -v`): an instance reserves only its
-/// maximum size, so that its memory can grow in place.
+/// Configures an engine for machines whose address space is too small for a pool (39-bit processors, `ulimit -v`): an instance
+/// reserves only its maximum size, so that its memory can grow in place.
 fn on_demand(config: &mut Config, memory_bytes: usize) {
     config.memory_reservation(memory_bytes as u64).memory_guard_size(64 << 10).memory_reservation_for_growth(1 << 20);
 }

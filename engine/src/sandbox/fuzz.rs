@@ -33,9 +33,9 @@ const INPUTS: u64 = 3_000;
 const LEFT_BYTES_MAX: u64 = 64 << 20;
 /// A long run prints its counts after each group of this many inputs, so that an interrupted run also has results.
 const REPORT_EVERY: u64 = 50_000;
-/// Makes this program the child, and holds the number of its first input.
+/// The variable that makes this program the child. Its value is the number of the child's first input.
 const FROM: &str = "INNESCO_FUZZ_FROM";
-/// Holds the number after the child's last input.
+/// The variable with the number after that of the child's last input.
 const TO: &str = "INNESCO_FUZZ_TO";
 /// The outcome if code of the engine panicked. A panic in a WebAssembly parser is not a fault of the engine: the file is refused.
 const OUR_PANIC: &str = "our-panic";

@@ -43,7 +43,7 @@ const DESCRIPTION_BYTES: usize = 1 << 10;
 const VERSION_BYTES: usize = 64;
 /// Maximum number of patterns in a plugin's `on`.
 const PATTERNS_MAX: usize = 256;
-/// Maximum number of declared settings; maximum length of the name of one, in bytes. A person must be able to read the list.
+/// Maximum number of declared settings, and maximum length of a setting's name, in bytes. A person must be able to read the list.
 const SETTINGS_MAX: usize = 100;
 const SETTING_NAME_BYTES: usize = 64;
 
@@ -61,7 +61,7 @@ pub trait CodeCache: Send + Sync {
     /// Stores the table of lines of the code under this key if possible. A failure costs only the lines of backtraces.
     fn put_lines(&self, key: &str, lines: &[u8]);
 
-    /// Returns how to read, later, the table that was stored under this key; `None` if nothing is stored here.
+    /// Returns a function that can later read the table of lines stored under this key; `None` if this cache stores no tables.
     fn lines(&self, key: &str) -> Option<ReadLines>;
 
     /// Returns why this file was too complex for this version of the engine, if it was.

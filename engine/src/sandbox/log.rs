@@ -34,7 +34,7 @@ impl SharedLog {
         self.lock().write(level, message, Vec::new());
     }
 
-    /// Writes a line with facts. Their bytes count as those of the text.
+    /// Writes a line with facts. The bytes of the facts count like those of the text.
     pub fn write_with(&self, level: LogLevel, message: &str, fields: Vec<(String, String)>) {
         self.lock().write(level, message, fields);
     }

@@ -126,7 +126,7 @@ impl Drop for Memory {
     }
 }
 
-/// Address space of one memory, with a guard before and behind it.
+/// Address space of one memory, with a guard before and after it.
 struct Space {
     start: NonNull<u8>,
     reserved: usize,
@@ -230,7 +230,7 @@ mod pagemap {
 
     use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
 
-    /// Maximum number of runs of pages that one scan reports; a plugin writes to ten or twenty.
+    /// Maximum number of ranges of neighbouring pages that one scan reports. A plugin writes to ten or twenty ranges.
     const RUNS_MAX: usize = 64;
 
     /// The kernel's record of this process's pages.
@@ -271,14 +271,14 @@ mod pagemap {
     pub struct Scanned {
         runs: [MaybeUninit<Run>; RUNS_MAX],
         count: usize,
-        /// Where the scan ended: at the end of the range, or earlier if it found as many runs as it can report.
+        /// Where the scan ended: at the end of the range, or earlier if it found as many ranges of pages as it can report.
         pub end: usize,
     }
 
     impl Scanned {
         #[expect(unsafe_code, reason = "reads what the kernel wrote")]
         pub fn runs(&self) -> impl Iterator<Item = Run> {
-            // SAFETY: the kernel has written the first `count` of them.
+            // SAFETY: the kernel has written the first `count` elements.
             self.runs[..self.count].iter().map(|run| unsafe { run.assume_init() })
         }
     }
@@ -293,7 +293,7 @@ mod pagemap {
     }
 
     const PRESENT: u64 = 1 << 3;
-    /// Also pages that the kernel moves at this moment.
+    /// A page that is swapped out, or that the kernel is moving at this moment.
     const SWAPPED: u64 = 1 << 4;
     /// The shared page of zeros, which stands in for pages that were only read.
     const ZERO_PAGE: u64 = 1 << 5;
@@ -374,7 +374,7 @@ mod tests {
     fn everything_that_was_written_is_cleared() {
         let Some(pagemap) = offered(Pagemap::open()) else { return };
         let page = rustix::param::page_size();
-        // The bytes that each case writes: none; one at each end; more runs of pages than one scan reports; more pages than are
+        // The bytes that each case writes: none; one at each end; more ranges of pages than one scan reports; more pages than are
         // kept; all.
         let cases: [fn(usize, usize) -> bool; 5] = [
             |_, _| false,

@@ -65,7 +65,7 @@ pub struct Report {
     pub took: Duration,
     /// Peak memory, in bytes.
     pub memory_peak: u64,
-    /// Lines of its source at which it was stopped, innermost first; empty unless it was stopped.
+    /// Lines of the plugin's source at which the run was stopped, innermost first; empty unless it was stopped.
     pub backtrace: Arc<[String]>,
     /// Reads and writes of state; the writes are empty unless the run ended `ok`.
     pub state: StateUse,

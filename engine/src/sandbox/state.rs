@@ -14,7 +14,7 @@ use crate::domain::{
 
 /// The source of the last committed values.
 pub trait StateSource: Send {
-    /// Returns the value, also if it has expired.
+    /// Returns the value, even if it has expired.
     ///
     /// # Errors
     ///
@@ -22,7 +22,7 @@ pub trait StateSource: Send {
     fn get(&mut self, key: &str) -> Result<Option<StoredState>, anyhow::Error>;
 }
 
-/// For plugins without state, and for tests.
+/// The source for plugins without state, and for tests.
 pub struct NoState;
 
 impl StateSource for NoState {
@@ -99,7 +99,7 @@ impl State {
         let answer = source.get(key);
         self.waited += asked.elapsed();
         let stored = answer.map_err(StateRefused::Unavailable)?;
-        // An expired value has its version until it is deleted, so that the commit finds what this run has seen.
+        // An expired value keeps its version until it is deleted, so that the commit finds what this run has seen.
         let version = stored.as_ref().map_or(0, |stored| stored.version);
         let value = stored.filter(|stored| stored.exists_at(self.now)).map(|stored| stored.value);
         self.reads.push(StateRead { key: key.to_owned(), version });

@@ -259,7 +259,7 @@ fn waiting_for_state_does_not_count_towards_the_deadline() {
 fn a_deadline_of_processor_time_ends_only_a_run_that_uses_it() {
     let limits = Limits { deadline: Duration::from_millis(60), timed: Timed::Processor, ..Limits::default() };
     let (run, plugin) = (Run { limits, ..Run::default() }, load("endless-loop").unwrap());
-    // More threads than processors: each gets its deadline later, and the same outcome.
+    // With more threads than processors, each run reaches its deadline later, but with the same outcome.
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -485,7 +485,7 @@ fn compiled_code_comes_back_from_the_cache() {
 fn cached_code_needs_no_child() {
     let (shelf, bytes) = (Shelf::default(), guests::wasm("echo"));
     SANDBOX.load(&bytes, &shelf).unwrap();
-    // A child of this test program compiles nothing, so a started child is noticed.
+    // A child of this test program cannot compile anything, so this sandbox fails if it starts a child.
     let settings = Settings { threads: 1, ..Settings::default() };
     let places = Places::offered()[0];
     let children = Children::new(settings.clone(), places);

@@ -35,7 +35,7 @@ pub enum StreamView {
         #[schema(value_type = Option<Pattern>)]
         nearest: Option<String>,
     },
-    /// A source refused a request. If there are too many refusals, some are left out.
+    /// A source refused a request. Refusals of a caller that floods the source are left out.
     Refused {
         source: String,
         /// Address of the caller.

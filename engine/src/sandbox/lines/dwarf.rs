@@ -152,7 +152,7 @@ struct Reader<'a, 'b> {
 }
 
 impl<'a> Reader<'a, '_> {
-    /// Reads the lines of a unit. Returns its files by their number.
+    /// Reads the lines of a unit. Returns the unit's files by their numbers.
     fn lines(&mut self, unit: &Unit<Bytes<'a>>) -> Result<HashMap<u64, u32>, Unreadable> {
         let mut files = HashMap::new();
         let Some(program) = unit.line_program.clone() else { return Ok(files) };
@@ -257,7 +257,7 @@ impl<'a> Reader<'a, '_> {
         Ok(Named { function: 0, is_whole: false, origin })
     }
 
-    /// Names each scope by its own entry, or by the entry that its own refers to.
+    /// Names each scope by its entry, or by the entry to which its entry refers.
     fn name_scopes(&mut self) -> Result<(), Unreadable> {
         for OpenScope { mut scope, entry } in std::mem::take(&mut self.open) {
             self.budget.step(1)?;

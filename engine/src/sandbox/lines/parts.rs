@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use wasmparser::{BinaryReader, Encoding, ExternalKind, Name, NameSectionReader, Parser, Payload, TypeRef};
 
-/// The id of custom sections; of core modules and of components, inside components.
+/// The ids of sections inside a component: custom sections, core modules and components.
 const CUSTOM: u8 = 0;
 const CORE_MODULE: u8 = 1;
 const COMPONENT: u8 = 4;
@@ -100,7 +100,7 @@ impl<'a> CoreModule<'a> {
     }
 }
 
-/// Returns the core modules of a component, in their order. Modules of a broken one end where it breaks.
+/// Returns the core modules of a component, in their order. If the component is broken, the result ends where it breaks.
 pub fn core_modules(bytes: &[u8]) -> Vec<CoreModule<'_>> {
     let mut modules: Vec<CoreModule<'_>> = Vec::new();
     // The number of each open part, if it is a core module.

@@ -47,7 +47,7 @@ pub struct Line {
 pub struct Texts {
     functions: Numbered<String>,
     files: Numbered<String>,
-    /// Numbers of the functions by the names of the linker.
+    /// The number of each function, by its name in the linker's form.
     raw: HashMap<String, u32>,
     bytes: usize,
 }
@@ -112,7 +112,7 @@ impl<T: Clone + Eq + Hash> Numbered<T> {
 
 /// Returns the name of a function as its author knows it: `<orders::Router as sdk::Plugin>::handle` is `orders::Router::handle`.
 fn function_name(raw: &str) -> String {
-    /// Stops where the name is long enough.
+    /// A text that accepts no more once it is long enough.
     struct Short(String);
 
     impl std::fmt::Write for Short {
@@ -124,7 +124,7 @@ fn function_name(raw: &str) -> String {
 
     let mut name = Short(String::new());
     let _ = match rustc_demangle::try_demangle(raw) {
-        // Without the hash.
+        // `{:#}` leaves out the hash.
         Ok(demangled) => write!(name, "{demangled:#}"),
         Err(_) => write!(name, "{raw}"),
     };
@@ -307,7 +307,7 @@ impl Draft {
     }
 }
 
-/// Returns the lines behind a place in the code, innermost first.
+/// Returns the source lines of a place in the code, innermost first.
 fn chain(active: &[Scope], mut place: Place) -> Vec<Step> {
     let mut chain = Vec::new();
     let named = active.iter().find(|scope| scope.kind == ScopeKind::Named).map_or(0, |scope| scope.function);
@@ -354,7 +354,7 @@ impl Lines {
         (magic? == MAGIC && numbers <= lines.0.len() as u64).then_some(lines)
     }
 
-    /// Returns the lines behind an offset in the compiled component: the place, then those at which it was inlined.
+    /// Returns the source lines of an offset in the compiled component: the place, then those at which it was inlined.
     pub fn at(&self, offset: u32) -> Vec<Line> {
         let (entries, steps) = (self.count(4), self.count(8));
         let (mut low, mut high) = (0, entries);

@@ -135,12 +135,13 @@ fn without_debug_information_functions_have_names_only() {
     assert!(report.backtrace.is_empty() && report.result.is_err());
 }
 
-/// Returns a core module without the custom sections whose name begins so.
+/// Returns a core module without the custom sections whose names start with `beginning`.
 fn without_sections(module: &[u8], beginning: &str) -> Vec<u8> {
     with_sections(module, |name, _| if name.starts_with(beginning) { None } else { Some(Vec::new()) })
 }
 
-/// Returns a core module whose custom sections `change` may replace or, with `None`, remove. No bytes change nothing.
+/// Returns a core module with each custom section changed: `change` returns the new content, `None` to remove the section, or no
+/// bytes to leave it unchanged.
 fn with_sections(module: &[u8], mut change: impl FnMut(&str, &[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
     let mut changed = module[..8].to_vec();
     let push_length = |bytes: &mut Vec<u8>, mut length: usize| {
