@@ -39,8 +39,8 @@ impl Setting {
 /// Variables of the program that are not settings.
 const OTHER_VARIABLES: [&str; 4] = ["INNESCO_ADMIN_KEY", "INNESCO_KEY", "INNESCO_LOG_LEVEL", "INNESCO_URL"];
 
-/// Finds variables that look like a mistyped name, each with the name that was probably meant. Others are not reported: Kubernetes
-/// sets `INNESCO_SERVICE_HOST` and the like for a service of this name.
+/// Finds variables that look like a mistyped name, each with the name that was probably meant. Others are not reported:
+/// Kubernetes sets `INNESCO_SERVICE_HOST` and the like for a service of this name.
 pub fn mistyped_variables(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
     const PREFIX: &str = "INNESCO_";
     let known: Vec<String> = SETTINGS.iter().map(Setting::variable).chain(OTHER_VARIABLES.map(str::to_owned)).collect();

@@ -69,8 +69,8 @@ pub fn roots_of(file: &Path) -> Result<Arc<RootCertStore>, String> {
     Ok(Arc::new(roots))
 }
 
-/// Returns the system's certificates. If a variable is set, the library would read only its files, so this function then reads the
-/// system's files without the library.
+/// Returns the system's certificates. If a variable is set, the library would read only its files, so this function then reads
+/// the system's files without the library.
 fn system(overridden: bool) -> CertificateResult {
     if !overridden {
         return rustls_native_certs::load_native_certs();
@@ -232,8 +232,8 @@ fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
     webpki::EndEntityCert::try_from(certificate).is_ok_and(|certificate| certificate.subject() == certificate.issuer())
 }
 
-/// Explains what went wrong in a TLS handshake with `place`, for people who can repair it. `list` is the setting that names a file
-/// of trusted authorities for such connections.
+/// Explains what went wrong in a TLS handshake with `place`, for people who can repair it. `list` is the setting that names a
+/// file of trusted authorities for such connections.
 pub fn in_words(error: &Error, place: &dyn fmt::Display, list: &str) -> String {
     use CertificateError as Bad;
     match error {

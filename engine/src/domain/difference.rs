@@ -96,7 +96,7 @@ pub enum Change {
 pub enum Part {
     Type,
     Subject,
-    /// How long after the run an emitted event takes place.
+    /// How long after the run an emitted event is due.
     After,
     ContentType,
     Header {

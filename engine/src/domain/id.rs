@@ -64,7 +64,8 @@ id!(
     DeliveryId, "dlv"
 );
 id!(
-    /// An event that takes place later. No text has this id: after its event has taken place, another may get it.
+    /// A scheduled event. This id is never shown as text: once the event has become due, another scheduled event may get the same
+    /// id.
     ScheduledId, "sch"
 );
 id!(
@@ -115,7 +116,8 @@ impl EventId {
         ScheduledId(self.0 << CHILD_BITS | i64::from(k))
     }
 
-    /// Returns the range of row ids of this event's runs, which is also that of its deliveries and of the events that it scheduled.
+    /// Returns the range of row ids of this event's runs, which is also that of its deliveries and of the events that it
+    /// scheduled.
     pub const fn children(self) -> (i64, i64) {
         (self.0 << CHILD_BITS, (self.0 + 1) << CHILD_BITS)
     }

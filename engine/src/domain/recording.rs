@@ -15,8 +15,8 @@ pub const STATE_BYTES_MAX: usize = 256 << 10;
 pub struct Recording {
     /// Number of the revision of the plugin's settings. 0 means that the plugin had no settings.
     pub settings: i64,
-    /// The wall clock when the run began: it decides which values of state have expired. A plugin cannot read it. `None` in runs that
-    /// used no state, and in those of earlier engines.
+    /// The wall clock when the run began: it decides which values of state have expired. A plugin cannot read it. `None` in runs
+    /// that used no state, and in those of earlier engines.
     pub at: Option<Timestamp>,
     pub state: RecordedState,
 }

@@ -137,13 +137,13 @@ pub struct Requests {
     pub emitted: Vec<Emitted>,
 }
 
-/// Maximum time after which a plugin may have an event take place. The event that emits it stays in the store as long.
+/// Maximum delay of an event that a plugin schedules. The event that caused it stays in the store for that time.
 pub const AFTER_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// An event that a plugin requests. The engine sets its source and depth.
 #[derive(Clone, Debug)]
 pub struct Emitted {
-    /// How long after the run the event takes place; zero is with the run.
+    /// How long after the run the event is due; zero means together with the run.
     pub after: Duration,
     pub event_type: super::name::EventType,
     pub subject: Option<String>,
@@ -171,10 +171,10 @@ impl Emitted {
     }
 }
 
-/// An event that takes place later. When it is due, it is routed like any other event.
+/// A scheduled event: an event that is due later. Once it is due, it is routed like any other event.
 #[derive(Clone, Debug)]
 pub struct Scheduled {
-    /// How long after the commit of its run it is due.
+    /// How long after the commit of its run the event is due.
     pub after: Duration,
     pub event: NewEvent,
 }
@@ -308,7 +308,7 @@ pub struct Execution {
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     pub deliveries: Vec<NewDelivery>,
-    /// Events that take place with the run.
+    /// Events that are stored together with the run.
     pub emitted: Vec<NewEvent>,
     pub scheduled: Vec<Scheduled>,
     pub state_use: StateUse,
@@ -354,7 +354,7 @@ pub enum AfterFailure {
 }
 
 impl RunEnd {
-    /// Returns the events that the plugin requested, also those that take place later.
+    /// Returns the events that the plugin requested, including the scheduled ones.
     pub fn events_mut(&mut self) -> impl Iterator<Item = &mut NewEvent> {
         let (emitted, scheduled): (&mut [_], &mut [Scheduled]) = match self {
             Self::Ok { effects, .. } => (&mut effects.emitted, &mut effects.scheduled),
@@ -514,12 +514,12 @@ impl RunRecord {
         self.effects().map_or(&[], |effects| &effects.scheduled)
     }
 
-    /// Returns the number of events that the plugin requested, now or later.
+    /// Returns the number of events that the plugin requested, including the scheduled ones.
     pub fn events(&self) -> usize {
         self.emitted().len() + self.scheduled().len()
     }
 
-    /// Returns every event that takes place with this try: the emitted ones, and the notice.
+    /// Returns every event that is stored together with this try: the emitted ones, and the notice.
     pub fn new_events(&self) -> impl Iterator<Item = &NewEvent> {
         self.emitted().iter().chain(self.notice())
     }

@@ -353,8 +353,8 @@ fn close_inherited() {
     }
 }
 
-/// Encodes a reply: its kind (one byte), its length, its content. The content of compiled code is the length of the code, the code and
-/// the table of its lines.
+/// Encodes a reply: its kind (one byte), its length, its content. The content of compiled code is the length of the code, the
+/// code and the table of its lines.
 fn reply(result: &Result<Compiled, LoadError>) -> [Vec<u8>; 2] {
     let (tag, content) = match result {
         Ok(Compiled { kind, code, lines }) => {

@@ -28,8 +28,8 @@ use super::{
 };
 
 const INPUTS: u64 = 3_000;
-/// Address space that earlier inputs may leave behind in a process, in bytes. A sixth of the limit for loading a file, so that each
-/// input still has nearly all of it.
+/// Address space that earlier inputs may leave behind in a process, in bytes. A sixth of the limit for loading a file, so that
+/// each input still has nearly all of it.
 const LEFT_BYTES_MAX: u64 = 64 << 20;
 /// A long run prints its counts after each group of this many inputs, so that an interrupted run also has results.
 const REPORT_EVERY: u64 = 50_000;

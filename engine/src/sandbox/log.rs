@@ -39,7 +39,8 @@ impl SharedLog {
         self.lock().write(level, message, fields);
     }
 
-    /// Takes the text of the panic that the guest logged, if any. It becomes the message of the run, so the log loses the same line.
+    /// Takes the text of the panic that the guest logged, if any. It becomes the message of the run, so the log loses the same
+    /// line.
     pub fn take_panic(&self) -> Option<String> {
         let mut log = self.lock();
         let panic = log.panic.take()?;

@@ -39,10 +39,12 @@ struct Shelf {
 impl Memories {
     /// Address space of a memory, in bytes: all that 32 bits can address, so that no access needs a check.
     pub const RESERVED_BYTES: u64 = 4 << 30;
-    /// Size of each guard, in bytes. An access with a smaller constant offset needs no bounds check. The size is wasmtime's default.
+    /// Size of each guard, in bytes. An access with a smaller constant offset needs no bounds check. The size is wasmtime's
+    /// default.
     pub const GUARD_BYTES: u64 = 32 << 20;
 
-    /// Reserves this many memories. Fails if there is no room for them, or if this kernel does not say which pages hold something.
+    /// Reserves this many memories. Fails if there is no room for them, or if this kernel does not say which pages hold
+    /// something.
     pub fn new(count: usize) -> io::Result<Self> {
         let pagemap = Pagemap::open()?;
         let map = |_| Space::map(Self::RESERVED_BYTES as usize, Self::GUARD_BYTES as usize);

@@ -39,8 +39,8 @@ pub struct EndpointView {
     /// Event types that it subscribes to.
     #[schema(value_type = Vec<Pattern>)]
     pub events: Vec<String>,
-    /// Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes). `data:/POINTER` is a
-    /// place in the event's data.
+    /// Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes). `data:/POINTER`
+    /// is a place in the event's data.
     pub r#where: BTreeMap<String, Vec<String>>,
     /// Plugin that processes each event on its way to the endpoint.
     pub plugin: Option<String>,

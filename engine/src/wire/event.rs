@@ -113,7 +113,8 @@ pub struct EventStoryView {
     /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
-    /// Events that its runs scheduled: those that wait, and those that were cancelled. One that has taken place is among `emitted`.
+    /// Scheduled events of its runs: those that wait, and those that were cancelled. An event that has become due is in `emitted`
+    /// instead.
     #[serde(default)]
     pub scheduled: Vec<ScheduledView>,
     /// The chain that contains this event: its first event and all events that follow from it, up to 200. A parent is before its
@@ -133,7 +134,7 @@ pub struct EventStoryView {
     pub next: Option<String>,
 }
 
-/// An event that takes place later.
+/// A scheduled event: an event that is due later.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = ScheduledEvent)]
 pub struct ScheduledView {
@@ -142,10 +143,10 @@ pub struct ScheduledView {
     pub subject: Option<String>,
     /// `plugin/NAME` of the plugin that scheduled it.
     pub source: String,
-    /// When it takes place.
+    /// When it is due.
     #[schema(value_type = Timestamp)]
     pub due_at: String,
-    /// When it was cancelled. Null: it waits.
+    /// When it was cancelled. Null if it waits.
     #[schema(value_type = Option<Timestamp>)]
     pub cancelled_at: Option<String>,
 }
@@ -237,17 +238,17 @@ pub struct RequestView {
 pub struct CancelledView {
     #[schema(value_type = EventId)]
     pub event: String,
-    /// Number of events of the chain that were checked: this one, and those that came of it.
+    /// Number of events of the chain that were checked: this event, and those that follow from it.
     pub events: u64,
-    /// How many of them waited to be run.
+    /// How many of these events waited to be run.
     pub waiting: u64,
     /// Cancelled runs.
     pub runs: u64,
     /// Cancelled deliveries.
     pub deliveries: u64,
-    /// Cancelled events that would have taken place later.
+    /// Cancelled scheduled events.
     pub scheduled: u64,
-    /// Whether the chain has more than 10,000 events; the rest was not changed.
+    /// Whether the chain has more than 10,000 events. The events beyond that number were not changed.
     pub more: bool,
 }
 

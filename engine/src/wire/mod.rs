@@ -3,12 +3,13 @@
 //!
 //! A reader may be older or newer than the engine:
 //!
-//! - **Unknown members are ignored.** A newer engine may add members. Words ([`Word`]) may be new, too: a reader shows them as they are.
+//! - **Unknown members are ignored.** A newer engine may add members. Words ([`Word`]) may be new, too: a reader shows them as
+//!   they are.
 //! - **A missing member is an error**, unless it may be `null`: then it reads as `null`. An engine never removes or renames a
 //!   member of `/v1`, so a missing one means that the other side is not an engine, or is older than the reader.
 //!
-//! Bodies of requests are not here. Commands send only what the user typed, and the handlers refuse unknown members with a problem that
-//! names them.
+//! Bodies of requests are not here. Commands send only what the user typed, and the handlers refuse unknown members with a
+//! problem that names them.
 
 mod audit;
 mod comparison;

@@ -60,8 +60,8 @@ pub struct RunView {
 pub struct RunStoryView {
     #[serde(flatten)]
     pub run: RunView,
-    /// Lines of the plugin's source at which the run was stopped, innermost first: `orders::total (src/lib.rs:23)`. Empty if it was not
-    /// stopped, or if the plugin was built without debug information.
+    /// Lines of the plugin's source at which the run was stopped, innermost first: `orders::total (src/lib.rs:23)`. Empty if it
+    /// was not stopped, or if the plugin was built without debug information.
     #[serde(default)]
     pub backtrace: Vec<String>,
     pub log: Vec<LogView>,
@@ -100,7 +100,7 @@ pub struct RunRecordView {
     pub limits: Option<RunLimitsView>,
 }
 
-/// Limits of one run. A repetition elsewhere ends as in this engine if it has the same limits.
+/// Limits of one run. With the same limits, a repetition on another machine ends as it does in this engine.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = RunLimits)]
 pub struct RunLimitsView {
@@ -108,7 +108,7 @@ pub struct RunLimitsView {
     pub deadline_ms: u64,
     /// `plugin.memory_max`.
     pub memory_bytes: u64,
-    /// The same for plugins that contain an interpreter.
+    /// Memory limit of plugins that contain an interpreter.
     pub big_memory_bytes: u64,
     /// `plugin.output_max`.
     pub output_bytes: u64,

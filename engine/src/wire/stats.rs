@@ -16,7 +16,8 @@ pub struct StatsView {
     pub bucket_s: u64,
     /// Sum over all buckets.
     pub total: CountsView,
-    /// Oldest first. A bucket is missing if no node ran then, or, for an endpoint, a plugin or a source, if nothing happened to it.
+    /// Oldest first. A bucket is missing if no node ran then, or, for an endpoint, a plugin or a source, if nothing happened to
+    /// it.
     pub buckets: Vec<BucketView>,
 }
 

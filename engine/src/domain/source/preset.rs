@@ -183,8 +183,8 @@ impl Preset {
                 stamp: Some(Stamp { place: in_body("/webhookTimestamp"), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("linear-signature", Encoding::Hex, "", "{body}", None)
             }),
-            // A webhook of Mailgun has its signature in a member of its JSON. A Mailgun route posts a received mail as a form with
-            // the same three fields.
+            // A webhook of Mailgun has its signature in a member of its JSON. A Mailgun route posts a received mail as a form
+            // with the same three fields.
             Self::Mailgun => {
                 let signed = |within: &str| HmacRule {
                     place: in_body(&format!("{within}/signature")),

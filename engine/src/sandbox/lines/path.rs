@@ -38,8 +38,8 @@ pub fn crate_of(path: &str) -> Option<&str> {
     path.rsplit_once("/src/").or_else(|| path.rsplit_once('/')).map(|(folder, _)| folder)
 }
 
-/// Returns how a path is shown to the author of the crate in the folder `own`: from that folder on, `src/lib.rs`. A file of another
-/// crate is shown with its crate, `serde_json-1.0.1/src/de.rs`.
+/// Returns how a path is shown to the author of the crate in the folder `own`: from that folder on, `src/lib.rs`. A file of
+/// another crate is shown with its crate, `serde_json-1.0.1/src/de.rs`.
 pub fn shown(path: &str, own: Option<&str>) -> ShownPath {
     let show = |text: &str, is_glue| ShownPath { text: printable(text, PATH_BYTES).replace(['\n', '\t'], " "), is_glue };
     if path.starts_with("/rustc/") || path.contains("/rustlib/src/rust/") || path.starts_with("/rust/deps/") {

@@ -1,8 +1,8 @@
 //! The table of lines: built where a file is compiled, stored beside its code, searched after a failure.
 //!
-//! Numbers are little-endian and 32 bits wide. The order is: [`MAGIC`], the number of entries, of lines and of texts; the entries by
-//! offset, each with its first line ([`NONE`] without one); the lines, each with its function, file, line and flags; the end of each
-//! text; the texts.
+//! Numbers are little-endian and 32 bits wide. The order is: [`MAGIC`], the number of entries, of lines and of texts; the entries
+//! by offset, each with its first line ([`NONE`] without one); the lines, each with its function, file, line and flags; the end
+//! of each text; the texts.
 
 use std::{collections::HashMap, fmt::Write as _, hash::Hash};
 
@@ -150,8 +150,8 @@ fn function_name(raw: &str) -> String {
     printable(short.as_deref().unwrap_or(&name), FUNCTION_BYTES).replace(['\n', '\t'], " ")
 }
 
-/// Builds the table of a component from its debug information. `stripped` is the same component as the compiler sees it. Returns no
-/// bytes if nothing is known about its code.
+/// Builds the table of a component from its debug information. `stripped` is the same component as the compiler sees it. Returns
+/// no bytes if nothing is known about its code.
 pub fn build(component: &[u8], stripped: &[u8]) -> Vec<u8> {
     if component.len() == stripped.len() {
         return Vec::new();
