@@ -92,9 +92,9 @@ pub struct KnownRun {
 /// A run's row in the queue of runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueuedRun {
-    /// It is due now or later.
+    /// The run is due now or later.
     Waiting,
-    /// A worker holds it and may be executing it.
+    /// A worker has claimed the run and may be executing it.
     Claimed,
     Parked,
 }
@@ -102,9 +102,9 @@ pub enum QueuedRun {
 /// What a retry does to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunRetry {
-    /// Its row in the queue becomes due.
+    /// The run's row in the queue becomes due.
     MakeDue,
-    /// It gets a row in the queue, which is due.
+    /// The run gets a row in the queue, which is due at once.
     Queue,
     /// The run is already being executed, so nothing changes.
     Nothing,

@@ -88,7 +88,7 @@ pub enum Ending {
 /// Why a delivery is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelReason {
-    /// A person cancelled it.
+    /// A person cancelled the delivery.
     ByHand,
     /// Its endpoint was deleted.
     EndpointDeleted,
@@ -139,7 +139,7 @@ impl DeadReason {
 /// State of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryState {
-    /// It has no attempt yet.
+    /// The delivery has no attempt yet.
     Pending {
         due: Timestamp,
     },

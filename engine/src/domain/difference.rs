@@ -211,8 +211,8 @@ impl Change {
     }
 }
 
-/// Returns what differs between the answers of two versions to one event. The list is empty if the answers are equal. The list
-/// ignores the order of emitted events of different types.
+/// Returns what differs between the answers of two versions to one event. The list is empty if the answers are equal. The order
+/// of emitted events of different types does not count.
 pub fn differences(before: Answer<'_>, after: Answer<'_>) -> Vec<Difference> {
     let (mut found, writes) = (Found::default(), (before.writes, after.writes));
     match (before.result, after.result) {

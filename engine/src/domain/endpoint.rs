@@ -31,9 +31,9 @@ pub enum EndpointState {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DisabledReason {
-    /// A person disabled it.
+    /// A person disabled the endpoint.
     ByHand,
-    /// It answered `410`.
+    /// The endpoint answered `410`.
     Gone,
     /// No delivery has succeeded for days.
     Failing,
@@ -185,10 +185,10 @@ impl Ordering {
 /// Reaction to an endpoint that answers `410`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnGone {
-    /// It is disabled until a person resumes it.
+    /// The endpoint is disabled until a person resumes it.
     #[default]
     Disable,
-    /// It is removed: a program created this subscription, and subscribes again if it wants more webhooks.
+    /// The endpoint is removed: a program created this subscription, and subscribes again if it wants more webhooks.
     Remove,
 }
 

@@ -17,7 +17,7 @@ pub enum BadText {
     Empty,
 }
 
-/// Returns `U+000A`, or its name if that helps.
+/// Returns the name of a common character, or the code of any other.
 fn name(c: char) -> Cow<'static, str> {
     match c {
         '\n' => "a line end".into(),

@@ -76,10 +76,10 @@ impl Way {
 /// State of a stored version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionState {
-    /// It was pushed without serving, and may be promoted.
+    /// The version was pushed without serving, and may be promoted.
     Candidate,
     Serving,
-    /// It served, and may be promoted again.
+    /// The version served before, and may be promoted again.
     Kept,
 }
 
@@ -102,9 +102,9 @@ impl VersionState {
 /// Why a plugin that has a serving version does not run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Halt {
-    /// A person disabled it: it matches no new events, and its runs wait.
+    /// A person disabled the plugin: it matches no new events, and its runs wait.
     Disabled,
-    /// It failed too often: it matches events, and its runs wait.
+    /// The plugin failed too often: it still matches new events, but its runs wait.
     Held,
 }
 

@@ -23,13 +23,13 @@ pub enum RunOutcome {
     Ok,
     /// The plugin returned a failure.
     Failed,
-    /// It panicked, or broke a rule of WebAssembly.
+    /// The plugin panicked, or broke a rule of WebAssembly.
     Trapped,
-    /// It ran longer than its deadline.
+    /// The plugin ran longer than its deadline.
     Deadline,
-    /// It requested more memory than its limit.
+    /// The plugin requested more memory than its limit.
     OutOfMemory,
-    /// Its result breaks a rule or a limit.
+    /// The plugin's result breaks a rule or a limit.
     BadOutput,
     /// The plugin's file is missing or broken.
     NotLoadable,
@@ -222,14 +222,14 @@ pub struct StateUse {
 /// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// It ended `ok`, and its effects are stored.
+    /// The run ended `ok`, and its effects are stored.
     Done,
-    /// Its next try is due at `due`.
+    /// The run's next try is due at `due`.
     Waiting { due: Timestamp },
-    /// It failed and is not retried automatically. An operator, or the creation of the missing endpoint or plugin, makes it due
-    /// again.
+    /// The run failed and is not retried automatically. An operator, or the creation of the missing endpoint or plugin, makes it
+    /// due again.
     Parked,
-    /// An operator cancelled it, or a replay of its event took its place.
+    /// An operator cancelled the run, or a replay of its event replaced it.
     Cancelled,
 }
 

@@ -1,6 +1,6 @@
 //! Why an endpoint did or did not receive an event. [`why`] follows one event on its way to one endpoint and names the link that
 //! decided. The answer says where the event was stopped, what it waits for, or that it was delivered. It also says what would
-//! change that.
+//! change the result.
 //!
 //! The function does not read the store. The API fills in [`Situation`] from the store and the catalog. An event can reach an
 //! endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's plugin, and by the webhook of any plugin.
@@ -210,7 +210,7 @@ pub struct Standing {
     pub breaker: Breaker,
     /// The time until which its rate allows no webhook.
     pub rate_until: Option<Timestamp>,
-    /// Maximum number of webhooks at once, by its policy and by how its receiver answers.
+    /// Maximum number of concurrent webhooks, by the endpoint's policy and by how its receiver answers.
     pub at_once: usize,
     /// Webhooks that are sent now, or wait for the rate.
     pub under_way: usize,

@@ -50,7 +50,7 @@ const HOST_BYTES_MAX: usize = 253;
 
 const USER_AGENT: &str = concat!("innesco/", env!("CARGO_PKG_VERSION"));
 
-/// One attempt: everything that is sent.
+/// Everything that one attempt sends.
 #[derive(Clone)]
 pub struct Request {
     pub url: Url,

@@ -94,7 +94,7 @@ impl Drop for Driver {
 #[derive(Debug)]
 pub(super) struct NoAnswer {
     pub(super) error: hyper::Error,
-    /// It is certain that nothing of the request reached the receiver.
+    /// Whether it is certain that nothing of the request reached the receiver.
     pub(super) unsent: bool,
 }
 

@@ -47,7 +47,7 @@ struct Limits {
     failures: usize,
 }
 
-/// The runtime has 512 threads for all blocking work, files included; these are a third of them.
+/// The runtime has 512 threads for all blocking work, including files. Look-ups may use a third of these threads.
 const LIMITS: Limits = Limits {
     sending: Share { threads: 128, domain_threads: 8, waiting: 4096 },
     checking: Share { threads: 32, domain_threads: 4, waiting: 128 },

@@ -26,7 +26,7 @@ pub enum Purpose {
 /// A name without a usable address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    /// It has no address, or its name server cannot answer.
+    /// The name has no address, or its name server cannot answer.
     #[error("the name {name} has no address ({reason})")]
     NotFound {
         name: String,

@@ -14,7 +14,7 @@ use wasmtime::WasmBacktrace;
 
 use super::lines::{Line, Lines};
 
-/// Maximum number of frames that a failed run records. The first ones of a panic are Rust's.
+/// Maximum number of frames that a failed run records. The first frames of a panic are Rust's.
 pub const RECORDED_MAX: NonZero<usize> = NonZero::new(32).expect("it is not zero");
 /// Maximum number of lines in a backtrace.
 pub const LINES_MAX: usize = 16;

@@ -181,7 +181,8 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
         .args(order.arguments())
         .args([budget.memory_bytes.to_string(), budget.cpu.as_secs().to_string()])
         .env_clear()
-        // Otherwise the allocator reserves a GiB before the child can limit itself, and the compiler uses every core.
+        // Without these variables, the allocator reserves a GiB before the child can limit itself, and the compiler uses every
+        // core.
         .env("MIMALLOC_ARENA_RESERVE", "0")
         .env("RAYON_NUM_THREADS", threads().to_string())
         .current_dir("/")

@@ -1,5 +1,5 @@
 //! Two engines: a small one for ordinary plugins, and a large one for components with an interpreter. Memories of instances are
-//! reserved at start. A thread of the sandbox advances their epochs, which enforce deadlines.
+//! reserved at start. A thread of the sandbox advances the engines' epochs, which enforce deadlines.
 
 use std::{
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -90,7 +90,7 @@ pub(super) enum Places {
     Cleared,
     /// In a pool whose address space is reserved at start.
     Pooled,
-    /// Each instance separately: slower, and possible everywhere.
+    /// Each instance is allocated separately, which is slower but possible everywhere.
     OnDemand,
 }
 

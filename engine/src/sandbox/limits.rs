@@ -10,7 +10,7 @@ pub struct Settings {
     /// Maximum file size, in bytes. Python needs 18 to 38 MiB, JavaScript 8 to 14, Rust half of one. The time and memory of
     /// compiling grow with the size.
     pub plugin_bytes_max: usize,
-    /// Maximum number of concurrent runs; more wait. Each has a place in the pool, reserved at start.
+    /// Maximum number of concurrent runs; further runs wait. Each has a place in the pool, reserved at start.
     pub threads: usize,
 }
 

@@ -159,7 +159,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// Each explains what is wrong with the file and what to do.
+    /// Each error explains what is wrong with the file and what to do.
     pub fn load(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
         guarded(|| self.load_unguarded(bytes, cache), |detail| LoadError::Engine { detail })
     }
@@ -226,7 +226,7 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// Each explains what is wrong with the file and what to do.
+    /// Each error explains what is wrong with the file and what to do.
     pub(super) fn compile(&self, bytes: &[u8]) -> Result<Compiled, LoadError> {
         // These parsers panic on some hand-made files, whose content they consider impossible.
         guarded(

@@ -124,7 +124,7 @@ impl Walk {
                     self.declarations(&bytes[range.clone()], range.start)?;
                 }
                 Payload::CustomSection(section) if section.name().starts_with("component-type") => {
-                    // Each is parsed as a component later, so it counts as one.
+                    // Each embedded set of types is parsed as a component later, so it counts as one.
                     count(&mut self.components, 1, COMPONENTS_MAX, "components")?;
                     embedded.push(section.data());
                 }

@@ -53,9 +53,9 @@ impl From<Breach> for RunFailure {
 /// Whether a plugin's webhooks name their endpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
-    /// Each names its endpoint.
+    /// Each webhook names its endpoint.
     Named,
-    /// All go to the endpoint whose plugin this is.
+    /// All webhooks go to the endpoint to which the plugin belongs.
     Bound,
 }
 

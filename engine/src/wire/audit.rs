@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{id::AuditId, time::Timestamp};
 
-/// One change.
+/// One recorded change.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = AuditEntry)]
 pub struct AuditView {

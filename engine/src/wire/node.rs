@@ -22,7 +22,7 @@ pub struct NodeView {
     /// Last heartbeat; one per second while the node lives.
     #[schema(value_type = Timestamp)]
     pub seen_at: String,
-    /// Number of events, runs and deliveries that it holds.
+    /// Number of leases that it holds: one for each event, run or delivery on which it works.
     pub leases: u64,
     /// Time since which it has held the oldest of these leases.
     #[schema(value_type = Option<Timestamp>)]

@@ -138,11 +138,11 @@ impl Refusal {
 /// A verified request, and which part of it was proved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Believed {
-    /// Index of the proof.
+    /// Index of the proof that decided.
     pub by: usize,
-    /// Index of the valid secret, newest first.
+    /// Index of the valid secret among the source's secrets, newest first.
     pub secret: usize,
-    /// The signed id.
+    /// The id of the request, if it is signed.
     pub id: Option<String>,
     /// Digest of the signed text, if there is a signature.
     pub digest: Option<[u8; 32]>,

@@ -182,14 +182,14 @@ fn endpoint_plugin(situation: &Situation<'_>, run: &RunFact) -> Why {
 /// How much a plugin explains, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It sent to the endpoint before or its run waits for the endpoint, and its run is not finished.
+    /// The plugin's run is not finished, and the plugin sent to the endpoint before, or the run waits for the endpoint.
     UnfinishedSender,
     Unfinished,
-    /// It sent to the endpoint before, but not for this event.
+    /// The plugin sent to the endpoint before, but not for this event.
     Sender,
-    /// It ran on the event.
+    /// The plugin ran on the event.
     Ran,
-    /// It is not known to send to the endpoint.
+    /// The plugin is not known to send to the endpoint.
     Other,
 }
 

@@ -11,12 +11,12 @@ const COMPONENT: u8 = 4;
 
 /// Returns a valid component without the sections that only people and other tools read: debug information, names, producers.
 ///
-/// Then two builds of the same code, with and without debug information, are the same bytes to the compiler.
+/// So two builds of the same code, one with and one without debug information, are the same bytes to the compiler.
 pub fn stripped(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut kept = Vec::with_capacity(bytes.len());
     match strip(bytes, &mut kept) {
         Some(()) => Cow::Owned(kept),
-        // Not possible after validation.
+        // This cannot happen after validation.
         None => Cow::Borrowed(bytes),
     }
 }
