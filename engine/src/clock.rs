@@ -73,8 +73,8 @@ pub fn keep() -> Kept {
 /// Returns the first reading of the steady clock in a process.
 ///
 /// If the machine has not restarted, its uptime shows how much time has passed, regardless of the wall clock. After a restart the
-/// uptime counts from zero, so only the wall clock can tell. A machine whose clock fell back (an empty battery shows 1970) must
-/// not make everything wait for decades, so the clock never starts before its last reading.
+/// uptime counts from zero, so only the wall clock can show this. A machine whose clock fell back (an empty battery shows 1970)
+/// must not make everything wait for decades, so the clock never starts before its last reading.
 fn continued(kept: Option<&Kept>, boot: Option<&Boot>, wall: Timestamp) -> Timestamp {
     let Some(kept) = kept else { return wall };
     match (&kept.boot, boot) {

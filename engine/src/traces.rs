@@ -42,7 +42,7 @@ use crate::{
     },
 };
 
-/// Maximum number of waiting spans; more are dropped.
+/// Maximum number of waiting spans; further spans are dropped.
 const WAITING_MAX: usize = 8_192;
 /// How long spans wait to be exported together.
 const GATHER: Duration = Duration::from_secs(1);

@@ -4,7 +4,8 @@ use super::{endpoint::EndpointState, id::ATTEMPTS_MAX, job::JOBS_RUNNING_MAX, na
 
 /// Refuses to send to an endpoint that is disabled or deleted. A paused one is accepted: its deliveries wait until it is resumed.
 ///
-/// `endpoint` is its name, the word of its state and whether it is deleted; `None` if it is no longer stored.
+/// `endpoint` is the endpoint's name, the word of its state, and whether it is deleted; `None` if the endpoint is no longer
+/// stored.
 pub fn may_send(endpoint: Option<(&str, &str, bool)>) -> Result<(), String> {
     match endpoint {
         None => Err("its endpoint was deleted; replay the event instead".into()),
@@ -79,13 +80,13 @@ pub fn replays_no_waiting_event() -> String {
 /// The facts about a run that decide whether a command is allowed.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownRun {
-    /// Its row in the queue of runs.
+    /// The run's row in the queue of runs, if it has one.
     pub queued: Option<QueuedRun>,
     pub ended_ok: bool,
     pub round: u32,
     /// The newest round of its event.
     pub newest_round: u32,
-    /// Whether it belongs to a deleted endpoint.
+    /// Whether the run belongs to a deleted endpoint.
     pub is_orphan: bool,
 }
 

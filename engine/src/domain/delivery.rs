@@ -1,4 +1,5 @@
-//! A delivery: one webhook to one endpoint. Defines the outcomes of an attempt, and the next state of its delivery.
+//! A delivery: one webhook to one endpoint. This module defines the outcomes of an attempt, and the state of the delivery after
+//! each outcome.
 
 use std::{fmt, sync::Arc, time::Duration};
 

@@ -414,8 +414,8 @@ impl NewEndpoint {
     }
 
     /// Returns whether an event may go to this endpoint, regardless of its subscription. An operational event about an endpoint
-    /// never goes to that endpoint, because its delivery could cause the next one. Operational events name other endpoints and
-    /// contain text of plugins, so they go only to operators' endpoints.
+    /// never goes to that endpoint, because its delivery could cause the next such event. Operational events name other endpoints
+    /// and contain text of plugins, so they go only to operators' endpoints.
     pub fn may_hear(&self, event: &NewEvent) -> bool {
         let is_for_operators = event.event_type.is_ours();
         !is_for_operators || self.policy.reach == Reach::Opened && event.subject.as_deref() != Some(&self.name)

@@ -43,7 +43,8 @@ impl Ended {
         Self::ALL.into_iter().find(|ended| ended.as_str() == text)
     }
 
-    /// Returns the state of a delivery that ended, or is due again, at `at`; `None` if the word of its reason cannot be read.
+    /// Returns the state of a delivery; `at` is when it ended or is due again. Returns `None` if the word of its reason cannot be
+    /// read.
     pub fn state(self, at: Timestamp, reason: Option<&str>) -> Option<DeliveryState> {
         match self {
             Self::Cancelled => Some(DeliveryState::Cancelled { at, reason: None }),

@@ -26,7 +26,7 @@ impl Parts {
     /// Takes `count` from the budget.
     ///
     /// # Errors
-    /// If less is left; then nothing is taken.
+    /// If less than `count` is left. Then nothing is taken.
     pub fn take(&mut self, count: usize) -> Result<(), TooManyParts> {
         self.left = self.left.checked_sub(count).ok_or(TooManyParts)?;
         Ok(())

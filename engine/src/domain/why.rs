@@ -73,7 +73,7 @@ pub enum Link {
     Breaker,
     /// Its rate allows another webhook.
     Rate,
-    /// Fewer webhooks are under way than its limit allows.
+    /// The endpoint's limit allows another concurrent webhook.
     Concurrency,
     /// No earlier webhook of an ordered endpoint is unfinished.
     Order,
@@ -190,7 +190,7 @@ pub struct DeliveryFact {
     pub state: DeliveryState,
     pub attempts: u32,
     pub last: Option<AttemptOutcome>,
-    /// Whether a worker holds it. Its due time is then the end of a lease.
+    /// Whether a worker has claimed the webhook. If so, its due time is the end of the lease.
     pub is_claimed: bool,
     pub behind: Option<Behind>,
 }
@@ -230,7 +230,7 @@ pub struct Why {
     pub at: Option<Timestamp>,
     /// What would change it, in a sentence without a full stop; `None` if nothing has to be done.
     pub change: Option<String>,
-    /// The commands that do this, in their order.
+    /// The commands that make this change, in their order.
     pub commands: Vec<String>,
     pub run: Option<RunId>,
     pub delivery: Option<DeliveryId>,

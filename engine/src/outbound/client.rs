@@ -102,7 +102,7 @@ pub struct Outbound {
     identities: Identities,
 }
 
-/// The part that endpoints of one [`Reach`] share.
+/// The part of the client that endpoints of one [`Reach`] share.
 struct Way {
     clients: Clients,
     /// Connections without a client certificate.
@@ -129,7 +129,7 @@ impl Way {
                 heard.stage = Stage::LookingUp;
                 admitted_addresses(&**names, guard, transport, name).await.map_err(|error| Failure::of_dial(&*error, url))?
             }
-            // The guard has already checked it with the URL.
+            // The URL has an address instead of a name. The guard has already checked that address.
             _ => Vec::new(),
         };
         heard.stage = Stage::Connecting;

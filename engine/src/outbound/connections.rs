@@ -274,7 +274,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .initial_stream_window_size(H2_STREAM_BYTES)
             .initial_connection_window_size(H2_CONNECTION_BYTES)
-            // Many webhooks share one connection; a silent one must not block them all.
+            // Many webhooks share one connection; a silent connection must not block them all.
             .keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
             .handshake(TokioIo::new(stream))

@@ -1,7 +1,7 @@
 //! Decides which addresses and URLs are allowed. Pure functions: no look-up, no connection.
 //!
 //! Only addresses that are known to be public are allowed. Every other address is refused unless the operator opened its network.
-//! An IPv6 address that embeds an IPv4 address is checked by the IPv4 address, because packets end up there.
+//! An IPv6 address that embeds an IPv4 address is checked by that IPv4 address, because packets end up there.
 
 use std::{
     fmt,
@@ -127,8 +127,8 @@ pub(super) fn parse_url(text: &str) -> Result<Url, BadUrl> {
     }
     // A fragment is for the reader of a document and never sent.
     url.set_fragment(None);
-    // The client uses `http::Uri`, which is stricter than browsers. Both must give the same host: otherwise the guard would check
-    // one host and the client dial another.
+    // The client uses `http::Uri`, which is stricter than browsers. Both parsers must give the same host: otherwise the guard
+    // would check one host and the client dial another.
     if Transport::of(&url).is_some() {
         let uri: http::Uri = url.as_str().parse().map_err(|_| BadUrl::Unsendable)?;
         if uri.host() != url.host_str() {
@@ -171,7 +171,7 @@ impl BadUrl {
 /// An address that the guard refuses, and what would allow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockedAddress {
-    /// The name that resolved to it; `None` if the URL has the address.
+    /// The name that resolved to it; `None` if the URL itself has the address.
     name: Option<Box<str>>,
     ip: IpAddr,
     why: Why,

@@ -30,7 +30,7 @@ use crate::domain::{
 pub struct Webhook<'a> {
     pub endpoint: &'a Endpoint,
     pub event: &'a Event,
-    /// The result of a plugin; without one the event itself is sent.
+    /// The plugin's webhook; `None` sends the event itself.
     pub payload: Option<&'a Payload>,
     /// The `webhook-id`: the same on every attempt.
     pub id: &'a str,
@@ -73,7 +73,7 @@ impl Webhook<'_> {
 #[derive(Clone, Copy)]
 pub struct Content<'a> {
     pub event: &'a Event,
-    /// The result of a plugin; without one the event itself is sent.
+    /// The plugin's webhook; `None` sends the event itself.
     pub payload: Option<&'a Payload>,
     /// The `innesco-event`.
     pub event_id: &'a str,

@@ -64,7 +64,7 @@ impl Seen {
 /// Finds the status of a final answer in HTTP/1 after any interim ones (`100`, `103`), however the bytes are divided into reads.
 #[derive(Debug)]
 enum StatusLine {
-    /// The first bytes of an answer: `HTTP/1.1 200` and the next one.
+    /// The first bytes of an answer: `HTTP/1.1 200` and the byte after it.
     Begun { bytes: [u8; StatusLine::BYTES], length: usize },
     /// In the head of an interim answer; `line_is_empty` is about the current line.
     Interim { line_is_empty: bool },
@@ -84,7 +84,7 @@ impl StatusLine {
     fn read(&mut self, bytes: &[u8]) -> Option<u16> {
         for byte in bytes {
             match self {
-                // Empty lines before an answer are left from an earlier one.
+                // Empty lines before an answer are left over from an earlier answer.
                 Self::Begun { length: 0, .. } if matches!(byte, b'\r' | b'\n') => {}
                 Self::Begun { bytes, length } => {
                     bytes[*length] = *byte;

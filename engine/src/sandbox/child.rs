@@ -1,11 +1,11 @@
 //! Compiles a plugin file in a child process, so that a file cannot harm the engine that loads it.
 //!
 //! Validation, encoding and compiling run hundreds of thousands of lines of third-party code that expects files written by tools.
-//! A hand-made file can overflow their stack, or make them use any amount of memory and time, and nothing inside a process can
-//! prevent that. So the engine starts its own program again for each unknown file. It sends the bytes to standard input, and
-//! reads compiled code or a refusal from standard output. The child has a budget of memory, processor time and wall time
-//! ([`Budget`]). It has no inherited files, no environment and no right to open files. It runs at low priority and is the first
-//! to be killed when memory is short. If it dies, the file is refused ([`LoadError::TooComplex`]) and the engine continues.
+//! A hand-made file can overflow the stack of this code, or make the code use any amount of memory and time, and nothing inside a
+//! process can prevent that. So the engine starts its own program again for each unknown file. It sends the bytes to standard
+//! input, and reads compiled code or a refusal from standard output. The child has a budget of memory, processor time and wall
+//! time ([`Budget`]). It has no inherited files, no environment and no right to open files. It runs at low priority and is the
+//! first to be killed when memory is short. If it dies, the file is refused ([`LoadError::TooComplex`]) and the engine continues.
 //!
 //! The result is trusted like the compile cache: the engine runs it as machine code. That is sound while the child executes only
 //! its program: then the code is Cranelift's output for validated WebAssembly, as it would be in this process. It is not sound if

@@ -240,7 +240,7 @@ fn config() -> Config {
         .wasm_backtrace_max_frames(Some(backtrace::RECORDED_MAX))
         // `lines` reads the debug information, once; the compiler never does.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        // Reduces the attack surface and everything whose result depends on the machine.
+        // These features are disabled to reduce the attack surface, or because their results depend on the machine.
         .wasm_memory64(false)
         .wasm_relaxed_simd(false)
         .wasm_component_model_async(false);
@@ -275,7 +275,8 @@ fn pooled(config: &mut Config, kind: Kind, permits: u32, memory_bytes: usize) {
 }
 
 /// Configures an engine for memories of which only the written pages are cleared. Initial data is copied into them: a mapped
-/// image would have to be mapped again for each other plugin, and costs a page fault for each page that a run writes.
+/// image would have to be mapped again whenever another plugin uses the memory, and costs a page fault for each page that a run
+/// writes.
 fn cleared(config: &mut Config, permits: usize, purpose: Purpose) -> wasmtime::Result<()> {
     config.memory_init_cow(false).memory_reservation(Memories::RESERVED_BYTES).memory_guard_size(Memories::GUARD_BYTES);
     if purpose == Purpose::Run {

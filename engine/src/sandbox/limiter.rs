@@ -48,7 +48,8 @@ impl Limiter {
             return Err(wasmtime::Error::new(OutOfMemory::Limit { asked, limit: self.limit }));
         }
         if !within_maximum {
-            // The guest's own declared limit: the growth fails, as WebAssembly specifies, and the guest may continue.
+            // The growth would exceed the limit that the guest declares, so it fails, as WebAssembly specifies, and the guest may
+            // continue.
             return Ok(false);
         }
         self.used = asked;

@@ -7,8 +7,8 @@ use std::{num::NonZero, thread, time::Duration};
 pub struct Settings {
     /// Default limits of a run.
     pub limits: Limits,
-    /// Maximum file size, in bytes. Python needs 18 to 38 MiB, JavaScript 8 to 14, Rust half of one. The time and memory of
-    /// compiling grow with the size.
+    /// Maximum file size, in bytes. Plugins in Python have 18 to 38 MiB, those in JavaScript 8 to 14 MiB, those in Rust half a
+    /// MiB. The time and memory of compiling grow with the size.
     pub plugin_bytes_max: usize,
     /// Maximum number of concurrent runs; further runs wait. Each has a place in the pool, reserved at start.
     pub threads: usize,

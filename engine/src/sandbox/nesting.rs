@@ -2,8 +2,8 @@
 //!
 //! Validation, encoding and compiling follow some structures recursively, and some at quadratic cost: types nested in types,
 //! types that are aliases of types, components nested in components, packages that use each other in a circle. This module counts
-//! them in one pass, on an explicit stack, and refuses more than any tool writes. Such a list is never complete, so the child
-//! process that loads a file (`child.rs`) has limits too. The limits here give a precise error early.
+//! these structures in one pass, on an explicit stack, and refuses more than any tool writes. Such a list is never complete, so
+//! the child process that loads a file (`child.rs`) has limits too. The limits here give a precise error early.
 
 use wasmparser::{
     BinaryReader, ComponentAlias, ComponentExternName, ComponentExternalKind, ComponentImport, ComponentOuterAliasKind,

@@ -102,7 +102,7 @@ fn webhook(asked: types::Webhook, addressing: Addressing) -> Result<Webhook, Bre
             );
             return Err(Breach::new("endpoint_not_allowed", message));
         }
-        // Whether the endpoint exists is checked where endpoints are known, so that the error can name the nearest one.
+        // Whether the endpoint exists is checked where endpoints are known, so that the error can name the most similar endpoint.
         (Some(to), Addressing::Named) if to.is_empty() || to.len() > Slug::LEN_MAX => {
             let message = format!("goes to {:?}, which cannot be an endpoint's name", printable(to, Slug::LEN_MAX));
             return Err(Breach::new("bad_endpoint", message));

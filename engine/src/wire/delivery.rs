@@ -29,7 +29,7 @@ pub struct DeliveryView {
     pub round: u32,
     #[schema(value_type = DeliveryState)]
     pub state: Word,
-    /// The run that made it; `null` for an event that its endpoint receives directly.
+    /// The run that requested it; `null` if the endpoint receives the event directly.
     #[serde(default)]
     #[schema(value_type = Option<RunId>)]
     pub run: Option<String>,

@@ -1,4 +1,4 @@
-//! Endpoints and subscriptions. A secret has no member here, except in the one answer that reveals it.
+//! Endpoints and subscriptions. A secret appears only in the one answer that reveals it.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,7 @@ pub struct EndpointView {
     pub r#where: BTreeMap<String, Vec<String>>,
     /// Plugin that processes each event on its way to the endpoint.
     pub plugin: Option<String>,
-    /// Warnings about settings that cannot work. Not in lists.
+    /// Warnings about settings that cannot work. Not included in lists.
     #[serde(default)]
     pub warning: Option<String>,
     #[schema(value_type = Scheme)]
@@ -94,7 +94,7 @@ pub struct EndpointView {
     /// Start of the current failures, if no webhook has succeeded for a while.
     #[schema(value_type = Option<Timestamp>)]
     pub failing_since: Option<String>,
-    /// How the engine treats it at the moment. Only in the answer to a read of one endpoint.
+    /// How the engine treats it at the moment. Only in the answer to a request for one endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = ConditionView)]
     pub condition: Option<ConditionView>,

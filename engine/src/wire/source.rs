@@ -30,8 +30,8 @@ pub struct SourceView {
     pub url: Option<String>,
     /// Warnings about a weak configuration.
     pub warning: Option<String>,
-    /// Where the signatures or credentials are that the source verifies: `header:NAME` or `body:/POINTER`. If a request has
-    /// several, the first in this list decides. Empty if the source verifies none.
+    /// Where the source looks for signatures or credentials: `header:NAME` or `body:/POINTER`. If a request has several, the
+    /// first in this list decides. Empty if the source verifies none.
     pub proofs: Vec<String>,
     /// Header of the first proof.
     pub header: Option<String>,
@@ -52,15 +52,15 @@ pub struct SourceView {
     /// Encoding of the key in the secret.
     #[schema(value_type = Option<SecretEncoding>)]
     pub secret_encoding: Option<Word>,
-    /// Where the text is that senders expect back when they verify the address.
+    /// Where a request has the text that senders expect back when they verify the address.
     pub challenge: Option<String>,
     /// Whether hubs that send the verify token are answered.
     pub has_verify_token: bool,
-    /// Where the event type is in a request.
+    /// Where a request has the event type.
     pub type_from: Option<String>,
     /// Prefix of the event type.
     pub type_prefix: String,
-    /// Where the id is that identifies duplicates.
+    /// Where a request has the id that identifies duplicates.
     pub dedupe: String,
     pub attributes: BTreeMap<String, String>,
     pub methods: Vec<String>,

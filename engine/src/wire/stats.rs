@@ -25,7 +25,7 @@ pub struct StatsView {
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = StatsBucket)]
 pub struct BucketView {
-    /// Start of the bucket. The last bucket contains the present.
+    /// Start of the bucket. The last bucket contains the current time.
     #[schema(value_type = Timestamp)]
     pub at: String,
     #[serde(flatten)]

@@ -205,8 +205,8 @@ impl Source {
         self.new.secrets.iter().filter(holds).map(|held| held.secret.reveal()).collect()
     }
 
-    /// Checks the head of a request. `None`: the body is needed, and [`Self::verify`] decides. `steady` is the clock for the end
-    /// of secrets, `wall` the senders' clock.
+    /// Checks the head of a request. `None`: the body is needed, and [`Self::verify`] decides. The steady clock `steady` decides
+    /// which secrets are valid. The wall clock `wall` is compared with the senders' times.
     pub fn check_head(&self, head: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Option<Believed>, Refusal> {
         let secrets = self.secrets(steady);
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();

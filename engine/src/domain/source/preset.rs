@@ -188,7 +188,7 @@ impl Preset {
             Self::Mailgun => {
                 let signed = |within: &str| HmacRule {
                     place: in_body(&format!("{within}/signature")),
-                    // Mailgun retries for eight hours. Its token identifies duplicates for longer than that.
+                    // Mailgun retries for eight hours. The token in a webhook identifies duplicates for longer than that.
                     stamp: Some(Stamp { place: in_body(&format!("{within}/timestamp")), tolerance: TOLERANCE_OF_MAILGUN }),
                     ..hmac("", Encoding::Hex, "", &format!("{{timestamp}}{{body:{within}/token}}"), None)
                 };
@@ -284,7 +284,8 @@ impl Preset {
     /// Returns the default limit of a body, in bytes, below the engine's limit.
     pub const fn body_bytes_max(self) -> Option<u64> {
         match self {
-            // Its forms have a few kilobytes. Each is hashed twice per secret, because the spelling of the address is not known.
+            // Twilio's forms have a few kilobytes. Each form is hashed at least twice per secret, because the spelling of the
+            // address is not known.
             Self::Twilio => Some(1 << 20),
             _ => None,
         }

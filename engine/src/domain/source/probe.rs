@@ -132,7 +132,8 @@ impl Source {
         }
     }
 
-    /// Answers a question in a verified request. `None`: it is an event. `steady` is the clock for the end of secrets.
+    /// Answers a question in a verified request. `None`: it is an event. The steady clock `steady` decides which secrets are
+    /// valid.
     pub fn challenge(&self, request: &Incoming<'_>, believed: &Believed, steady: Timestamp) -> Option<Reply> {
         let preset = self.new.settings.preset;
         if preset == Preset::Slack && is_ssl_check(request) {

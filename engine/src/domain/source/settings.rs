@@ -76,7 +76,7 @@ pub struct Settings {
     pub allow: Vec<IpNet>,
     /// Stored headers, in lower case; `None`: all without credentials.
     pub headers: Option<Vec<String>>,
-    /// Maximum size of a body, in addition to the engine's limit.
+    /// Maximum size of a body. The engine's limit applies too.
     pub body_bytes_max: Option<u64>,
     pub rate: Option<Rate>,
     pub answer: Answer,

@@ -19,7 +19,7 @@ use crate::domain::signature::{self, PADDED_OR_NOT};
 
 /// The header with the signature.
 pub const HEADER: &str = "x-twilio-signature";
-/// Sent with a signature by a shared key: `key=…,algorithm=HMAC_SHA256`.
+/// The header that comes with a signature made with a shared key: `key=…,algorithm=HMAC_SHA256`.
 const SETTINGS: &str = "x-twilio-webhooks-signature-settings";
 
 /// Returns the algorithm that a request declares. If it is wrong, no secret matches.

@@ -182,7 +182,7 @@ fn endpoint_plugin(situation: &Situation<'_>, run: &RunFact) -> Why {
 /// How much a plugin explains, best first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// The plugin's run is not finished, and the plugin sent to the endpoint before, or the run waits for the endpoint.
+    /// The plugin's run is not finished. Either the plugin sent to the endpoint before, or the run waits for the endpoint.
     UnfinishedSender,
     Unfinished,
     /// The plugin sent to the endpoint before, but not for this event.

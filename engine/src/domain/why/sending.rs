@@ -85,7 +85,7 @@ fn dead(endpoint: &Endpoint, id: &str, delivery: &DeliveryFact, reason: DeadReas
     }
 }
 
-/// Returns what holds back a webhook of an active endpoint, if anything but its schedule does.
+/// Returns what holds back a webhook of an active endpoint, if anything other than its schedule does.
 fn held(situation: &Situation<'_>, endpoint: &Endpoint, delivery: &DeliveryFact, chain: &mut Vec<Step>) -> Option<Why> {
     let (name, policy) = (&endpoint.new.name, &endpoint.new.policy);
     let id = delivery.id.text(situation.tag);
@@ -170,7 +170,7 @@ fn at_once(endpoint: &Endpoint, id: &str, standing: Standing) -> Why {
     let why = Why::new(Verdict::Waiting, Link::Concurrency, reason);
     match standing.at_once >= most {
         true => why.change("allow more at once", [format!("innesco endpoint update {name} --concurrency COUNT")]),
-        // The receiver is slow or silent: the engine itself sends few at once until it answers.
+        // The receiver is slow or silent: the engine limits the number of concurrent webhooks until the receiver answers.
         false => why.change("see how the receiver answers", [format!("innesco endpoint test {name}")]),
     }
 }

@@ -20,7 +20,7 @@ const CPU: Duration = Duration::from_secs(2);
 const STEPS: u32 = 4096;
 /// Maximum number of lines, of functions, and of places where functions were inlined. A plugin of 1 MiB has a tenth of them.
 const FACTS_MAX: usize = 1_000_000;
-/// Maximum number of references from a function to the one that has its name. Compilers write two.
+/// Maximum number of references from a function's entry to the entry that has its name. Compilers write two.
 const REFERENCES_MAX: usize = 8;
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;

@@ -102,7 +102,7 @@ fn steps(name: &str) -> Vec<&str> {
     let mut steps = vec![first];
     steps.extend(rest.split("][").take(DEPTH_MAX));
     let plain = |step: &&str| !step.contains(['[', ']']);
-    // An item of a list can only be the last step, because the field after it would be ambiguous.
+    // An item of a list can only be the last step, because it would be unclear to which item the next field belongs.
     let only_last = steps[1..].iter().rev().skip(1).all(|step| !step.is_empty());
     let readable = !first.is_empty() && steps.len() <= DEPTH_MAX && only_last && steps.iter().all(plain);
     if readable { steps } else { vec![name] }
