@@ -1,6 +1,6 @@
-//! The table of roles and routes. The guard of the routes, the OpenAPI document, the manual's table and the tests all read it.
+//! The table of roles and routes. The guard of the routes, the OpenAPI document, the manual and the tests all read this table.
 //!
-//! What must stay true: a route without a row is not served ([`guard`](super::auth::guard) refuses it), and a test below names
+//! What must stay true: a route without a row is not served ([`guard`](super::auth::guard) refuses it), and a test below reports
 //! it.
 
 use std::{collections::HashMap, fmt::Write as _, sync::LazyLock};
@@ -13,7 +13,7 @@ use crate::domain::key::Role::{self, Admin, Metrics, Operate, Publish, Read, Sub
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     Whole,
-    /// Without parts that are credentials: the address of a source, the path and the query of a URL.
+    /// Everything except parts that are credentials: the address of a source, the path and the query of a URL.
     WithoutSecrets,
     /// Only what the same key created.
     Own,
@@ -44,12 +44,13 @@ impl Callers {
 
 /// Routes that belong together, and who may use them.
 pub struct Row {
-    /// The actions that they allow, for people.
+    /// What callers can do with these routes, for people.
     pub what: &'static str,
     pub callers: Callers,
-    /// Methods and paths as in the document. `ANY` means every method.
+    /// Methods and paths as in the OpenAPI document. `ANY` means every method.
     pub routes: &'static [&'static str],
-    /// Whether changes are recorded in the audit trail. Published events are not recorded there: they are the data.
+    /// Whether changes through these routes are recorded in the audit trail. Published events are not recorded there, because
+    /// they are the data.
     pub is_audited: bool,
 }
 
@@ -217,7 +218,7 @@ static BY_PATH: LazyLock<HashMap<&str, Methods>> = LazyLock::new(|| {
     by_path
 });
 
-/// Returns the row of a route. The path is the router's, with names in braces.
+/// Returns the row of a route. The path is as the router has it, with parameter names in braces.
 pub fn of(method: &Method, path: &str) -> Option<&'static Row> {
     // The router answers HEAD with the handler of GET.
     let method = if *method == Method::HEAD { Method::GET.as_str() } else { method.as_str() };
@@ -262,7 +263,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns every operation of the document, as `METHOD path`.
+    /// Returns every operation of the OpenAPI document, as `METHOD path`.
     fn operations() -> BTreeSet<String> {
         let document: Value = serde_json::from_str(crate::api::openapi::text()).expect("the document is JSON");
         let paths = document["paths"].as_object().expect("paths");

@@ -1,8 +1,8 @@
 //! Limits the total size of large answers that callers have not read yet, over all connections.
 //!
-//! An answer with an event's data may have as many bytes as a body, and a caller may take it as slowly as `connections.rs`
-//! allows. So an answer of more than [`SMALL_BYTES_MAX`] reserves memory until the connection has received its last piece. If no memory is
-//! left, the caller gets `503 overloaded`. Smaller answers are bounded by the number of connections.
+//! An answer with an event's data may be as large as a request body, and a caller may read it as slowly as `connections.rs`
+//! allows. So an answer of more than [`SMALL_BYTES_MAX`] reserves memory until the connection has received its last piece. If no
+//! memory is left, the caller gets `503 overloaded`. Smaller answers are bounded by the number of connections.
 
 use std::{
     pin::Pin,
@@ -27,14 +27,14 @@ use crate::domain::content::JSON;
 
 /// Answers up to this many bytes need no reservation. Lists of a hundred summaries fit.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
-/// Maximum memory of all larger answers together: a dozen events with the largest data that is accepted by default.
+/// Maximum memory of all larger answers together. A dozen events with the largest data that is accepted by default fit.
 const ROOM_BYTES: usize = 128 << 20;
-/// Memory is reserved, and an answer is passed to its connection, in pieces of this many bytes. A connection takes the next piece
-/// once the caller has read most of the last one.
+/// Size of the pieces in which memory is reserved and an answer is passed to its connection, in bytes. A connection takes the
+/// next piece once the caller has read most of the previous one.
 const PIECE: usize = 64 << 10;
 
-/// Writes an answer as JSON, in a buffer of exactly its size. The buffer stays until the caller has read the answer, and a buffer
-/// that grew while it was written may be twice as large.
+/// Writes an answer as JSON, in a buffer of exactly its size. The buffer stays in memory until the caller has read the answer,
+/// and a buffer that grows during writing may end up twice as large as needed.
 pub fn json(value: &impl Serialize) -> Response {
     let text = serde_json::to_vec(value).expect("a view is JSON");
     ([(CONTENT_TYPE, JSON)], Bytes::copy_from_slice(&text)).into_response()
@@ -63,12 +63,12 @@ impl Default for AnswerRoom {
 impl AnswerRoom {
     /// Reserves memory for an answer, or refuses it.
     fn admit(&self, answer: Response) -> Response {
-        // An answer without a known length is made piece by piece.
+        // An answer of unknown length is produced piece by piece, so it needs no reservation.
         let bytes = answer.body().size_hint().upper().unwrap_or(0);
         if bytes <= SMALL_BYTES_MAX {
             return answer;
         }
-        // An answer larger than the whole budget passes alone.
+        // An answer larger than the whole budget reserves all of the budget.
         let pieces = usize::try_from(bytes).unwrap_or(usize::MAX).min(ROOM_BYTES).div_ceil(PIECE);
         let pieces = u32::try_from(pieces).expect("all pieces together fit");
         match Arc::clone(&self.0).try_acquire_many_owned(pieces) {
@@ -82,12 +82,12 @@ impl AnswerRoom {
     }
 }
 
-/// Reserves memory for each answer of the routes behind this layer.
+/// Reserves memory for each answer of the routes that this layer wraps.
 pub async fn bound(State(room): State<AnswerRoom>, request: Request, next: Next) -> Response {
     room.admit(next.run(request).await)
 }
 
-/// The body of a large answer, in pieces. Its memory is free again once its connection has dropped it.
+/// The body of a large answer, in pieces. Its memory is free again once the connection has dropped the body.
 struct Roomy {
     body: Body,
     /// The rest of the frame that was read last.

@@ -1,9 +1,9 @@
-//! The audit trail: every change over an audited route is recorded before it is made, and completed with the status afterwards. So no
-//! change is without an entry, and an entry without a status means that the engine stopped in between. A change runs in a separate task,
-//! so a caller that disconnects does not leave it half recorded. Bodies and secrets are not recorded. Published events are not
-//! either: they are the data.
+//! The audit trail. A change through an audited route is recorded before it is made, and its status is added afterwards. So every
+//! change has an entry, and an entry without a status means that the engine stopped in between. A change runs in a separate task,
+//! so its entry is completed even if the caller disconnects. Bodies and secrets are not recorded. Published events are not
+//! recorded either, because they are the data.
 //!
-//! Of calls that changed nothing, only a limited number per key and action is recorded, so repeating one cannot fill the disk or
+//! Only a limited number of calls that changed nothing is recorded per key and action, so repeated calls cannot fill the disk or
 //! the trail.
 
 use std::{
@@ -38,7 +38,7 @@ use crate::{
     wire::{AuditView, PageView},
 };
 
-/// Maximum number of characters kept of a target; ids and names are shorter.
+/// Maximum number of characters of a target that are recorded. Ids and names are shorter.
 const TARGET_CHARS_MAX: usize = 200;
 
 /// The target of a change that creates something; the handler sets it.
@@ -49,12 +49,12 @@ pub struct Target(pub String);
 #[derive(Clone)]
 pub struct Members(pub Vec<String>);
 
-/// In a successful answer: the call changed nothing, because the requested state already existed.
+/// Marks a successful answer to a call that changed nothing, because the requested state already existed.
 #[derive(Clone)]
 pub struct Unchanged;
 
-/// Maximum number of entries for calls that changed nothing, per key and action within [`REFUSALS_SPAN`]. Ten show what a caller
-/// tried. A key that never stops creates 88,000 rows per action and year.
+/// Maximum number of entries for calls that changed nothing, per key and action within [`REFUSALS_SPAN`]. Ten entries show what a
+/// caller tried. A key that never stops calling creates 88,000 rows per action and year.
 const REFUSALS_MAX: u32 = 10;
 const REFUSALS_SPAN: Duration = Duration::from_secs(3600);
 
@@ -62,14 +62,14 @@ const REFUSALS_SPAN: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub struct Refusals(Mutex<HashMap<(KeyId, String), Span>>);
 
-/// Entries of one key and action since an instant of the steady clock.
+/// Number of entries for one key and action since an instant of the steady clock.
 struct Span {
     since: Timestamp,
     kept: u32,
 }
 
 impl Refusals {
-    /// Returns whether one more entry may be kept.
+    /// Returns whether one more entry may be recorded.
     fn has_room(&self, key: KeyId, action: &str, now: Timestamp) -> bool {
         let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Expired spans are removed, so the table has at most one entry per action of each recently active key.

@@ -1,4 +1,4 @@
-//! Authorizes a request: compares the role of its bearer key with the row of its route in [`access`]. The catalog knows the keys.
+//! Authorizes a request: compares the role of its bearer key with the row of its route in [`access`]. The catalog holds the keys.
 
 use std::{sync::Arc, time::Duration};
 

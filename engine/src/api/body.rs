@@ -35,32 +35,33 @@ const FIRST_BYTES: usize = 64 << 10;
 const FIRST_ROOM: usize = 64 << 20;
 /// Maximum memory for the rest of all bodies that are being read.
 const REST_ROOM: usize = 192 << 20;
-/// Memory is reserved in pieces of this many bytes.
+/// Size of the pieces in which memory is reserved, in bytes.
 const PIECE: usize = 4 << 10;
 
 /// Maximum size of the body of a management request (everything but events and settings of plugins). An endpoint with all of its
-/// headers and a client certificate needs half of it. Parsed, such a body may take 150 times its size.
+/// headers and a client certificate needs half of it. Once parsed, such a body may take 150 times its size in memory.
 pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 
 /// After a piece of this many bytes, the thread serves its other connections before it reads the next piece. The runtime itself forces
 /// such a switch only after 128 pieces, which may be 8 MiB.
 const YIELD_AFTER: usize = 8 << 10;
 
-/// Factor by which the buffer of a body grows, up to its announced length. Unwritten parts of it take address space only.
+/// Factor by which the buffer of a body grows, up to its announced length. The unwritten part of the buffer takes only address
+/// space.
 const GROWTH: usize = 8;
 
 /// Maximum number of bytes that are read and discarded of a body that is too large.
 const SWALLOW_MAX: usize = 64 << 20;
 
-/// The share of one source: a quarter of the first budget, half of the rest. A caller that knows one address can send slow bodies
-/// to it; other sources still have room.
+/// The share of one source: a quarter of the budget for first parts, and half of the budget for the rest. A caller that knows the
+/// address of one source can fill its share with slow bodies, but other sources still have memory.
 const SOURCE_FIRST_ROOM: usize = FIRST_ROOM / 4;
 const SOURCE_REST_ROOM: usize = REST_ROOM / 2;
-/// The share of all sources together: three quarters. The last quarter is for callers with a key.
+/// The share of all sources together: three quarters of each budget. The last quarter is for callers with a key.
 const INBOUND_FIRST_ROOM: usize = FIRST_ROOM / 4 * 3;
 const INBOUND_REST_ROOM: usize = REST_ROOM / 4 * 3;
 
-/// Size of the largest possible body to a source, regardless of its limit: memory for a larger one would never be free.
+/// Maximum size of a body to a source, even if the limit of the source is higher. A larger body could never reserve its memory.
 pub const SOURCE_BODY_BYTES_MAX: usize = SOURCE_REST_ROOM;
 
 /// A memory budget for bodies in flight.
@@ -137,8 +138,8 @@ fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: u
     Some(())
 }
 
-/// Reads a body completely, or returns why not. The memory stays reserved until the caller drops the second value, so drop it
-/// only with the body.
+/// Reads a body completely, or returns why not. The memory stays reserved until the second value is dropped, so drop that only
+/// together with the body.
 pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<(Bytes, Held), Problem> {
     read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await
 }
@@ -208,7 +209,7 @@ struct Pieces<'a> {
     read: usize,
     /// Bytes of the last piece.
     last: usize,
-    /// Held until the caller asks for the next piece, so that it covers the caller's work on this one.
+    /// Held until the caller asks for the next piece, so that the permit covers the caller's work on the current one.
     permit: Option<SemaphorePermit<'a>>,
 }
 
@@ -219,9 +220,9 @@ impl<'a> Pieces<'a> {
 
     /// Reads the next piece.
     ///
-    /// A body that has arrived whole would otherwise be read to its end at once, which takes milliseconds. So other connections of this
-    /// thread are served after each large piece, and a large body waits for a permit ([`Heavy::permit`]) before each of them. It
-    /// holds no permit while it waits for its sender.
+    /// A body that has already arrived would otherwise be read to its end without a break, which takes milliseconds. So the
+    /// thread serves its other connections after each large piece. A large body also needs a permit ([`Heavy::permit`]) before it
+    /// continues, and it holds none while it waits for its sender.
     ///
     /// The caller must have dropped the previous piece, so that its memory can be used again.
     async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
@@ -261,7 +262,7 @@ impl Whole {
         }
     }
 
-    /// `expected` is the maximum length of the body, if its caller is honest.
+    /// `expected` is the maximum length of a body whose caller announced it correctly.
     fn push(&mut self, more: &[u8], expected: usize) {
         let bytes = match self {
             Self::Many(bytes) => bytes,
@@ -272,8 +273,8 @@ impl Whole {
         };
         let length = bytes.len() + more.len();
         if length > bytes.capacity() {
-            // Grows in fewer and larger steps than `Vec`: each step copies the bytes so far and leaves a hole of the old size.
-            // The size follows from the bytes that have arrived, not from the announced length.
+            // Grows in fewer and larger steps than `Vec`, because each step copies the bytes so far and leaves a hole of the old
+            // size. The new size depends on the bytes that have arrived, not only on the announced length.
             let capacity = length.max(expected.min(bytes.len() * GROWTH));
             bytes.reserve_exact(capacity - bytes.len());
         }
@@ -296,8 +297,8 @@ async fn swallow(pieces: &mut Pieces<'_>) {
     let _ = tokio::time::timeout(Duration::from_secs(5), swallowing).await;
 }
 
-/// Returns the compression named in `content-encoding`. Some senders write other values there: `identity`, nothing, a charset, or
-/// a transfer encoding of mail. Such a body is not compressed.
+/// Returns the compression named in `content-encoding`. Some senders write other values there, such as `identity`, an empty
+/// value, a charset, or a transfer encoding of mail. Their bodies are not compressed.
 pub fn coding(headers: &HeaderMap) -> Option<String> {
     let named = headers.get_all(http::header::CONTENT_ENCODING).iter();
     let named = named.flat_map(|value| value.as_bytes().split(|c| *c == b',')).map(<[u8]>::trim_ascii);
@@ -379,7 +380,7 @@ pub fn whole_numbers(value: &mut Value) -> bool {
 
 /// Returns the whole number that a floating-point number equals.
 pub fn whole(number: f64) -> Option<i64> {
-    /// Up to here a floating-point number represents whole numbers exactly.
+    /// Up to this number, a floating-point number represents every whole number exactly.
     const EXACT_MAX: f64 = 9_007_199_254_740_991.0;
     (number.fract() == 0.0 && number.abs() <= EXACT_MAX).then_some(number as i64)
 }
@@ -431,7 +432,7 @@ mod tests {
         use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
         const PIECES: usize = 100;
         let turns_while = |piece: usize| async move {
-            // It never waits for its sender.
+            // The body never waits for its sender.
             let pieces = (0..PIECES).map(move |_| Ok::<_, std::io::Error>(Bytes::from(vec![0; piece])));
             let heavy = Heavy::default();
             let mut frames = pin!(Body::from_stream(ready(pieces, Poll::Ready(()))).into_data_stream());
@@ -468,7 +469,7 @@ mod tests {
             [heavy::INLINE_BYTES_MAX + 1, YIELD_AFTER].map(|piece| Ok::<_, std::io::Error>(Bytes::from(vec![0; piece])));
         let mut frames = pin!(Body::from_stream(ready(arrives.into_iter(), Poll::Pending)).into_data_stream());
         let mut pieces = Pieces::new(frames.as_mut(), &heavy);
-        // Returns whether the next piece arrives within a few turns of the runtime.
+        // Returns whether the next piece arrives before the runtime has had a few turns.
         async fn arrives_now(pieces: &mut Pieces<'_>) -> bool {
             tokio::select! {
                 biased;
@@ -485,7 +486,7 @@ mod tests {
         assert_eq!(heavy.free_permits(), all, "a body that waits for its sender holds no permit");
     }
 
-    /// A stream of ready pieces; then it continues as `after`.
+    /// Returns a stream of pieces that are ready, followed by `after`.
     fn ready<I: Iterator<Item: Send> + Send + Unpin + 'static>(
         mut items: I,
         after: Poll<()>,

@@ -41,13 +41,13 @@ const LAST: u64 = 10_000;
 #[serde(deny_unknown_fields)]
 #[schema(as = ComparisonInput)]
 struct Input {
-    /// A stored version: its SHA-256, or the beginning of it; default: the newest candidate.
+    /// A stored version: its SHA-256, or the first digits of it; default: the newest candidate.
     candidate: Option<String>,
     /// Maximum number of recorded runs, newest first; default 10000. With `follow`, maximum number of new runs; default 1000000.
     #[schema(minimum = 1, maximum = 1_000_000)]
     last: Option<u64>,
-    /// Compare new runs as they end, instead of runs of the past. It ends when another version serves, such as the candidate. A busy node skips
-    /// runs and counts them.
+    /// Compare new runs as they end, instead of runs of the past. The comparison ends when another version serves, such as the
+    /// candidate. A busy node skips runs, and counts the skipped ones.
     #[serde(default)]
     follow: bool,
     /// Percentage of the new runs to compare, with `follow`; default 100.
@@ -100,8 +100,9 @@ impl Input {
 
 /// Compare the serving version of a plugin with another one on recorded runs.
 ///
-/// Both repeat the newest recorded runs: same event, settings and state. Nothing takes effect. With `follow` they repeat new runs
-/// as they end, until the candidate serves or the comparison is cancelled. The comparison continues after a restart of the engine.
+/// Both versions repeat the newest recorded runs, with the same event, settings and state. Nothing that they return takes effect.
+/// With `follow`, they repeat new runs as they end, until the candidate serves or the comparison is cancelled. The comparison
+/// continues after a restart of the engine.
 #[utoipa::path(
     post, path = "/v1/plugins/{plugin}/compare", operation_id = "compare_plugin", tag = "comparisons",
     params(("plugin" = Slug, Path, description = "Name of the plugin.")),

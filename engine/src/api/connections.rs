@@ -1,16 +1,17 @@
 //! Connections: how many may be open, and how long each may stay open.
 //!
-//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: without a request or
-//! with half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
+//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: without a request
+//! or with half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
 //! (`limits.body_time_max`, see `body.rs`), and while the caller does not read its answer ([`STALL_TIME_MAX`],
-//! [`ANSWER_RATE_MIN`]). If all places are taken, a waiting connection is evicted for a new one: first those that never had a
-//! request, then idle ones, then those whose answers are not read. The new one is refused only if every connection has a request in
-//! progress. The times are measured here, because hyper's timer starts with the wait for a request, not with its first byte.
+//! [`ANSWER_RATE_MIN`]). If all places are taken, a waiting connection is evicted for a new one: first one that never had a
+//! request, then an idle one, then one whose answer is not read. The new connection is refused only if every other connection has
+//! a request in progress. The times are measured here, because hyper's timer starts with the wait for a request, not with its
+//! first byte.
 //!
 //! **The engine speaks only HTTP/1.1.** Clear-text HTTP/2 has hardly any users: proxies speak HTTP/1.1 to their servers by
-//! default, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. Its flow control is above the socket: a caller
-//! with a window of 0 holds its answer forever while no write to the socket waits, and this file measures only the socket. To
-//! offer HTTP/2, add a clock per stream first. A client that starts with HTTP/2 gets `HTTP_1_1_REQUIRED`.
+//! default, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. The flow control of HTTP/2 is above the socket,
+//! and this file measures only the socket: a caller with a window of 0 would hold its answer forever, although no write to the
+//! socket waits. To offer HTTP/2, add a clock per stream first. A client that starts with HTTP/2 gets `HTTP_1_1_REQUIRED`.
 //!
 //! There is no limit per peer address: behind a proxy all callers share one address, and an attacker has many. Set such a limit
 //! in a proxy.
@@ -52,9 +53,9 @@ use super::{error::Problem, inbound::Peer};
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     pub connections_max: usize,
-    /// From the first byte of a request (or the start of its connection) to the end of its head.
+    /// Maximum time from the first byte of a request, or the start of its connection, to the end of the request's head.
     pub head_time_max: Duration,
-    /// Between two requests of a connection.
+    /// Maximum time between two requests of a connection.
     pub idle_time_max: Duration,
 }
 
@@ -82,8 +83,8 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const HTTP_1_1_REQUIRED: &[u8] = b"\
     \0\0\0\x04\0\0\0\0\0\
     \0\0\x15\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0dHTTP/1.1 only";
-/// Bytes of answers that the system buffers for one connection. The system's own limit is several MiB, which the engine would
-/// fill for a caller that reads nothing, on every connection. Bytes in transit do not count, so this slows down no fast reader.
+/// Bytes of answers that the system buffers for one connection. The system's default is several MiB, which the engine would fill
+/// on every connection whose caller reads nothing. Bytes in transit do not count, so the limit does not slow down a fast reader.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// A caller that reads nothing of its answer for this long loses the connection.
@@ -93,9 +94,9 @@ const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 const ANSWER_RATE_MIN: u64 = 16 << 10;
 /// After this time a caller that does not read its answer may be evicted for a new connection.
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
-/// After the stop signal: time for the rest of a head, and for reading an answer.
+/// Time after the stop signal for the rest of a head to arrive, and for a caller to read its answer.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
-/// Maximum number of connections that receive a refusal at the same time. More are closed without an answer.
+/// Maximum number of connections that receive a refusal at the same time. Further ones are closed without an answer.
 const REFUSALS_MAX: usize = 256;
 /// Time for sending a refusal.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -137,7 +138,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
                 if !std::mem::replace(&mut failing, true) {
                     tracing::error!(%error, "connection could not be accepted, retrying; check the limit of open files");
                 }
-                // The file descriptor of an idle connection is better used for the new one.
+                // Frees the file descriptor of a waiting connection for the new one.
                 server.evict();
                 tokio::time::sleep(AFTER_FAILURE).await;
             }
@@ -149,7 +150,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
     connections.wait().await;
 }
 
-/// Returns whether an error concerns only the connection that was to be accepted, not the next one.
+/// Returns whether an error concerns only the connection that was being accepted, so that the next one may succeed.
 fn is_the_connections(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -182,7 +183,7 @@ impl Server {
         tokio::time::timeout(ROOM_TIME, place).await.ok()?.ok()
     }
 
-    /// Closes the least important connection. Returns whether there was one.
+    /// Closes the connection that is evicted first. Returns whether one could be closed.
     fn evict(&self) -> bool {
         let open = self.open();
         let left = open.values().filter(|connection| !connection.leave.is_cancelled());
@@ -319,7 +320,7 @@ impl Connection {
         self.began.elapsed()
     }
 
-    /// Returns its rank for eviction, or `None` while a request of it is in progress.
+    /// Returns the rank for eviction and the start of the wait, or `None` if the connection must not be evicted now.
     fn spared(&self) -> Option<(Spared, Instant)> {
         let (order, since) = self.activity().spared(self.now())?;
         Some((order, self.began + since))
@@ -341,7 +342,7 @@ struct Activity {
     answering: u32,
     /// Whether it has had a request.
     used: bool,
-    /// The time since when no request is being answered.
+    /// The time since which no request is being answered.
     waiting_since: Duration,
     /// The time when the first byte of a head arrived.
     head_since: Option<Duration>,
@@ -360,7 +361,7 @@ struct Blocked {
 }
 
 impl Activity {
-    /// Returns when and why the connection is closed if nothing happens until then, or `None` while a request of it is in progress.
+    /// Returns when and why the connection is closed if nothing happens until then, or `None` while a request is in progress.
     /// `stopped` is the time of the stop signal.
     fn ends(&self, limits: &ConnectionLimits, stopped: Option<Duration>) -> Option<(Duration, &'static str)> {
         let (since, end, why) = if let Some(blocked) = self.blocked {
@@ -380,7 +381,7 @@ impl Activity {
         Some((at_stop.map_or(end, |at_stop| at_stop.min(end)), why))
     }
 
-    /// Returns the rank for eviction, and since when the connection waits. `None` while a request of it is in progress.
+    /// Returns the rank for eviction, and the time since which the connection waits, or `None` if it must not be evicted now.
     fn spared(&self, now: Duration) -> Option<(Spared, Duration)> {
         match self.blocked {
             Some(blocked) => (now - blocked.since >= EVICTABLE_AFTER).then_some((Spared::TakesNoAnswer, blocked.since)),
@@ -397,7 +398,7 @@ impl Activity {
         }
     }
 
-    /// Records the result of a write: the number of bytes that the caller read, or that it reads none now.
+    /// Records the result of a write: the number of bytes that the caller read, or `None` if it reads nothing now.
     fn wrote(&mut self, now: Duration, taken: Option<usize>) {
         match (taken, &mut self.blocked) {
             (Some(bytes), Some(blocked)) if bytes > 0 => {
@@ -440,7 +441,7 @@ impl Drop for Answering {
     }
 }
 
-/// The body of an answer. It records when the connection has all of it.
+/// The body of an answer. Dropping it records that the connection has received all of it.
 struct Answer {
     body: Body,
     _answering: Answering,

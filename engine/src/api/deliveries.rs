@@ -92,9 +92,9 @@ pub fn delivery_id(api: &Api, text: &str) -> Result<DeliveryId, Problem> {
 
 /// Read one delivery with every attempt, and what was sent.
 ///
-/// `request` is the request of the last attempt, or of the first one as it would be sent now. Each attempt has its request too,
-/// without the body. Signatures, secrets and the values of the endpoint's headers are masked. A body is cut after 64 KiB;
-/// `/v1/deliveries/{delivery}/body` has all of it.
+/// `request` is the request of the last attempt. Before the first attempt, it is the request that would be sent now. Each attempt
+/// has its request too, without the body. Signatures, secrets and the values of the endpoint's headers are masked. A body is cut
+/// after 64 KiB; `/v1/deliveries/{delivery}/body` has all of it.
 #[utoipa::path(
     get, path = "/v1/deliveries/{delivery}", operation_id = "show_delivery", tag = "deliveries",
     params(("delivery" = DeliveryId, Path, description = "Id of the delivery.")),
@@ -131,7 +131,7 @@ fn with_requests<T>(api: &Api, whole: &WholeDelivery, sight: Sight, work: impl F
     work(&mut Requests::new(whole, endpoint, (&id, &event_id), tag, sight))
 }
 
-/// Returns the request of a delivery's last attempt, or the first one as it would be sent now.
+/// Returns the request of a delivery's last attempt. Before the first attempt, returns the request that would be sent now.
 pub async fn requests_of(api: &Api, whole: &WholeDelivery, sight: Sight) -> Result<Option<SentRequestView>, Problem> {
     let read = || with_requests(api, whole, sight, |requests| requests.latest_view());
     api.heavy.run(content_bytes(whole), read).await
@@ -148,8 +148,8 @@ pub struct WhichBody {
 
 /// Read the body of a webhook as it was sent.
 ///
-/// The whole body, byte for byte. `request` of the delivery has its content type. Before the first attempt, it is the body that would be
-/// sent now.
+/// The answer is the whole body, byte for byte. Its content type is in `request` of the delivery. Before the first attempt, the
+/// answer is the body that would be sent now.
 #[utoipa::path(
     get, path = "/v1/deliveries/{delivery}/body", operation_id = "read_delivery_body", tag = "deliveries",
     params(("delivery" = DeliveryId, Path, description = "Id of the delivery."), WhichBody),

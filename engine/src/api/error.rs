@@ -92,7 +92,7 @@ problems! {
 }
 
 impl Problem {
-    /// Names the member of the request's body that is wrong, in the text and as a pointer.
+    /// Names the wrong member of the request's body, in the text and as a pointer.
     #[must_use]
     pub fn in_member(self, member: &str) -> Self {
         Self { detail: format!("{member}: {}", self.detail), ..self }.at(format!("/{member}"))

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::Api;
 use crate::store::Error;
 
-/// How long a probe of the store stays valid. A probe writes.
+/// How long a probe of the store stays valid. A probe writes to the store.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// Result of the last probe of the store.

@@ -4,9 +4,9 @@
 //! the thread, so it runs through [`Heavy::run`] and nowhere else. Small bodies stay on their thread, because moving them costs
 //! more than it saves.
 //!
-//! Reading a large body also needs a permit ([`Heavy::permit`]): copying large bodies out of their sockets may occupy every
-//! thread that serves sockets. Reading and work share the permits, so large bodies of all callers together occupy half of the
-//! cores.
+//! Reading a large body also needs a permit ([`Heavy::permit`]): without a limit, copying large bodies out of their sockets could
+//! occupy every thread that serves sockets. Reading and work share the permits, so large bodies of all callers together occupy
+//! half of the cores.
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -20,7 +20,7 @@ use super::error::Problem;
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Maximum size of all bodies that wait or run, in bytes. At 50 MB/s the last of them waits less than 3 s.
 const WAITING_BYTES_MAX: usize = 128 << 20;
-/// Memory is reserved in pieces of this many bytes.
+/// Size of the pieces in which memory is reserved, in bytes.
 const PIECE: usize = 4 << 10;
 
 /// Permits for heavy work.
@@ -43,7 +43,7 @@ impl Heavy {
     /// The caller drops the result on the thread that serves sockets, so `work` should return little.
     ///
     /// # Errors
-    /// [`Problem::come_back`] if [`WAITING_BYTES_MAX`] are already waiting; then `work` does not run.
+    /// [`Problem::come_back`] if [`WAITING_BYTES_MAX`] bytes are already waiting; then `work` does not run.
     pub async fn run<T>(&self, bytes: usize, work: impl FnOnce() -> T) -> Result<T, Problem> {
         if bytes <= INLINE_BYTES_MAX {
             return Ok(work());
@@ -58,7 +58,7 @@ impl Heavy {
         Ok(match Handle::current().runtime_flavor() {
             // Moves the other connections of this thread to another thread first.
             RuntimeFlavor::MultiThread => block_in_place(work),
-            // A runtime with one thread cannot move them. Only tests have one.
+            // A runtime with one thread cannot move connections. Only tests have one.
             _ => work(),
         })
     }
@@ -93,7 +93,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel();
         let heard = runtime.block_on(async {
             let heavy = tokio::spawn(async move { Heavy::default().run(LARGE, move || receiver.recv_timeout(DEADLINE)).await });
-            // Runs on the only thread, while the work above waits for it.
+            // This task runs on the only thread, while the work above waits for it.
             tokio::spawn(async move { sender.send("served") }).await.unwrap().unwrap();
             heavy.await.unwrap()
         });

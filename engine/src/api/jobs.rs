@@ -60,7 +60,7 @@ struct Input {
     until: Option<String>,
 }
 
-/// Selects the deliveries of a bulk retry, as its body does. Without parameters: all dead deliveries.
+/// Selects the deliveries of a bulk retry, as the body of the retry does. Without parameters: all dead deliveries.
 #[derive(Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -144,7 +144,7 @@ struct ReplayInput {
     until: Option<String>,
 }
 
-/// At least one member is set.
+/// Returns the schema of `state`. It also requires that at least one member of the input is set.
 fn replayed_state_schema() -> RefOr<Schema> {
     let is_set = |member: &str| json!({ "required": [member], "properties": { member: { "type": "string" } } });
     schema(json!({
@@ -259,8 +259,8 @@ async fn start(api: &Api, task: Task) -> Result<Created, Problem> {
 
 /// Start a bulk retry of deliveries, each under its own id.
 ///
-/// The job continues after a restart of the engine and retries each delivery once. Deliveries of events that are accepted after its
-/// creation are not included.
+/// The job continues after a restart of the engine and retries each delivery once. Deliveries of events that are accepted after
+/// the creation of the job are not included.
 #[utoipa::path(
     post, path = "/v1/deliveries/retry", operation_id = "retry_deliveries", tag = "jobs",
     request_body(content = Option<Input>, example = json!({ "endpoint": "crm", "since": "2026-01-31T09:30:00Z" })),
@@ -285,10 +285,10 @@ pub async fn count_retries(State(api): State<Arc<Api>>, Query(retried): Query<Re
     Ok(Json(CountView { count: api.store.count_items(Task::RetryDeliveries(filter)).await? }))
 }
 
-/// Start a bulk retry of parked runs, with the versions of the plugins that serve.
+/// Start a bulk retry of parked runs, with the plugin versions that serve now.
 ///
 /// Other runs and webhooks of their events are not repeated. The job continues after a restart of the engine and retries each run
-/// once. Runs of events that are accepted after its creation are not included.
+/// once. Runs of events that are accepted after the creation of the job are not included.
 #[utoipa::path(
     post, path = "/v1/runs/retry", operation_id = "retry_runs", tag = "jobs",
     request_body(content = Option<RunsInput>, example = json!({ "plugin": "order-router", "since": "2026-01-31T09:30:00Z" })),
@@ -304,7 +304,7 @@ pub async fn retry_runs(State(api): State<Arc<Api>>, headers: HeaderMap, body: B
 ///
 /// Every event creates new deliveries with new ids, even for plugins and endpoints that already had the event. To repeat only
 /// what failed, retry the runs or the deliveries. The job continues after a restart of the engine and replays each event once.
-/// Events that are accepted after its creation are not included.
+/// Events that are accepted after the creation of the job are not included.
 #[utoipa::path(
     post, path = "/v1/events/replay", operation_id = "replay_events", tag = "jobs",
     request_body(content = ReplayInput, example = json!({ "state": "unrouted", "since": "2026-01-31T09:30:00Z" })),

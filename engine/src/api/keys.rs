@@ -1,4 +1,4 @@
-//! API keys: create, list, revoke. The answer that creates a key is the only one that contains it.
+//! API keys: create, list, revoke. Only the answer to the request that creates a key contains the key.
 
 use std::{sync::Arc, time::Duration};
 

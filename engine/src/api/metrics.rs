@@ -1,7 +1,7 @@
 //! `/metrics`: counters and gauges of the engine, as Prometheus text.
 //!
-//! Open like `/healthz` unless the setting `metrics` requires a key. It has counts and the names of plugins, endpoints and
-//! sources, and no payload.
+//! The route is open like `/healthz`, unless the setting `metrics` requires a key. The metrics contain counts and the names of
+//! plugins, endpoints and sources, but no payload.
 
 use std::{
     net::IpAddr,
@@ -26,9 +26,9 @@ use crate::{
     store::{Error, Load, Node, Store},
 };
 
-/// Minimum age before the store is read again: counting rows costs time.
+/// Minimum age of a reading before the store is read again, because counting rows costs time.
 const FRESH: Duration = Duration::from_secs(5);
-/// Minimum pause before the next reading of the store, as a multiple of the duration of the last one: counting uses at most a
+/// Minimum pause before the next reading of the store, as a multiple of the duration of the last one. So counting uses at most a
 /// twentieth of one core.
 const REST: u32 = 20;
 
@@ -89,7 +89,8 @@ impl LastLoad {
 
 /// Read the metrics, as Prometheus text.
 ///
-/// Open like `/healthz`, unless the setting `metrics` is `key`: then it needs a key. A key of the role `metrics` can read only this route.
+/// The route is open like `/healthz`, unless the setting `metrics` is `key`. Then it needs a key. A key of the role `metrics` can
+/// read only this route.
 #[utoipa::path(
     get, path = "/metrics", operation_id = "read_metrics", tag = "engine",
     responses((
@@ -98,7 +99,7 @@ impl LastLoad {
     )),
 )]
 pub async fn figures(State(api): State<Arc<Api>>) -> Response {
-    // Also serializes updating and writing metrics: one request at a time.
+    // The lock also makes requests update and write the metrics one at a time.
     let mut last = api.last_load.load.lock().await;
     let said = current_load(&api, &mut last).await;
     let load = &said.load;
@@ -122,7 +123,7 @@ pub async fn figures(State(api): State<Arc<Api>>) -> Response {
 
 /// Returns whether a foreign web page may have sent the request through a browser on this machine (DNS rebinding): the caller is
 /// this machine, and the named host is neither an address nor a name of the engine. Such a request needs a key. Requests from
-/// other machines are not checked: their networks have their own names for the host.
+/// other machines are not checked, because their networks may have other names for the host.
 pub fn may_be_rebound<B>(request: &Request<B>, external_url: Option<&Url>) -> bool {
     let is_local = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.to_canonical().is_loopback());
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());

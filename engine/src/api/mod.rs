@@ -160,11 +160,12 @@ fn all() -> Addresses {
         .routes(routes!(stats::read))
         .routes(routes!(nodes::list))
         .routes(routes!(audit::list))
-        // The routes below need no such bound: their answers are short, the same bytes for every caller, or limited elsewhere.
+        // The routes below need no such limit: their answers are short, are the same bytes for every caller, or are limited
+        // elsewhere.
         .route_layer(middleware::from_fn_with_state(AnswerRoom::default(), answers::bound))
         .routes(routes!(stream::follow))
         .routes(routes!(inbound::receive))
-        // The document shows the usual method; each source decides which of these it accepts.
+        // The OpenAPI document shows only `POST`. Each source decides which of these other methods it accepts.
         .route("/in/{source}", on(OTHER_METHODS, inbound::receive))
         .routes(routes!(openapi::show))
         .merge(about_the_process())
@@ -204,7 +205,7 @@ fn does_not_take(method: &Method, uri: &Uri) -> Problem {
     Problem::method_not_allowed(format!("{:?} does not allow {method}", uri.path()))
 }
 
-/// Returns a duration in milliseconds, as answers carry it.
+/// Returns a duration in milliseconds, as answers state it.
 fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }

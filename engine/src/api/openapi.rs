@@ -20,9 +20,9 @@ use super::{
 };
 use crate::wire::values::{self, AS_IT_IS};
 
-/// On a member: its constraint on other members, for the enclosing schema.
+/// Key on a member: its constraint on other members, which the enclosing schema takes over.
 const BESIDE: &str = "x-beside";
-/// On an operation: the codes of its specific problems.
+/// Key on an operation: the codes of its specific problems.
 const PROBLEMS: &str = "x-problems";
 /// Name of the only security scheme.
 const KEY: &str = "key";
@@ -57,7 +57,7 @@ An error is an `application/problem+json`. Its `code` never changes its meaning,
 
 /// Read this document.
 ///
-/// Generated from the code of the engine that answers.
+/// It is generated from the code of the engine that answers.
 #[utoipa::path(
     get, path = "/openapi.json", operation_id = "read_openapi", tag = "engine",
     responses((status = 200, description = "This document.", content_type = "application/json", body = Object)),
@@ -279,7 +279,8 @@ fn reached(document: &Value, part: &str) -> BTreeSet<String> {
     found
 }
 
-/// In an answer, a member that may be `null` is always present, and a member that may be absent is never `null`.
+/// Makes nullable members required. In an answer, a member that may be `null` is always present, and a member that may be absent
+/// is never `null`.
 fn whole(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(whole),
@@ -415,7 +416,7 @@ mod tests {
         let codes: Vec<_> = Problem::KINDS.iter().map(|kind| kind.code).collect();
         assert_eq!(document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"], json!(codes));
         let answers: String = operations.iter().map(|(_, _, operation)| operation["responses"].to_string()).collect();
-        // Left out: an operation of the document never has a wrong method.
+        // Skips the problem of a wrong method, which no operation of the document has.
         for code in codes.iter().filter(|code| **code != "method_not_allowed") {
             assert!(answers.contains(code), "no operation answers {code}");
         }

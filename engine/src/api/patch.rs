@@ -1,4 +1,4 @@
-//! JSON merge patch (RFC 7396): how a change is applied to an endpoint or a source.
+//! Applies a change to an endpoint or a source, as a JSON merge patch (RFC 7396).
 
 use serde_json::{Map, Value};
 

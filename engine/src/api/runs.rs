@@ -142,7 +142,7 @@ pub async fn limits(State(api): State<Arc<Api>>) -> Json<RunLimitsView> {
     Json(RunLimitsView::new(&api.run_limits))
 }
 
-/// Retry a run now, with the version of the plugin that serves.
+/// Retry a run now, with the plugin version that serves.
 ///
 /// Other runs and webhooks of the event are not repeated. The run may be parked, waiting or cancelled.
 #[utoipa::path(

@@ -38,7 +38,7 @@ pub struct Requests<'a> {
     bodies: Vec<Rendered<'a>>,
 }
 
-/// A body, with the endpoint's format at that attempt.
+/// A body, and the format that the endpoint had at that attempt.
 struct Rendered<'a> {
     envelope: Envelope,
     format: Format,
@@ -86,13 +86,13 @@ impl<'a> Requests<'a> {
         Some((head, content_type, body))
     }
 
-    /// Returns the request of an attempt without its body; `None` if the engine did not record it (an earlier version), or could
-    /// not build it.
+    /// Returns the request of an attempt without its body; `None` if the engine was an earlier version that did not record it, or
+    /// could not build it.
     pub fn of_attempt(&mut self, attempt: &StoredAttempt) -> Option<RequestHeadView> {
         Some(self.head(attempt.sent.as_ref()?, attempt.attempt.at)?.0)
     }
 
-    /// Returns how and when the last attempt was sent, or how the first one would be sent now.
+    /// Returns how and when the last attempt was sent. Before the first attempt, returns how it would be sent now.
     fn latest(&self) -> Option<(SentAs, Timestamp)> {
         match self.whole.story.attempts.last() {
             Some(last) => Some((last.sent.clone()?, last.attempt.at)),
@@ -100,7 +100,7 @@ impl<'a> Requests<'a> {
         }
     }
 
-    /// Returns the request of the last attempt, or of the first one as it would be sent now.
+    /// Returns the request of the last attempt. Before the first attempt, returns the request that would be sent now.
     pub fn latest_view(&mut self) -> Option<SentRequestView> {
         let (sent, at) = self.latest()?;
         let (head, content_type, body) = self.head(&sent, at)?;

@@ -37,7 +37,8 @@ pub struct Filter {
 
 /// Read statistics: counts over time.
 ///
-/// The counts are those of the whole engine, or of one endpoint, plugin or source. All nodes count together. Counts reach the store every ten seconds.
+/// The counts are those of the whole engine, or of one endpoint, plugin or source, summed over all nodes. Counts reach the store
+/// every ten seconds.
 #[utoipa::path(
     get, path = "/v1/stats", operation_id = "read_stats", tag = "engine", params(Filter),
     responses((status = 200, description = "The statistics.", body = StatsView)),
@@ -52,7 +53,7 @@ pub async fn read(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
 /// Returns the statistics of one thing.
 ///
 /// # Errors
-/// No counts as fine as `last` exist, or the store cannot be read.
+/// If no counts are as fine as `last` needs, or if the store cannot be read.
 pub async fn stats(api: &Api, about: About, last: Last) -> Result<StatsView, Problem> {
     let (cell, length, count) = last.buckets(&about).ok_or_else(|| {
         Problem::bad_request("last is \"1h\", but endpoints, plugins and sources are counted by the hour; use 24h or 7d")

@@ -1,8 +1,8 @@
 //! The event stream: what this node does now, as server-sent events.
 //!
 //! The stream is the live feed ([`crate::news`]), so it may lose messages. It reports how many were lost. For facts that must not
-//! be lost, read the lists. Each caller holds at most [`WAITING_MAX`] messages here. The feed holds the others, once for all
-//! callers.
+//! be lost, read the lists. At most [`WAITING_MAX`] messages per caller are buffered here. The feed buffers further ones, once
+//! for all callers.
 
 use std::{
     convert::Infallible,
@@ -45,7 +45,7 @@ const WAITING_MAX: usize = 16;
 /// checked again at the same time.
 const PULSE: Duration = Duration::from_secs(5);
 
-/// The places for streams.
+/// Limits the number of open streams.
 pub struct Streams(Arc<Semaphore>);
 
 impl Default for Streams {
@@ -92,7 +92,7 @@ impl Selection {
         Ok(Self { pattern, endpoint: name("endpoint", filter.endpoint)?, plugin: name("plugin", filter.plugin)? })
     }
 
-    /// Returns whether a message matches every filter. A message without a filtered part does not match.
+    /// Returns whether a message matches every filter. A message that lacks the property of a filter does not match.
     fn takes(&self, news: &News) -> bool {
         let (event_type, endpoint, plugin) = match news {
             News::Accepted { event_type, .. } | News::Unrouted { event_type, .. } => (Some(event_type), None, None),
@@ -108,7 +108,7 @@ impl Selection {
     }
 }
 
-/// Reads the name in a filter. The thing of this name may be created later.
+/// Reads the name in a filter. The endpoint or plugin of this name may be created later.
 fn name(filter: &str, given: Option<String>) -> Result<Option<String>, Problem> {
     let bad = given.as_deref().and_then(|text| Slug::parse(text).err());
     bad.map_or(Ok(given), |bad| Err(Problem::bad_request(format!("{filter}: {bad}"))))
@@ -135,8 +135,8 @@ values! {
 /// Follow the live activity.
 ///
 /// Server-sent events: each message is one `data` line with a JSON object, and its `event` is the object's `kind`. The stream
-/// begins with the next activity and has no end. It shows only the work of the node that you call; with several nodes, call each of
-/// them. A caller that reads too slowly loses messages, and gets one of the kind `missed` with their number.
+/// begins with the next activity and has no end. It shows only the work of the node that you call; with several nodes, call each
+/// of them. A caller that reads too slowly loses messages, and gets a message of the kind `missed` with the number of lost ones.
 #[utoipa::path(
     get, path = "/v1/stream", operation_id = "follow_stream", tag = "engine", params(Filter),
     responses((status = 200, description = "Messages, as long as the connection lasts.", body = ServerSent, content_type = "text/event-stream")),
@@ -164,7 +164,7 @@ pub async fn follow(
     Ok((headers, Body::new(Pieces(receiver))).into_response())
 }
 
-/// Passes messages on until the caller leaves, or `may_see`, asked at each `pulse`, refuses it.
+/// Passes messages on until the caller leaves or `may_see`, which is checked at each `pulse`, returns false.
 async fn pump(
     selection: &Selection,
     tag: Tag,
@@ -173,7 +173,7 @@ async fn pump(
     pulse: Duration,
     may_see: impl Fn() -> bool,
 ) {
-    // The answer's head leaves with the first bytes.
+    // The head of the answer is sent with its first bytes.
     let mut next = Some(Bytes::from_static(b": connected\n\n"));
     let mut pulse = tokio::time::interval(pulse);
     pulse.reset();

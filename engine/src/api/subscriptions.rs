@@ -4,8 +4,9 @@
 //! A key of the role `subscribe` sees and deletes only its own subscriptions, and these reach only public addresses. Services of
 //! other companies store such keys, so they must not have the rights of `admin`.
 //!
-//! The endpoint's name is derived from the event and the target URL, and names are unique in the store. So the same subscription,
-//! requested twice, concurrently or on two nodes, exists once. It is created first and looked up afterwards.
+//! The endpoint's name is derived from the event and the target URL, and names are unique in the store. So a subscription that is
+//! requested twice, even concurrently or on two nodes, exists once. The code tries to create it first, and looks it up if it
+//! exists.
 
 use std::sync::Arc;
 
@@ -77,9 +78,9 @@ impl SubscriptionView {
 
 /// Subscribe to events.
 ///
-/// The engine sends them to the URL, signed by Standard Webhooks, until the subscription is deleted or the URL answers `410`. The
-/// same URL and events again return the existing subscription; if it was disabled after days of failures, it is resumed. With a
-/// key of the role `subscribe`, the URL must have a public address.
+/// The engine sends them to the URL, signed by Standard Webhooks, until the subscription is deleted or the URL answers `410`. A
+/// second request with the same URL and events returns the existing subscription. If that was disabled after days of failures, it
+/// is resumed. With a key of the role `subscribe`, the URL must have a public address.
 #[utoipa::path(
     post, path = "/v1/subscriptions", operation_id = "subscribe", tag = "subscriptions",
     request_body(content = Input, example = json!({ "target_url": "https://hooks.example.com/hooks/1/2", "event": "order.created" })),
@@ -112,7 +113,8 @@ pub async fn create(
     let secret = endpoints::secret(None, Scheme::default())?;
     let new = NewEndpoint::subscription(url.to_string(), events, title, secret, key.id, reach);
     if api.catalog.endpoints().named(&new.name).is_none() {
-        // An existing subscription was checked when it was created.
+        // Only the addresses of a new subscription are checked, because those of an existing one were checked when it was
+        // created.
         let addresses =
             async { api.outbound.check_addresses(&url, reach).await.map_err(|bad| endpoints::bad_url("target_url", &bad)) };
         endpoints::with_room(&api, addresses).await?;
@@ -201,7 +203,7 @@ fn find(api: &Api, caller: &Caller, id: &str) -> Result<Arc<Endpoint>, Problem> 
 
 /// Number of newest events that are searched for samples: one page of the store.
 const SAMPLED_FROM: usize = 500;
-/// Samples in an answer. A tool shows one to its user.
+/// Maximum number of samples in an answer. A tool shows one to its user.
 const SAMPLES_MAX: usize = 3;
 /// Largest data of a sample, in bytes. A tool only reads which fields a sample has, and smaller events show them as well.
 const SAMPLE_BYTES_MAX: u64 = 64 << 10;

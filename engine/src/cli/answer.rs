@@ -1,5 +1,5 @@
-//! An answer of the engine in two forms: typed, to format it for people, and as JSON, for scripts. So `--json` prints the members
-//! of a newer engine too.
+//! An answer of the engine in two forms: typed, to format it for people, and as unchanged JSON, for scripts. So `--json` also
+//! prints members that only a newer engine sends.
 
 use std::ops::Deref;
 
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// An answer with its JSON.
+/// A typed answer, with the JSON that it was read from.
 pub struct Answer<T> {
     json: Value,
     thing: T,
@@ -17,7 +17,7 @@ impl<T: DeserializeOwned> Answer<T> {
     /// Reads an answer.
     ///
     /// # Errors
-    /// A member is missing or has another type: the engine is older than this program.
+    /// If a member is missing or has another type, because the engine is older than this program.
     pub fn read(json: Value) -> anyhow::Result<Self> {
         let thing = T::deserialize(&json)
             .context("the engine's answer cannot be read; use the innesco program of the engine's version")?;

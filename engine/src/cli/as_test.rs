@@ -27,7 +27,7 @@ use crate::{
     wire::{EndpointView, RunRecordView, RunStoryView},
 };
 
-/// The file of tests, and the folder of their inputs, in the crate.
+/// Paths in the crate: the file with the tests, and the folder with their inputs.
 const TESTS: &str = "tests/recorded.rs";
 const RUNS: &str = "tests/runs";
 
@@ -52,7 +52,7 @@ pub struct AsTestArgs {
 }
 
 /// # Errors
-/// The run did not fail, cannot be repeated, or depends on a masked value; or the crate cannot be written.
+/// If the run did not fail, cannot be repeated or depends on a masked value, or if the crate cannot be written.
 pub fn run(args: &AsTestArgs, run: &str, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let masks = Masks::parse(&args.mask).map_err(|error| wrong(error.to_string()))?;
     let story = client.get::<RunStoryView>(&["v1", "runs", run])?.into_thing().run;
@@ -107,12 +107,12 @@ pub fn run(args: &AsTestArgs, run: &str, client: &Client, out: &Printer) -> anyh
     Ok(())
 }
 
-/// How a fixture ended: `None` is ok.
+/// How a run on a fixture ended. `None` means that it succeeded.
 #[derive(PartialEq)]
 struct Ended(Option<RunFailure>);
 
 impl Ended {
-    /// Builds the crate and runs the fixture on it.
+    /// Builds the crate, and runs the plugin on the fixture.
     fn of(plugin: &PluginCrate, fixture: &Fixture) -> anyhow::Result<(Stage, Self)> {
         let stage = Stage::load(&plugin.folder, fixture.limits())?;
         let ended = Self::on(&stage, fixture)?;
@@ -123,11 +123,11 @@ impl Ended {
         Ok(Self(stage.run(&fixture.clone().given()?)?.result.err()))
     }
 
-    /// Returns whether both ended for the same reason. Messages are not compared, because they may contain a masked value.
+    /// Returns whether both runs ended for the same reason. Messages are not compared, because they may contain a masked value.
     fn is_alike(&self, other: &Self) -> bool {
         let reason = |Self(failure): &Self| {
             let failure = failure.as_ref()?;
-            // Two panics are the same if they are at the same place. The place is the text before the message.
+            // Two panics are the same if they happened at the same place in the source. The message begins with that place.
             let place = failure.message.split(": ").next().unwrap_or_default();
             Some((failure.outcome, failure.code.clone(), if failure.code == "panic" { place.to_owned() } else { String::new() }))
         };
@@ -135,13 +135,14 @@ impl Ended {
     }
 }
 
-/// Replaces values so that the fixture still fails alike: first by constants, then by values of the same form.
+/// Replaces values so that a run on the fixture still fails for the same reason. Tries constants first, then values of the same
+/// form.
 fn masked(fixture: &Fixture, masks: &Masks, now: &anyhow::Result<(Stage, Ended)>) -> anyhow::Result<Fixture> {
     let shaped = fixture.masked(masks, Style::Shape);
     if let Some(path) = masks.unmatched() {
         bail!("--mask {path} names no value of this run; innesco event show prints its data");
     }
-    // A message may quote a value, so a masked fixture never has the message of the real run.
+    // A message may quote a value, so a masked fixture never contains the message of the real run.
     let labelled = |mut fixture: Fixture, message: Option<String>| {
         fixture.message = message;
         fixture

@@ -47,7 +47,7 @@ pub fn run(args: &AuditArgs, client: &Client, out: &Printer) -> anyhow::Result<(
     Ok(out.list(&client.list(&["v1", "audit"], &query, args.limit)?, &columns, "No such change.")?)
 }
 
-/// Returns the status, or a text if there is none.
+/// Returns the status that an entry records, or a text if it has none.
 fn answered(entry: &AuditView) -> String {
     entry.status.map_or_else(|| "in progress, or the engine stopped".to_owned(), |status| status.to_string())
 }

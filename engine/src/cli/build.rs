@@ -79,8 +79,8 @@ impl PluginCrate {
 
     /// Builds the crate.
     ///
-    /// Each crate is built separately. In one build, the crates of a workspace share features of their dependencies. The same
-    /// source would then give other bytes, and so another version.
+    /// Each crate is built separately. In one build, the crates of a workspace would share the features of their dependencies, so
+    /// the same source could give other bytes and thus another version.
     pub fn build(&self) -> Result<Built, BuildFailed> {
         let began = clock::steady();
         let failed = |reason: String| BuildFailed { name: self.name.clone(), reason };
@@ -91,12 +91,13 @@ impl PluginCrate {
         let output = Command::new(cargo)
             .args(["build", "--release", "--target", TARGET, "--quiet", "--color", colour])
             .args(["--message-format", "json-render-diagnostics"])
-            // A crate in a workspace cannot set these in its Cargo.toml. One codegen unit and LTO save a quarter of a run's time, a
-            // small stack saves half of it where the kernel is old (see `.cargo/config.toml`).
+            // A crate in a workspace cannot set these in its Cargo.toml. One codegen unit and LTO make runs a quarter faster. On
+            // an old kernel, a small stack halves their time (see `.cargo/config.toml`).
             .envs([
                 ("CARGO_PROFILE_RELEASE_LTO", "true"),
                 ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
-                // For backtraces. The engine strips it before it compiles, so it costs only the size of the file.
+                // Backtraces need this debug information. The engine strips it before compiling, so it only makes the file
+                // larger.
                 ("CARGO_PROFILE_RELEASE_DEBUG", "limited"),
                 ("CARGO_PROFILE_RELEASE_STRIP", "none"),
                 ("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-C link-arg=-zstack-size=131072"),
@@ -159,7 +160,7 @@ pub struct Built {
 }
 
 impl Built {
-    /// Copies the file into a folder atomically: first under another name, then renamed. Returns its path.
+    /// Copies the file into a folder atomically: writes it under another name, then renames it. Returns its path.
     pub fn drop_into(&self, folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
         let draft = folder.join(format!(".{name}.{}.draft", std::process::id()));
@@ -172,11 +173,11 @@ impl Built {
     }
 }
 
-/// Maximum number of source files, and of their bytes, that are searched.
+/// Maximum number of source files that are searched, and maximum size of one, in bytes.
 const SOURCES_MAX: usize = 200;
 const SOURCE_BYTES_MAX: u64 = 1 << 20;
 
-/// Returns a warning if a crate prints outside its tests: the engine has no standard output for a plugin, and cannot notice.
+/// Returns a warning if a crate prints outside its tests. A plugin has no standard output, so the text would be lost.
 fn output_warning(folder: &Path) -> Option<String> {
     let mut folders = vec![folder.join("src")];
     let mut sources = Vec::new();

@@ -30,7 +30,7 @@ impl Card {
         }
     }
 
-    /// Adds a secret, which only this answer contains.
+    /// Adds a secret. Only this answer contains it.
     pub fn secret(&mut self, secret: &str) {
         self.0.push(String::new());
         self.line("secret", secret);

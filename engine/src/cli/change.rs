@@ -13,7 +13,7 @@ use crate::domain::name::nearest;
 pub fn with_unset(mut change: Map<String, Value>, unset: &[String], members: &[&str]) -> anyhow::Result<Map<String, Value>> {
     for typed in unset {
         let (member, entry) = match typed.split_once('.') {
-            // Names of headers ignore case, places in data do not.
+            // The names of headers ignore case, but paths into the data do not.
             Some(("headers", entry)) => ("headers", Some(entry.to_ascii_lowercase())),
             Some((member, entry)) => (member, Some(entry.to_owned())),
             None => (typed.as_str(), None),

@@ -19,7 +19,7 @@ pub struct CheckArgs {
     folder: Folder,
 }
 
-/// The check has findings: the exit code is 1.
+/// The error for a check with findings. The exit code is 1.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} in {1}; where a finding names no cure, restore a backup and report it")]
 struct NotInOrder(String, String);

@@ -28,10 +28,10 @@ const ANSWER_MAX: Duration = Duration::from_secs(60);
 const STREAM_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Timeout for a connection to an engine on this machine, only to see whether it runs.
 const DEV_ANSWER_MAX: Duration = Duration::from_millis(300);
-/// Items of one page of a list.
+/// Maximum number of items on one page of a list.
 const PAGE: usize = 500;
 
-/// Removes members without a value, so that the engine's defaults apply to them.
+/// Removes members that are `null`, so that the engine's defaults apply to them.
 pub fn without_nulls(mut body: Value) -> Value {
     if let Some(members) = body.as_object_mut() {
         members.retain(|_, value| !value.is_null());
@@ -66,15 +66,15 @@ impl Target {
     }
 }
 
-/// An address or a key and its origin, for error messages.
+/// An address or a key, and where it came from, for error messages.
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
     value: String,
     origin: String,
 }
 
-/// Looks at flags, then environment, then the file of `innesco dev`. The file's address and key belong together: its address gets
-/// no other key, and its key is sent to no other address.
+/// Reads flags, then environment variables, then the file of `innesco dev`. The file's address and key belong together: its
+/// address gets no other key, and its key is sent to no other address.
 fn find(
     target: &Target,
     environment: impl Fn(&str) -> anyhow::Result<Option<String>>,
@@ -183,7 +183,7 @@ struct Problem {
 pub struct NoAnswer(String);
 
 impl Client {
-    /// Finds the engine: flags, then environment, then the file of `innesco dev` in this folder or above.
+    /// Finds the engine by flags, else by environment variables, else by the file of `innesco dev` in this folder or above.
     pub fn find(target: &Target) -> anyhow::Result<Self> {
         let local = || match local_file() {
             Some(path) => Ok(read_local(&path)?.map(|local| (path, local))),
@@ -208,7 +208,7 @@ impl Client {
             .connect_timeout(CONNECT_MAX)
             .timeout(ANSWER_MAX);
         if is_here(&parsed) {
-            // Proxy variables are ignored: with a proxy, a request to this machine would leave it.
+            // Proxy variables are ignored: with a proxy, a request to this machine would leave the machine.
             http = http.no_proxy();
         }
         if parsed.scheme() == "http" {
@@ -348,7 +348,7 @@ impl Client {
         Ok(items)
     }
 
-    /// Returns a client of this engine, with some key.
+    /// Returns a client of the engine at this address, with a placeholder key.
     #[cfg(test)]
     pub fn at(url: &str) -> Self {
         // Fails only if another test has already installed the provider.
@@ -357,7 +357,7 @@ impl Client {
         Self::new(found(url, "--url"), found("innk_x", "INNESCO_KEY"), false).expect("an address")
     }
 
-    /// Returns the address of a path of the engine, as this command reaches it.
+    /// Returns the URL of a path of the engine, at the address that this command uses.
     pub fn address_of(&self, path: &str) -> String {
         format!("{}{path}", self.url.as_str().trim_end_matches('/'))
     }
@@ -481,16 +481,16 @@ pub struct Local {
     pub receiver: Option<SocketAddr>,
 }
 
-/// The folder with the plugin crates, unless `innesco dev` was given another.
+/// The default folder with the plugin crates.
 pub const PLUGINS: &str = "plugins";
 
-/// Finds the nearest file, from this folder upwards.
+/// Finds the nearest file of `innesco dev`, in this folder or above.
 fn local_file() -> Option<PathBuf> {
     let here = std::env::current_dir().ok()?;
     here.ancestors().map(|folder| folder.join(LOCAL_FILE)).find(|path| path.exists())
 }
 
-/// Returns a path as typed from here.
+/// Returns a path relative to the current folder if it is in that folder, else unchanged.
 pub fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
     path.strip_prefix(here).unwrap_or(path).display().to_string()
@@ -514,7 +514,8 @@ fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
     }
 }
 
-/// Returns what the previous `innesco dev` here wrote, so that its data folder can be opened again.
+/// Returns the contents of the file that the previous `innesco dev` wrote in this folder, so that its data folder can be opened
+/// again.
 pub fn earlier() -> Option<Local> {
     read_local(Path::new(LOCAL_FILE)).ok().flatten()
 }
@@ -525,7 +526,7 @@ pub fn watched(root: &Path) -> String {
     local.map_or_else(|| PLUGINS.to_owned(), |local| local.plugins)
 }
 
-/// Returns whether the engine of `innesco dev` of this project accepts connections.
+/// Returns whether the `innesco dev` engine of this project accepts connections.
 pub fn is_dev_running(root: &Path) -> bool {
     let url = read_local(&root.join(LOCAL_FILE)).ok().flatten().and_then(|local| Url::parse(&local.url).ok());
     let addresses = url.and_then(|url| url.socket_addrs(|| None).ok()).unwrap_or_default();

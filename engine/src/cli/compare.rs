@@ -25,7 +25,7 @@ use crate::wire::{ChangeView, ComparisonView, PluginVersionView, ReportView};
 const ASK_EVERY: Duration = Duration::from_millis(200);
 /// Time between two progress lines when standard error is not a terminal.
 const SAY_EVERY: Duration = Duration::from_secs(5);
-/// Maximum numbers of printed changes, and of printed samples of each.
+/// Maximum number of printed changes, and of printed samples of each change.
 const CHANGES_SHOWN: usize = 20;
 const SAMPLES_SHOWN: usize = 3;
 
@@ -138,7 +138,7 @@ pub fn run(compare: &Compare, client: &Client, out: &Printer) -> anyhow::Result<
     Ok(())
 }
 
-/// Returns the version to compare: that of a file, which is pushed as a candidate, or what the user typed.
+/// Returns the version to compare. A file is pushed as a candidate first; other text is returned as typed.
 fn candidate(compare: &Compare, client: &Client) -> anyhow::Result<Option<String>> {
     let Some(typed) = &compare.candidate else { return Ok(None) };
     let path = Path::new(typed);
@@ -151,7 +151,7 @@ fn candidate(compare: &Compare, client: &Client) -> anyhow::Result<Option<String
     Ok(Some(stored.version.clone()))
 }
 
-/// Waits for the end. Interrupting this does not stop the comparison.
+/// Waits for the end of a comparison. Interrupting the wait does not stop the comparison.
 pub fn watch(mut comparison: Answer<ComparisonView>, client: &Client) -> anyhow::Result<Answer<ComparisonView>> {
     let id = comparison.id.clone();
     let bar = (stderr().is_terminal() && !comparison.follow).then(|| indicatif::ProgressBar::new(comparison.last));

@@ -106,7 +106,7 @@ pub struct Bulk {
 }
 
 impl Bulk {
-    /// Returns the state of the deliveries to retry; `None` without a filter.
+    /// Returns the state of the deliveries to retry; `None` if no filter was given.
     fn state(&self) -> Option<&'static str> {
         [(self.dead, Ended::Dead), (self.cancelled, Ended::Cancelled), (self.waiting, Ended::Retrying)]
             .into_iter()
@@ -240,7 +240,7 @@ fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::
         ("since", &bulk.since),
         ("before", &bulk.until),
     ]);
-    // No question for waiting deliveries: they would be sent anyway, only later.
+    // Waiting deliveries need no confirmation, because they would be sent anyway, only later.
     if !bulk.waiting {
         let query = [
             ("state", Some(state)),

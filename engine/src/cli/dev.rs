@@ -47,7 +47,7 @@ pub struct DevArgs {
     /// Folder with the plugin crates
     #[arg(long, default_value = "plugins", value_name = "DIR")]
     plugins: PathBuf,
-    /// Private network, beside this machine, that webhooks may go to; can be repeated
+    /// Private network that webhooks may go to, besides this machine; can be repeated
     #[arg(long, value_name = "CIDR")]
     allow_net: Vec<String>,
 }
@@ -94,7 +94,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         client::write_local(&Local { url, key: key.clone(), plugins, receiver: Some(receiver_address) })?;
         let sign_in = engine.sign_in_link(&key)?;
         greet(&engine, args, listener.local_addr()?, receiver_address, &sign_in);
-        // Plugins that loaded before the live feed started are in the greeting.
+        // The greeting already lists the plugins that have loaded, so their messages are dropped.
         while news.try_recv().is_ok() {}
 
         let stop = CancellationToken::new();
@@ -166,7 +166,7 @@ async fn provide(receiver: &TestReceiver, plugin: &str, name: &str) -> bool {
 /// Maximum number of parked runs that are counted.
 const PARKED_COUNTED_MAX: usize = 100;
 
-/// Prints how to retry the parked runs of a plugin that was repaired, if it has any.
+/// Prints how to retry the parked runs of a repaired plugin, if it has any.
 async fn remind_of_parked_runs(store: &dyn Store, plugin: &str) {
     let Ok(name) = Slug::parse(plugin) else { return };
     let filter = RunFilter { state: Some(RunState::Parked.as_str()), plugin: Some(name), ..RunFilter::default() };

@@ -268,7 +268,7 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
         }
         EndpointCommand::Remove { endpoint, force, yes } => {
             let found: Answer<EndpointView> = client.get(&["v1", "endpoints", endpoint])?;
-            // Without --force, the engine refuses if anything waits.
+            // Without --force, the engine refuses the removal if deliveries wait.
             let waiting: usize = match force {
                 false => 0,
                 true => ["pending", "retrying"]
@@ -434,7 +434,7 @@ impl Members {
     }
 }
 
-/// Collects conditions such as `channel=web`, with all values of a name.
+/// Parses conditions such as `channel=web`, and collects the values of each name.
 fn by_name(given: &[String]) -> anyhow::Result<Map<String, Value>> {
     let mut conditions: Map<String, Value> = Map::new();
     for condition in given {

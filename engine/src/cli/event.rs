@@ -279,7 +279,7 @@ impl WholeStory {
     }
 }
 
-/// Returns an event's whole history, and the same as JSON.
+/// Returns an event's whole history, typed and as JSON.
 pub fn history(client: &Client, event: &str) -> anyhow::Result<(EventStoryView, String)> {
     let whole = whole_story(client, event)?;
     Ok((whole.read_story()?, whole.json()))
@@ -497,7 +497,7 @@ pub fn write_run(page: &mut String, story: &RunStoryView, out: &Printer) -> fmt:
     Ok(())
 }
 
-/// Formats a line that a plugin logged, to print below its run.
+/// Formats a line that a plugin logged. It is printed below its run.
 pub fn log_line(line: &LogView) -> String {
     let message = indent(&measure::lines(&line.message));
     let facts: String = line.fields.iter().map(|(name, value)| format!("  {}={}", one_line(name), one_line(value))).collect();
@@ -516,7 +516,7 @@ pub fn short(version: &str) -> String {
     version.chars().take(6).collect()
 }
 
-/// Formats a duration in milliseconds, as answers carry it.
+/// Formats a duration, which answers state in milliseconds.
 pub fn took(millis: f64) -> String {
     measure::took(Duration::from_secs_f64(millis.clamp(0.0, 1e12) / 1_000.0))
 }

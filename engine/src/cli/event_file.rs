@@ -1,4 +1,5 @@
-//! Events as JSON in a file: as `POST /v1/events` takes them, or as `innesco event show --json` prints them. Data is taken byte for byte.
+//! Events as JSON in a file: as `POST /v1/events` takes them, or as `innesco event show --json` prints them. Data is read byte
+//! for byte.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,7 +25,7 @@ use crate::{
 /// Reads one event.
 ///
 /// # Errors
-/// The bytes are no event, for the named reason.
+/// If the bytes are not an event. The error names the reason.
 pub fn read(bytes: Vec<u8>) -> anyhow::Result<Event> {
     if bytes.trim_ascii().is_empty() {
         bail!("it is empty");
@@ -59,7 +60,7 @@ impl Stored<'_> {
         let data = match (&self.data_base64, self.data.map(RawValue::get)) {
             (Some(base64), _) => BASE64_STANDARD.decode(base64).context("its data_base64 is not base64")?,
             (None, None | Some("null")) if !is_json(&self.content_type) => Vec::new(),
-            // Text of another content type is shown as a JSON string.
+            // Data that is not JSON is shown as a JSON string.
             (None, Some(json)) if !is_json(&self.content_type) => serde_json::from_str::<String>(json)?.into_bytes(),
             (None, json) => json.unwrap_or_default().as_bytes().to_vec(),
         };
@@ -85,10 +86,10 @@ impl Stored<'_> {
     }
 }
 
-/// Reads the event of a recorded run. The parts of a source's request are among its attributes already.
+/// Reads the event of a recorded run. The attributes of an event from a source already contain the parts of its request.
 ///
 /// # Errors
-/// A part of it cannot be read: the engine is newer than this program.
+/// If a part of it cannot be read, because the engine is newer than this program.
 pub fn recorded(view: RecordedEventView) -> anyhow::Result<Event> {
     let data = BASE64_STANDARD.decode(view.data_base64).context("the data of the event is not base64")?;
     let new = NewEvent {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::wire::StreamView;
 
-/// Maximum number of facts printed per second, for routine facts and for failures. More are counted.
+/// Maximum number of routine facts, and of failures, that are printed per second. Further ones are only counted.
 const ROUTINE_MAX: usize = 20;
 const NOTABLE_MAX: usize = 40;
 /// Maximum number of webhooks that the receiver got and the engine has not yet reported.
@@ -44,7 +44,7 @@ impl HeardSoFar {
     }
 }
 
-/// Limits how many facts of one second are printed; the rest is counted.
+/// Limits how many facts are printed in one second, and counts the rest.
 #[derive(Default)]
 struct Room {
     routine: usize,

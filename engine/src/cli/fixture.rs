@@ -25,7 +25,7 @@ use crate::{
     wire::{RecordedEventView, RecordedStateView, RunLimitsView, RunRecordView},
 };
 
-/// The version of the format. A later one has inputs that this program does not know.
+/// The version of the format. A later version has inputs that this program does not know.
 const FORMAT: u32 = 1;
 
 /// A recorded run. The first members are for people; the inputs follow.
@@ -80,7 +80,7 @@ pub struct Event {
     data: Data,
 }
 
-/// Data as text, so that a person can read and change it, otherwise in base64.
+/// Data: if possible as text, so that a person can read and change it, otherwise in base64.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Data {
@@ -88,7 +88,7 @@ enum Data {
     DataBase64(String),
 }
 
-/// A value of state that the run read; without a value, none existed.
+/// A key of state that the run read, with its value. Without a value, the key did not exist.
 #[derive(Clone, Deserialize, Serialize)]
 struct State {
     key: String,
@@ -102,7 +102,7 @@ impl Fixture {
     /// Reads a file.
     ///
     /// # Errors
-    /// It is not JSON of this form, or of a later format.
+    /// If it is not JSON of this form, or if its format is a later one.
     pub fn read(bytes: &[u8]) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Format {
@@ -118,7 +118,7 @@ impl Fixture {
     /// Takes the inputs from a run's record.
     ///
     /// # Errors
-    /// The run cannot be repeated.
+    /// If the run cannot be repeated.
     pub fn new(record: RunRecordView) -> anyhow::Result<Self> {
         if let Some(reason) = record.not_repeatable {
             bail!("{} cannot be repeated: {}", measure::one_line(&record.run), measure::one_line(&reason));
@@ -217,10 +217,10 @@ impl Fixture {
         masked
     }
 
-    /// Returns what a plugin runs on.
+    /// Returns the inputs of a run.
     ///
     /// # Errors
-    /// A member has no valid value.
+    /// If a member has no valid value.
     pub fn given(self) -> anyhow::Result<Given> {
         let decode = |text: &str| BASE64_STANDARD.decode(text).context("a value is not base64");
         let Event { id, source, r#type, subject, time, accepted_at, depth, content_type, attributes, data } = self.event;

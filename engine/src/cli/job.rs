@@ -75,7 +75,8 @@ pub fn run(command: &JobCommand, client: &Client, out: &Printer) -> anyhow::Resu
     Ok(())
 }
 
-/// Watches a job until it ends: with a bar on a terminal, otherwise with progress lines. Interrupting this does not stop the job.
+/// Watches a job until it ends: with a bar on a terminal, otherwise with progress lines. Interrupting the wait does not stop the
+/// job.
 pub fn watch(mut job: Answer<JobView>, client: &Client) -> anyhow::Result<Answer<JobView>> {
     let id = job.id.clone();
     let bar = stderr().is_terminal().then(|| {

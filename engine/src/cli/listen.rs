@@ -57,7 +57,7 @@ pub struct Heard {
 pub enum Verdict {
     Verified,
     Refused(Rejection),
-    /// It was not checked, for this reason.
+    /// The webhook was not verified, for this reason.
     Unchecked(&'static str),
 }
 
@@ -155,13 +155,13 @@ async fn hear(
     let id = header(&headers, "webhook-id").unwrap_or("(no id)").to_owned();
     let event_type = header(&headers, "innesco-type").map(str::to_owned);
     let heard = Heard { path: uri.path().to_owned(), id, event_type, verdict, body };
-    // Refuses a webhook that does not verify, as every receiver should.
+    // Refuses a webhook that fails the verification, as every receiver should.
     let status = if matches!(heard.verdict, Verdict::Refused(_)) { StatusCode::UNAUTHORIZED } else { receiver.status };
     (receiver.ear)(heard);
     Ok(status)
 }
 
-/// Returns a header of Standard Webhooks, also under its older name, which some senders still use.
+/// Returns a header of Standard Webhooks. Some senders still use its older name, which is accepted too.
 fn header<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
     let older = || headers.get(format!("svix-{}", name.trim_start_matches("webhook-")));
     headers.get(name).or_else(older).and_then(|value| value.to_str().ok())
@@ -194,7 +194,7 @@ pub fn run(args: &ListenArgs, out: &Printer) -> anyhow::Result<()> {
     })
 }
 
-/// Returns a judge that verifies with these secrets on every path.
+/// Returns a callback that verifies webhooks with these secrets on every path.
 fn judge(verifiers: Vec<Verifier>) -> Judge {
     Arc::new(move |_, headers, body| match verifiers.is_empty() {
         true => Verdict::Unchecked("no --secret was given"),
@@ -260,7 +260,7 @@ mod tests {
         assert!(!error.contains("secret!"), "the error does not repeat a possible secret: {error}");
     }
 
-    /// Over a real socket: a webhook that the official library signed is verified, and a changed one is refused.
+    /// Uses a real socket. A webhook that the official library signed is verified, and a changed one is refused.
     #[tokio::test]
     async fn the_receiver_verifies_the_official_signer() {
         // Ignored: another test may have installed the provider before.

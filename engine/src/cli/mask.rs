@@ -7,7 +7,7 @@ use anyhow::bail;
 /// How a value is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// The same for every value: `"masked"`, `0`, `false`.
+    /// By a constant of the same type: `"masked"`, `0`, `false`.
     Constant,
     /// Letters become x and digits 1; length and other characters stay, so a date or an address keeps its form.
     Shape,
@@ -26,10 +26,10 @@ impl Masks {
     /// Parts of a run in which values can be replaced.
     pub const ROOTS: [&str; 5] = ["data", "subject", "attributes", "settings", "state"];
 
-    /// Reads paths. `*` stands for one name; at the end, for everything below.
+    /// Reads paths. `*` stands for one name; at the end of a path, it stands for everything below.
     ///
     /// # Errors
-    /// A path begins with none of [`Self::ROOTS`].
+    /// If a path begins with none of [`Self::ROOTS`].
     pub fn parse(typed: &[String]) -> anyhow::Result<Self> {
         let mut masks = Vec::new();
         for text in typed {
@@ -152,7 +152,7 @@ impl<'a> Scan<'a> {
         self.copy(self.rest.len() - self.rest.trim_start_matches([' ', '\n', '\r', '\t']).len());
     }
 
-    /// Takes a string, a number or a word.
+    /// Takes the next token: a string, a number, `true`, `false` or `null`.
     fn token(&mut self) -> &'a str {
         let length = match self.rest.starts_with('"') {
             true => super::raw::string_len(self.rest),
@@ -166,7 +166,7 @@ impl<'a> Scan<'a> {
 
 fn replaced(token: &str, style: Style) -> String {
     if token.starts_with('"') {
-        // A half surrogate is not text; such a string is replaced as a whole.
+        // A string with half a surrogate pair is not text, so it is replaced as a whole.
         let words = serde_json::from_str::<String>(token).unwrap_or_default();
         return serde_json::Value::String(text(&words, style)).to_string();
     }

@@ -50,7 +50,8 @@ pub fn lines(text: &str) -> String {
 }
 
 fn written_out(text: &str, keep: impl Fn(char) -> bool) -> String {
-    // Besides control characters, this escapes characters that change the direction of text: they can make a line look like another.
+    // Besides control characters, this escapes characters that change the direction of text, because they can make one line look
+    // like another.
     let steers = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -107,7 +107,7 @@ fn page(moved: &Migration, from: &str, to: &str, key: &str, ended: Duration) -> 
     lines.join("\n")
 }
 
-/// A bar on a terminal; otherwise a line for each finished table, and one every few seconds.
+/// Shows the progress: on a terminal as a bar, otherwise with a line for each finished table and one every few seconds.
 struct Progress {
     bar: Option<indicatif::ProgressBar>,
     reported: Timestamp,

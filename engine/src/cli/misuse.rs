@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Returns one sentence of fact and one of advice, or `None` if clap's text is better (help that was requested).
+/// Returns a sentence about what is wrong and one about what to do, or `None` if clap's text is better, as for requested help.
 pub fn sentence(error: &clap::Error) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),

@@ -158,7 +158,7 @@ enum Command {
     Completions { shell: clap_complete::Shell },
 }
 
-/// Wrong usage: the exit code is 2.
+/// The error for wrong usage. The exit code is 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Wrong(String);
@@ -185,7 +185,7 @@ const LOCAL: [&[&str]; 10] = [
 fn command_line() -> clap::Command {
     fn hide(command: clap::Command, path: &[&str], options: &[clap::Arg]) -> clap::Command {
         match path {
-            // A command's own option comes before the global one of the same id.
+            // An option on the command itself overrides the global option with the same id, so it can be hidden here.
             [] => command.args(options),
             [first, rest @ ..] => command.mut_subcommand(*first, |inner| hide(inner, rest, options)),
         }
@@ -228,7 +228,7 @@ fn start(arguments: impl Iterator<Item = OsString>) -> u8 {
         Err(error) if error.use_stderr() => {
             match misuse::sentence(&error) {
                 Some(sentence) => anstream::eprintln!("{sentence}"),
-                // Ignored: standard error itself cannot be written.
+                // An error here means that standard error itself cannot be written, so it is ignored.
                 None => drop(error.print()),
             }
             return 2;
@@ -348,7 +348,7 @@ mod tests {
         );
     }
 
-    /// clap fills a command's own argument from a global one of the same id, and the reverse. The key would then be sent to an
+    /// If an argument of a command has the id of a global one, clap fills each from the other. The key would then be sent to an
     /// unintended address.
     #[test]
     fn no_argument_has_the_id_of_a_global_one() {

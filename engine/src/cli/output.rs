@@ -32,7 +32,7 @@ pub struct Styled<T>(pub Style, pub T);
 impl<T: fmt::Display> fmt::Display for Styled<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.1.to_string();
-        // Padded manually: the invisible characters of a style must not count.
+        // Pads manually, because the invisible characters of a style must not count.
         let padding = f.width().unwrap_or(0).saturating_sub(text.chars().count());
         write!(f, "{}{text}{}{:padding$}", self.0.render(), self.0.render_reset(), "")
     }
@@ -164,7 +164,7 @@ impl Printer {
         }
     }
 
-    /// Returns a table for people; without titles and widths for a pipe.
+    /// Returns a table. For a pipe, it has no titles and no padding.
     pub fn table<T>(&self, items: &[&T], columns: &[Column<T>]) -> String {
         if self.reader == Reader::Pipe {
             let row = |item: &&T| columns.iter().map(|column| filled(&(column.of)(item))).collect::<Vec<_>>().join("\t");
@@ -223,7 +223,7 @@ impl Printer {
         clock_face(at, self.now, &self.zone)
     }
 
-    /// `2 min ago`, `in 5 s`.
+    /// Formats a time relative to now: `2 min ago`, `in 5 s`.
     fn relative(&self, at: Timestamp) -> String {
         if at.seconds() == self.now.seconds() {
             "now".to_owned()
@@ -235,7 +235,7 @@ impl Printer {
     }
 }
 
-/// `09:14:02` today, `21 Nov 09:14` this year, `2025-11-21 09:14` before.
+/// Formats a time by its age: `09:14:02` today, `21 Nov 09:14` this year, `2025-11-21 09:14` in earlier years.
 fn clock_face(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
     let there =
         |instant: Timestamp| jiff::Timestamp::from_millisecond(instant.millis()).map(|at| at.to_zoned_datetime(zone.clone()));
@@ -250,7 +250,7 @@ fn clock_face(at: Timestamp, now: Timestamp, zone: &TimeZone) -> String {
     at.strftime(form).to_string()
 }
 
-/// The wall clock time for the start of a line.
+/// Returns the current local time, for the start of a line.
 pub fn now() -> Styled<String> {
     let now = clock::wall();
     Styled(DIM, clock_face(now, now, &TimeZone::system()))

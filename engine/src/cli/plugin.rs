@@ -1,4 +1,4 @@
-//! `innesco plugin`: creates, builds and lists plugins. `versions.rs` has the commands about their versions.
+//! `innesco plugin`: creates, builds and lists plugins. The commands for their versions are in `versions.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -152,7 +152,7 @@ pub struct StateArgs {
     /// Delete this value
     #[arg(long, requires = "key")]
     delete: bool,
-    /// Delete all state of the plugin; as if it had never run
+    /// Delete all state of the plugin, as if it had never run
     #[arg(long, requires = "plugin", conflicts_with = "key")]
     clear: bool,
     /// Do not ask for confirmation
@@ -233,13 +233,13 @@ fn state(args: &StateArgs, client: &Client, out: &Printer) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Returns a value as a person reads it.
+/// Formats a value for a person.
 fn value_text(value: &StateValueView) -> String {
     match (&value.value, &value.value_base64) {
         (_, Some(base64)) => format!("(base64) {base64}"),
         (Some(json), None) if value.is_json => pretty(json.get()),
         (Some(text), None) => serde_json::from_str(text.get()).unwrap_or_default(),
-        // A stored `null` reads as nothing.
+        // A stored JSON `null` arrives here as `None`.
         (None, None) => "null".to_owned(),
     }
 }
@@ -585,7 +585,7 @@ created my-first in plugins/my-first. Next:
         let second = new("second", &made.folder).unwrap();
         assert_eq!(second.folder, outside.join("plugins/second"), "beside the first, from inside it");
 
-        // Below other Rust code the crate is a separate workspace, with its profile.
+        // In a folder with other Rust code, the crate becomes a separate workspace, with the profile in its manifest.
         let other = folder.path().join("other");
         fs::create_dir(&other).unwrap();
         fs::write(other.join("Cargo.toml"), "[workspace]\nmembers = [\"app\"]\n").unwrap();

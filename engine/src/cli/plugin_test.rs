@@ -1,4 +1,4 @@
-//! `innesco plugin test`: runs a plugin on one event, under the limits of an engine and without one.
+//! `innesco plugin test`: runs a plugin on one event without an engine, but under the limits of one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -52,7 +52,8 @@ pub struct TestArgs {
     /// Use an event of an engine instead of a file: evt_…
     #[arg(long = "event", id = "recorded", value_name = "EVENT", conflicts_with = "file")]
     recorded: Option<String>,
-    /// Repeat a run of an engine, run_…, on the event, the settings and the state that it read; or a file of `run show --as-test`, or -
+    /// Repeat a run of an engine (run_…) on the event, settings and state that it read; or a file that `run show --as-test`
+    /// wrote, or -
     #[arg(long, value_name = "RUN", conflicts_with_all = ["file", "recorded"])]
     run: Option<String>,
     /// Setting that the plugin reads; can be repeated
@@ -61,15 +62,15 @@ pub struct TestArgs {
     /// State that the plugin reads; can be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     state: Vec<String>,
-    /// Run it as the plugin of an endpoint: its webhooks name no endpoint
+    /// Run the plugin as the plugin of an endpoint, so that its webhooks name no endpoint
     #[arg(long)]
     bound: bool,
 }
 
 /// # Errors
-/// The plugin or the event cannot be read, or the run did not end `ok`.
+/// If the plugin or the event cannot be read, or if the run did not end `ok`.
 pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out: &Printer) -> anyhow::Result<()> {
-    // Everything that needs no build is read first, so that its mistakes show at once.
+    // Inputs that need no build are read first, so that mistakes in them are reported at once.
     let (config, state) = (changed(BTreeMap::new(), &args.config, &[])?, state(&args.state)?);
     let (mut given, recorded, limits) = given(args, client)?;
     given.config.extend(config);
@@ -112,10 +113,10 @@ impl Stage {
         Ok(Self { plugin, settings })
     }
 
-    /// Runs the plugin once. Its requests are checked as an engine checks them.
+    /// Runs the plugin once, and checks the webhooks and events that it requests as an engine does.
     ///
     /// # Errors
-    /// Never because of the plugin: its failure is in the report.
+    /// If the run cannot be made. A failure of the plugin is no error: it is in the report.
     pub fn run(&self, given: &Given) -> anyhow::Result<Report> {
         let Given { event, config, state, bound, endpoints, at } = given;
         let config = Arc::new(setting::effective(&self.plugin.manifest().settings, config));
@@ -277,7 +278,7 @@ fn state(pairs: &[String]) -> anyhow::Result<HashMap<String, Vec<u8>>> {
     pairs.iter().map(read).collect()
 }
 
-/// Returns the differences between a run in an engine and this one.
+/// Returns the differences between a run in an engine and this run.
 fn notes(plugin: &Plugin, Given { event, config, bound, .. }: &Given) -> Vec<String> {
     let manifest = plugin.manifest();
     let mut notes: Vec<String> = setting::misfits(&manifest.settings, config).into_iter().map(|misfit| misfit.detail).collect();
@@ -405,7 +406,7 @@ fn write_json(StateWrite { key, value, expires_at }: &StateWrite) -> Value {
     json
 }
 
-/// Adds bytes to an object: as text, otherwise in base64.
+/// Adds bytes to an object: as text if they are UTF-8, otherwise in base64.
 fn put_body(json: &mut Value, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => json[name] = text.into(),

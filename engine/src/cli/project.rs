@@ -64,8 +64,9 @@ impl Project {
         format!("{{ path = {:?} }}", from(folder, &sdk))
     }
 
-    /// Makes a place for a new crate in this folder. The crate is a member of the workspace here; without a workspace, one is
-    /// created. If the folder belongs to other Rust code, the crate is a separate workspace. Returns what its manifest needs.
+    /// Makes a place for a new crate in this folder. The crate becomes a member of the workspace here; if none exists, it is
+    /// created. If the folder belongs to other Rust code, the crate becomes a separate workspace. Returns what its manifest
+    /// needs.
     pub fn place(&self, folder: &Path) -> anyhow::Result<Place> {
         if self.is_checkout {
             return Ok(Place::Member);
@@ -94,7 +95,7 @@ impl Project {
 /// The place of a new crate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a workspace, which has the profile.
+    /// In a workspace, whose manifest has the profile.
     Member,
     /// In a separate workspace.
     Alone,
@@ -132,7 +133,7 @@ pub fn open_home(root: &Path) -> anyhow::Result<PathBuf> {
     Ok(home)
 }
 
-/// Adds the files beside a workspace's manifest.
+/// Adds the files that belong next to a workspace's manifest.
 fn extras(root: &Path) -> anyhow::Result<()> {
     let write = || {
         fs::create_dir_all(root.join(".cargo"))?;
@@ -186,12 +187,12 @@ fn covers(pattern: &str, path: &Path) -> bool {
     parts.len() == names.len() && parts.iter().zip(names).all(|(part, name)| fits(part, name))
 }
 
-/// Returns a path as typed from a folder.
+/// Returns a path relative to a folder, if both have a common parent.
 pub fn from(here: &Path, path: &Path) -> String {
     if let Ok(below) = path.strip_prefix(here) {
         return below.display().to_string();
     }
-    // Beside or above: one `../` for each folder that the paths do not share.
+    // A path that is not below `here` needs one `../` for each folder between `here` and the common parent.
     let shared = here.ancestors().find(|folder| path.starts_with(folder));
     let Some((shared, steps)) = shared.map(|shared| (shared, here.components().count() - shared.components().count())) else {
         return path.display().to_string();
@@ -261,7 +262,7 @@ mod tests {
         assert!(is_member(&workspace, Path::new("plugins/new")) && !is_member(&workspace, Path::new("plugins/old")));
     }
 
-    /// Cases: the existing files, the place of a new crate among them, and the files that are added.
+    /// Each case has the existing files, the place of a new crate among them, and the files that are added.
     #[test]
     fn a_new_crate_finds_its_place_among_other_rust_code() {
         type Case<'a> = (&'a [(&'a str, &'a str)], Place, &'a [&'a str]);

@@ -1,4 +1,4 @@
-//! Formats JSON and keeps its digits, order and escapes, which a parsed value would not.
+//! Formats JSON without changing its digits, order and escapes. A parsed value would lose them.
 
 /// Spreads JSON over lines, with two spaces per level. Strings and numbers are copied.
 pub fn pretty(json: &str) -> String {

@@ -1,5 +1,5 @@
-//! The test receiver of `innesco dev`: its endpoints, which are created when a plugin sends to them, and the check of their
-//! signatures. The secrets are those of the engine in this process, so an endpoint that the user adds is verified too.
+//! The test receiver of `innesco dev`. It creates a missing endpoint when a plugin sends to it, and verifies the signatures of
+//! webhooks. It uses the secrets of the engine in this process, so webhooks of endpoints that the user adds are verified too.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -33,8 +33,8 @@ pub struct TestReceiver {
 }
 
 impl TestReceiver {
-    /// Creates the endpoints of the examples, and changes the URLs of endpoints at the receiver's earlier address. If that address is
-    /// not known, it changes the endpoints that look as if a test receiver had created them.
+    /// Creates the endpoints of the examples, and points endpoints with the receiver's earlier address to the current one. If the
+    /// earlier address is not known, it does so for endpoints that look as if a test receiver had created them.
     pub async fn prepare(&self, earlier: Option<SocketAddr>) -> anyhow::Result<()> {
         let existing = self.store.endpoints().await?;
         for endpoint in &existing {
@@ -83,7 +83,7 @@ impl TestReceiver {
         })
     }
 
-    /// Returns the judge of webhooks that arrive here.
+    /// Returns the callback that verifies webhooks to this receiver.
     pub fn judge(&self) -> Judge {
         let (address, catalog) = (self.address, Arc::clone(&self.catalog));
         Arc::new(move |path, headers, body| judge(&catalog.endpoints(), address, path, headers, body))
@@ -133,7 +133,7 @@ fn judge_for(endpoint: &Endpoint, headers: &HeaderMap, body: &[u8]) -> Verdict {
             let verifiers: Vec<Verifier> = secrets().filter_map(|secret| Verifier::parse(&secret.reveal()).ok()).collect();
             verify(&verifiers, header, body, now).into()
         }
-        // Computed as the sender does, from the id and time that it sends beside the signature.
+        // Computes the signature as the sender does, from the id and the time in the other headers.
         Scheme::Github | Scheme::Stripe | Scheme::WooCommerce | Scheme::Shopify | Scheme::Token => {
             let id = header("webhook-id").unwrap_or_default();
             let seconds: Option<i64> = header("webhook-timestamp").and_then(|seconds| seconds.parse().ok());
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// For each signature: what the engine signs verifies, and a changed body does not.
+    /// For each scheme, a body that the engine signed is verified, and a changed body is refused.
     #[test]
     fn every_signature_of_an_endpoint_is_verified() {
         for scheme in Scheme::ALL {

@@ -64,7 +64,7 @@ pub fn refresh(home: &Path) -> anyhow::Result<PathBuf> {
 
 fn write(home: &Path, place: &Path) -> anyhow::Result<()> {
     let lock = files::open_or_create(&home.join(LOCK))?;
-    // Released when the file is closed. Two programs must not write at the same time.
+    // Two programs must not write at the same time. Closing the file releases the lock.
     lock.lock()?;
     let ours = stamp()?;
     let there = fs::read_to_string(place.join(STAMP)).unwrap_or_default();
@@ -107,7 +107,7 @@ fn version(stamp: &str) -> Vec<u64> {
     version.split('.').map_while(|number| number.parse().ok()).collect()
 }
 
-/// Returns the SDK's manifest with the inherited values in place, because outside the repository there is no workspace.
+/// Returns the SDK's manifest with its inherited values filled in, because outside the repository there is no workspace.
 fn manifest(text: &str) -> anyhow::Result<String> {
     let workspace: Table = WORKSPACE.parse()?;
     let shared = |section: &str| workspace.get("workspace").and_then(|workspace| workspace.get(section));

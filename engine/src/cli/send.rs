@@ -30,7 +30,7 @@ use crate::{
     wire::{AcceptedAll, AcceptedView},
 };
 
-/// Events in one request, and their bytes: well below an engine's default limits.
+/// Maximum number of events in one request, and maximum of their bytes. Both are well below an engine's default limits.
 const BATCH: usize = 1_000;
 const BATCH_BYTES: usize = 4 << 20;
 /// Number of tries for a batch while the engine is overloaded or unreachable.
@@ -178,7 +178,7 @@ struct Line {
 struct Tally {
     accepted: u64,
     duplicates: u64,
-    /// The last line up to which everything is accepted.
+    /// The line up to which every event is accepted.
     last_line: usize,
 }
 
@@ -309,7 +309,7 @@ fn blame(error: &anyhow::Error, batch: &[Line]) -> Option<(usize, String)> {
     Some((line.number, why.to_owned()))
 }
 
-/// A bar on a terminal, otherwise a line every few seconds.
+/// Shows the progress: on a terminal as a bar, otherwise with a line every few seconds.
 struct Progress {
     bar: Option<indicatif::ProgressBar>,
     reported: Timestamp,

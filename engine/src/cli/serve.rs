@@ -95,7 +95,7 @@ impl ServeArgs {
     }
 }
 
-/// Selects the data folder, for commands that work on it without its engine's API.
+/// Selects the data folder, for commands that work on the folder and not through the API.
 #[derive(clap::Args, Debug)]
 pub struct Folder {
     /// Folder of the store [default: innesco-data]
@@ -133,7 +133,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     for (variable, nearest) in &mistyped {
         tracing::warn!(variable, nearest, "environment variable is not a setting and is ignored");
     }
-    // Read before anything is opened: an unusable key must not leave a store without an administrator.
+    // The key is read before anything is opened, because an unusable key must not leave a store without an administrator.
     let admin_key = config::key_variable("INNESCO_ADMIN_KEY")?;
     raise_file_limit();
     runtime()?.block_on(async {
@@ -159,21 +159,21 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     })
 }
 
-/// At least two worker threads: a handler that waits must not delay the others.
+/// Creates a runtime with at least two worker threads, because a handler that blocks must not delay the others.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from).max(2);
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().thread_name("io").build()?)
 }
 
-/// Connections that may wait to be accepted. With the usual 128, a burst of callers loses some connections, and they retry only a
-/// second later.
+/// Connections that may wait to be accepted. With the usual 128, a burst of callers loses some connections, which are retried
+/// only after a second.
 const BACKLOG: u32 = 4096;
 
 /// Binds the address, or returns an error that says what to do.
 pub fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Without this, a restart waits until the system has timed out the last connections.
+        // Without this, a restart cannot bind the address until the system has timed out the last connections.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)

@@ -43,7 +43,7 @@ pub fn push(args: &PushArgs, client: &Client, out: &Printer) -> anyhow::Result<(
     })?)
 }
 
-/// Returns the name of the plugin in a file. Cargo replaces the dashes of a crate's name by underscores in the names of files.
+/// Returns the name of the plugin in a file. In the names of files, cargo replaces the dashes of a crate's name by underscores.
 fn name_of(file: &Path) -> Option<String> {
     Some(file.file_stem()?.to_string_lossy().replace('_', "-"))
 }

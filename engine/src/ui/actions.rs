@@ -61,7 +61,7 @@ pub const ACTIONS: &[(&str, Made)] = &[
     ("POST /v1/keys/rekey", At("/settings/keys/rekey")),
 ];
 
-/// Returns whether the dashboard makes a change, by the path of one request.
+/// Returns whether the dashboard makes the change of this request.
 pub fn is_made(method: &Method, path: &str) -> bool {
     let path = path.split('?').next().unwrap_or_default();
     let fits = |route: &str| {

@@ -1,5 +1,5 @@
 //! Untrusted text: subjects, bodies, answers, names. It enters a page only through this module. It is always text, never markup,
-//! and can neither reverse the direction of a line nor hide in it.
+//! and can neither reverse the direction of a line nor contain hidden characters.
 
 use maud::{Markup, PreEscaped, Render as _, html};
 
@@ -13,12 +13,14 @@ const fn is_hidden(character: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// How many characters of a list a hidden one counts for: its mark is longer than it, and a text of many must not fill a page.
+/// Number of characters that a hidden one counts for in a list. Its mark is longer than one character, and a text of many hidden
+/// characters must not fill a page.
 const HIDDEN_WEIGHT: usize = 16;
-/// Hidden characters in a row that are shown each. The rest is counted.
+/// Maximum number of hidden characters in a row that are shown one by one. The rest is counted.
 const RUN_SHOWN_MAX: usize = 16;
 
-/// Writes text with its hidden characters as marks, such as `U+202E`. Many in a row are one mark: `U+0000 U+0000 … +4080`.
+/// Writes text with its hidden characters as marks, such as `U+202E`. If many follow each other, only the first are shown, and
+/// the rest is counted: `U+0000 U+0000 … +4080`.
 pub fn visible(text: &str) -> Markup {
     if !text.contains(is_hidden) {
         return PreEscaped(text.render().into_string());
@@ -34,7 +36,7 @@ pub fn visible(text: &str) -> Markup {
     }
 }
 
-/// Names hidden characters.
+/// Returns the marks of hidden characters in a row.
 fn marks(run: &str) -> String {
     let number = run.chars().count();
     let mut marks: Vec<String> = run.chars().take(RUN_SHOWN_MAX).map(|one| format!("U+{:04X}", u32::from(one))).collect();
@@ -62,13 +64,14 @@ pub fn visible_within(text: &str, bytes: usize) -> (Markup, &str) {
     (visible(shown), rest)
 }
 
-/// Writes an untrusted value within a sentence or a cell: isolated, in its own direction, cut after 256 characters.
+/// Writes an untrusted value within a sentence or a cell. The value is isolated, has its own direction, and is cut after 256
+/// characters.
 pub fn value(text: &str) -> Markup {
     let mut left = LIST_CHARS_MAX;
     let end = text.char_indices().find(|(_, character)| {
         let weight = match *character {
             hidden if is_hidden(hidden) => HIDDEN_WEIGHT,
-            // They are written as several characters.
+            // HTML writes these as several characters.
             '<' | '>' | '&' | '"' => 3,
             _ => 1,
         };
@@ -101,8 +104,8 @@ pub fn isolated(text: &str) -> String {
 /// Longest `title` of a text whose middle is cut, in bytes. A list of such texts must not fill a page.
 const TITLE_BYTES_MAX: usize = 512;
 
-/// Writes a long URL, id or digest with its middle cut by the browser. The text is in `title`, and all of it is what is copied. Other
-/// text is cut at its end.
+/// Writes a long URL, id or digest, whose middle the browser hides but copies. The text is also in `title`. Other text is cut at
+/// its end.
 pub fn cut(text: &str) -> Markup {
     let is_cuttable = text.is_ascii() && text.len() > 24 && text.len() <= 4096;
     if !is_cuttable {
@@ -113,7 +116,7 @@ pub fn cut(text: &str) -> Markup {
         0..=TITLE_BYTES_MAX => text.to_owned(),
         _ => format!("{}…{tail}", &text[..TITLE_BYTES_MAX]),
     };
-    // More than this many characters are wider than any place for them.
+    // A longer text is wider than any place on a page.
     let head = &head[..head.len().min(LIST_CHARS_MAX)];
     html! { span.cut.mono title=(title) { bdi { (visible(head)) } bdi { @if head.len() + tail.len() < text.len() { "…" } (visible(tail)) } } }
 }

@@ -35,7 +35,7 @@ impl Fields {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, text)| text.trim()).filter(|text| !text.is_empty())
     }
 
-    /// Returns the fields whose name begins with a prefix: the rest of the name, and the trimmed text. Empty fields are missing.
+    /// Returns the fields whose name begins with a prefix: the rest of the name, and the trimmed text. Empty fields are left out.
     pub fn beginning_with(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
         let named = self.0.iter().filter_map(move |(name, text)| Some((name.strip_prefix(prefix)?, text.trim())));
         named.filter(|(_, text)| !text.is_empty())
@@ -70,7 +70,8 @@ impl FromRequest<Arc<Ui>> for Form {
     }
 }
 
-/// Reads the fields of a form. The API's limits for request bodies apply: time, and memory for all bodies together.
+/// Reads the fields of a form. The API's limits for request bodies apply: the time limit, and the memory limit for all bodies
+/// together.
 pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<Fields, Problem> {
     let (bytes, _held) = body::read_up_to(api, headers, body, FORM_BYTES_MAX).await?;
     Ok(Fields::parse(&bytes))

@@ -7,9 +7,9 @@ use super::{Ui, foreign, parts::columns, texts::Texts, visit::Visit};
 /// A setting with its value.
 #[derive(Clone, Debug)]
 pub struct InForce {
-    /// As in the settings file, such as `plugin.deadline`.
+    /// The key as in the settings file, such as `plugin.deadline`.
     pub key: &'static str,
-    /// Without passwords.
+    /// The value, without passwords.
     pub value: String,
     /// Where the value came from, such as `innesco.toml`; `None` if it is the default.
     pub from: Option<String>,
@@ -52,7 +52,7 @@ pub fn meaning(key: &str, texts: &Texts) -> Option<&'static str> {
     })
 }
 
-/// The settings whose keys begin with one of these, as a table.
+/// Writes a table of the settings whose keys begin with one of `beginnings`.
 pub fn table(visit: &Visit, ui: &Ui, label: &str, beginnings: &[&str]) -> Markup {
     let texts = visit.texts();
     let t = &texts.in_force;

@@ -17,7 +17,7 @@ if (titled && nameField && !nameField.value) {
   nameField.addEventListener("input", () => titled.removeEventListener("input", follow));
 }
 
-// The preview of a webhook follows its form. A later answer is not replaced by an earlier one.
+// The preview of a webhook follows its form. The answer to an earlier request does not replace a later one.
 const webhook = document.getElementById("webhook");
 let asked = 0;
 webhook?.addEventListener("change", async () => {
@@ -50,7 +50,7 @@ document.addEventListener("merged", count);
 const PAGES = { n: "/", e: "/events", d: "/deliveries", t: "/endpoints", p: "/plugins", s: "/sources" };
 let isGoing = false;
 
-/** Moves the focus to the next or previous row: its link, or the row. */
+/** Moves the focus to the next or previous row: to its link, or else to the row itself. */
 function move(by) {
   const rows = [...document.querySelectorAll("[data-row]")];
   const here = rows.findIndex((row) => row.contains(document.activeElement));

@@ -75,7 +75,7 @@ pub struct Page<'a> {
     /// The title of the page and of its browser tab.
     pub title: &'a str,
     pub body: Markup,
-    /// The page follows only the signals of this event. Without it, the page follows all signals.
+    /// The event whose signals the page follows. If it is `None`, the page follows all signals.
     pub event: Option<&'a str>,
 }
 
@@ -210,7 +210,7 @@ fn top_bar(visit: &Visit) -> Markup {
     }
 }
 
-/// The list of shortcuts. It is the target of a link, so it also opens without script.
+/// Writes the list of shortcuts. It is the target of a link, so it also opens without script.
 fn keys(visit: &Visit) -> Markup {
     let texts = &visit.texts().keys;
     let rows = [
@@ -282,7 +282,7 @@ pub fn age(at: &str, visit: &Visit) -> String {
     visit.formats().span(age)
 }
 
-/// The page for people who are not signed in: no rail.
+/// Writes a page without a rail, for people who are not signed in.
 pub fn bare(view: &View, title: &str, body: &Markup) -> Response {
     document(view, title, &html! { main #main.bare tabindex="-1" { (body) } }, None).into_response()
 }

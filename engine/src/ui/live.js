@@ -53,7 +53,7 @@ function mergeChildren(old, fresh) {
   }
 }
 
-/** Changes the page. If the focused element is gone after that, such as a pressed button, its row has the focus. */
+/** Changes the page. If this removes the focused element, such as a pressed button, its row gets the focus. */
 function keepFocus(change) {
   const id = document.activeElement?.closest("[data-row][id]")?.id;
   change();
@@ -104,11 +104,11 @@ function said(text) {
 // ---- Live regions ----
 
 let lastHeard = Date.now();
-// Kinds of changes that were signalled and are not shown yet. A page that is being loaded may be older than the signal, so they
-// wait until nothing is loaded.
+// Kinds of changes that were signalled and are not shown yet. A page that is being loaded may be older than the signal, so these
+// kinds wait until no page is being loaded.
 let waiting = new Set();
 let loading = 0;
-// Number of clicks and forms so far. A page that was fetched before an answer is older than it, and is not shown.
+// Number of clicks and forms so far. A page that was fetched before the last of their answers is outdated, and is not shown.
 let answers = 0;
 
 /** Returns whether part of an element's text is selected. */
@@ -117,7 +117,7 @@ function isSelected(element) {
   return !selection.isCollapsed && element.contains(selection.anchorNode);
 }
 
-/** Returns whether a list must not move now, because it is hovered or focused, or part of it is selected. */
+/** Returns whether a list must not move now, because it is hovered or focused, or because part of its text is selected. */
 function isHeld(region) {
   return region.matches(":hover") || region.contains(document.activeElement) || isSelected(region);
 }
@@ -131,7 +131,7 @@ function mergeAny(region, fresh) {
   const isList = region.hasAttribute("data-hold");
   const isEmpty = !region.querySelector("[data-row]");
   if (!isList || isEmpty || !(region.dataset.hold === "always" || isHeld(region))) return merge(region, fresh);
-  // Visible rows change in place, also the one under the pointer: it shows what its button did. New rows wait.
+  // Visible rows change in place, even the row under the pointer, which has to show what its button did. New rows wait.
   let added = 0;
   for (const row of fresh.querySelectorAll("[data-row][id]")) {
     const shown = document.getElementById(row.id);
@@ -266,6 +266,6 @@ if (zone && zone !== body.dataset.zone) {
 }
 const again = document.getElementById("again");
 if (again && main.querySelector(".wrong")) setTimeout(() => location.reload(), again.dataset.again * 1000);
-// A page about unfinished work is read again, until it has no such mark any more.
+// Loads a page about unfinished work again, until it no longer contains the element `again`.
 setInterval(() => document.getElementById("again") && refresh(waiting.add("again")), 1000);
 if (body.hasAttribute("data-live") && document.getElementById("live")) listen();

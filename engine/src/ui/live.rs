@@ -1,7 +1,7 @@
 //! The event stream of a page: signals that something has changed. The page then fetches itself, so a signal carries no data.
 //!
 //! A page has one stream, and a stream sends at most one signal of each kind per second (per 300 ms on the page of an event). A
-//! node hears only its own work. With several nodes, a stream signals every kind every five seconds.
+//! node knows only its own work, so with several nodes a stream signals every kind every five seconds.
 
 use std::{
     convert::Infallible,
@@ -36,8 +36,8 @@ use crate::{
 /// Minimum time between two signals.
 const PACE: Duration = Duration::from_secs(1);
 const EVENT_PACE: Duration = Duration::from_millis(300);
-/// Delay, in addition to the pace, after which the last signal is repeated. By then, readings that all readers share are newer than
-/// the change, because they are at most [`PACE`] old.
+/// Delay, in addition to the pace, after which the last signal is repeated. By then, the readings that all pages share are newer
+/// than the change, because they are at most [`PACE`] old.
 const ECHO: Duration = Duration::from_millis(200);
 /// Time between two signals of every kind, for the work of other nodes.
 const OTHERS: Duration = Duration::from_secs(5);
@@ -78,7 +78,7 @@ impl Changed {
 pub struct Wanted {
     /// When the page was requested, in milliseconds of the wall clock.
     since: Option<i64>,
-    /// Only those of this event.
+    /// The event whose signals the page needs. Without it, the page needs all signals.
     event: Option<String>,
 }
 

@@ -57,7 +57,7 @@ const HEADERS: [(header::HeaderName, HeaderValue); 5] = [
 /// Maximum length of the API's answer to a change, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Facts about the engine that the foot of the rail shows.
+/// The facts that the foot of the rail shows about the engine.
 #[derive(Clone)]
 pub struct About {
     /// Name of the node, else the address on which it listens.
@@ -89,7 +89,7 @@ impl Ui {
         self.act_with(visit, method, path, "application/json", body).await
     }
 
-    /// Returns the API's answer to the visitor's key, such as a file to download.
+    /// Calls the API with the visitor's key and returns its answer, such as a file to download.
     pub async fn pass(&self, visit: &Visit, path: &str) -> Response {
         let request = Request::builder().uri(path).extension(SignedIn(Arc::clone(&visit.key))).body(Body::empty());
         let Ok(request) = request else { return Problem::bad_request(format!("{path:?} is not a path")).into_response() };

@@ -1,5 +1,5 @@
-//! Problems that need a person now: failing and disabled endpoints, parked runs, refused plugin files. The rail shows their number,
-//! the first page lists them. They are read at most once a second for all readers together.
+//! Problems that need a person now: failing and disabled endpoints, parked runs, refused plugin files. The rail shows their
+//! number, and the first page lists them. They are read at most once a second, for all readers together.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +26,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Maximum number of parked runs that are counted. More are shown as "over" this number.
 pub const PARKED_COUNTED_MAX: usize = 200;
 
-/// One thing that needs a person.
+/// A problem that needs a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
     /// No webhook has been delivered to the endpoint for a while.
@@ -39,7 +39,7 @@ pub enum Need {
     Refused { plugin: String, why: String },
 }
 
-/// Everything that needs a person, the worst first.
+/// All problems that need a person, the worst first.
 #[derive(Debug, Default)]
 pub struct Needs {
     pub all: Vec<Need>,
@@ -59,9 +59,9 @@ pub struct LastNeeds(Mutex<Option<(Instant, Arc<Needs>)>>);
 /// Returns the problems that need a person, at most a second old.
 ///
 /// # Errors
-/// The store does not answer.
+/// If the store does not answer.
 pub async fn now(ui: &Ui) -> Result<Arc<Needs>, Problem> {
-    // Also makes concurrent readers share one reading.
+    // The lock also makes concurrent readers share one reading.
     let mut last = ui.needs.0.lock().await;
     if let Some((at, needs)) = &*last
         && at.elapsed() < FRESH

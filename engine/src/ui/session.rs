@@ -1,8 +1,9 @@
 //! Sessions: a person signs in with an API key and gets a cookie.
 //!
 //! The cookie holds the key's id, the end of the session and the token for its forms, sealed with the store's master key. So a
-//! session is valid on every node, survives a restart, and ends with its key: the key is looked up on every request. No table holds
-//! sessions. Signing out deletes the cookie in the browser. To end every session of a key at once, revoke the key.
+//! session is valid on every node, survives a restart, and ends when its key expires or is revoked, because the key is looked up
+//! on every request. No table holds sessions. Signing out deletes the cookie in the browser. To end every session of a key at
+//! once, revoke the key.
 
 use std::{
     collections::HashMap,
@@ -37,7 +38,7 @@ use crate::{
 const CONTEXT: &str = "dashboard session";
 /// Length of a session.
 pub const SESSION_HOURS: u64 = 12;
-/// Length of a session that a person asked to be long.
+/// Length of a session if the person chose to stay signed in.
 pub const LONG_SESSION_DAYS: u64 = 30;
 /// How long a one-time link works.
 const LINK_TIME: Duration = Duration::from_secs(3600);
@@ -59,8 +60,8 @@ struct Sealed {
     token: String,
 }
 
-/// Returns the name of the cookie. Engines on other ports of the same host have other stores, and a browser must keep a session
-/// with each.
+/// Returns the name of the cookie. Engines on other ports of the same host have other stores, and a browser must be able to keep
+/// a session with each engine.
 fn cookie_name(api: &Api) -> String {
     format!("innesco_session_{}", api.store.tag().as_str())
 }
@@ -78,8 +79,8 @@ fn is_behind_tls(api: &Api) -> bool {
     api.inbound.external_url.as_ref().is_some_and(|url| url.scheme() == "https")
 }
 
-/// Returns whether the request names the host of `external_url`, so that its cookie may demand TLS. An engine with such a URL is still
-/// reached over plain HTTP on its own machine.
+/// Returns whether the request names the host of `external_url`, so that its cookie may demand TLS. An engine with such a URL can
+/// still be reached over plain HTTP on its own machine.
 fn uses_external_host(api: &Api, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).map(as_text).unwrap_or_default();
     let ours = api.inbound.external_url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
@@ -113,7 +114,7 @@ pub enum NoEntry {
     /// The text is not a key of this engine.
     Unknown,
     Expired(Timestamp),
-    /// Its role may not open pages.
+    /// The role of the key may not open pages.
     Role(Role),
     /// The form came from a page of another site.
     Foreign,
@@ -179,7 +180,7 @@ impl OneTimeLinks {
     /// Returns the path of a link that signs in with `key` once, within an hour.
     ///
     /// # Errors
-    /// The system provides no random bytes.
+    /// If the system provides no random bytes.
     pub fn create(&self, key: &str) -> Result<String, NoRandomness> {
         let token = BASE64_URL_SAFE_NO_PAD.encode(random::bytes::<18>()?);
         let link = Link { key: key.to_owned(), ends: clock::steady().plus(LINK_TIME) };

@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 
 use super::{Ui, as_text, form::Form, texts::Lang};
 
-/// Name of the cookie with the preferences. The script writes the browser's time zone into a second cookie.
+/// Name of the cookie with the preferences. The script writes the browser's time zone into another cookie.
 const COOKIE: &str = "innesco_view";
 /// Name of the cookie with the browser's time zone, such as `Europe/Rome`.
 const ZONE_COOKIE: &str = "innesco_zone";
@@ -54,11 +54,11 @@ impl Theme {
 pub struct View {
     pub lang: Lang,
     pub theme: Theme,
-    /// Times in UTC instead of the browser's zone.
+    /// Show times in UTC instead of the browser's zone.
     pub utc: bool,
     /// Show the steps of an event with the time of day instead of the time since its start.
     pub clock: bool,
-    /// Single keys work as shortcuts.
+    /// Whether single keys work as shortcuts.
     pub keys: bool,
     /// The zone in which times are shown.
     pub zone: TimeZone,
@@ -97,7 +97,7 @@ impl View {
         HeaderValue::from_str(&text).expect("the words are ASCII")
     }
 
-    /// Applies one choice, such as `theme` `dark`. Unknown ones change nothing.
+    /// Applies one choice, such as `theme` `dark`. Unknown choices change nothing.
     pub fn choose(&mut self, name: &str, value: &str) {
         match name {
             "lang" => self.lang = Lang::parse(value).unwrap_or(self.lang),

@@ -73,7 +73,7 @@ impl Visit {
     /// Returns how much of a route's answer this person may see. A page that shows data of a route must call this first.
     ///
     /// # Errors
-    /// The role may not use the route.
+    /// If the role may not use the route.
     pub fn sight(&self, route: &str) -> Result<Sight, Problem> {
         let role = self.key.new.role.as_str();
         access::sight(self.key.new.role, route).ok_or_else(|| {
@@ -84,7 +84,7 @@ impl Visit {
     /// Returns this person as a caller of the API, to call API handlers as functions.
     ///
     /// # Errors
-    /// The role may not use the route.
+    /// If the role may not use the route.
     pub fn caller(&self, route: &str) -> Result<Caller, Problem> {
         Ok(Caller { key: Arc::clone(&self.key), sight: self.sight(route)? })
     }

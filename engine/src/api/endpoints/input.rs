@@ -45,7 +45,7 @@ pub(super) const HEADER_LEN_MAX: usize = 4096;
 /// Maximum length of a title, in characters.
 const TITLE_LEN_MAX: usize = 200;
 
-/// Request to create an endpoint; a change is merged into it.
+/// Request to create an endpoint. A change is merged into the current values.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointInput)]
@@ -134,7 +134,7 @@ struct BreakerInput {
     wait_max: Option<String>,
 }
 
-/// Both in PEM. If the key is the mask that a view shows instead of a key, the stored key is kept.
+/// Certificate and key, both in PEM. If the key is the mask that answers show instead of it, the stored key is kept.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ClientCertificateInput)]
@@ -211,7 +211,7 @@ impl Input {
         let rate = self.rate.map(|text| Rate::parse(&text)).transpose().map_err(|bad| wrong("rate", bad))?;
         let ordering = self.ordered.map_or(Ok(None), ordering)?;
         let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
-        // A program's subscription may reach the same networks as before, regardless of whose key changes it.
+        // A change of a program's subscription keeps the networks that it may reach, regardless of the key that changes it.
         let (reach, maker) = before.map_or((Reach::Opened, None), |before| (before.new.policy.reach, before.new.policy.maker));
         let url = api.outbound.check_url(&self.url, reach).await.map_err(|bad| bad_url("url", &bad))?;
         if let Some(before) = before.filter(|before| before.new.is_subscription()) {
@@ -283,7 +283,7 @@ pub(super) fn word<T: Copy + Default>(
 fn token_header(given: Option<String>, scheme: Scheme, before: Option<&Endpoint>) -> Result<Option<String>, Problem> {
     let Some(name) = given else { return Ok(None) };
     if scheme != Scheme::Token {
-        // Applies only to the signature that it was given for.
+        // A header that is left over from an earlier signature `token` is dropped.
         let left = before.is_some_and(|before| before.new.policy.token_header.as_ref() == Some(&name));
         return if left {
             Ok(None)

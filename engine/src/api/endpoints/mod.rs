@@ -167,7 +167,7 @@ pub async fn change(
     api.store.update_endpoint(changed.clone()).await?;
     api.catalog.refresh_endpoints().await?;
     let new_secret = changed.new.scheme != before.new.scheme;
-    // Read again: its state may have changed meanwhile.
+    // Reads the endpoint again, because its state may have changed meanwhile.
     let changed = find(&api, &id)?;
     let view = if new_secret { EndpointView::revealing(&changed, tag) } else { EndpointView::new(&changed, tag, caller.sight) };
     Ok((Extension(audit::Members(members)), Json(view.warned(&api))))
@@ -177,16 +177,16 @@ pub async fn change(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Removal {
-    /// `true`: delete it even if it is in use.
+    /// `true`: delete the endpoint even if it is in use.
     #[serde(default)]
     pub force: bool,
 }
 
 /// Delete an endpoint.
 ///
-/// An endpoint in use is refused: deliveries wait for it, or a serving plugin has sent to it by its name. With `force` it is deleted, and its
-/// waiting deliveries are cancelled. From then on, a plugin's webhook to this name is `cancelled` (`endpoint-deleted`), and the rest of the
-/// run takes effect.
+/// An endpoint in use is deleted only with `force`: one for which deliveries wait, or to which a serving plugin has sent by name.
+/// Its waiting deliveries are then cancelled. From then on, a plugin's webhook to this name is `cancelled` (`endpoint-deleted`),
+/// and the rest of the run takes effect.
 #[utoipa::path(
     delete, path = "/v1/endpoints/{endpoint}", operation_id = "delete_endpoint", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm"), Removal),
@@ -277,7 +277,7 @@ pub async fn pause(
 
 /// Disable an endpoint.
 ///
-/// Its waiting deliveries are marked dead and kept. Until it is resumed, each new delivery is dead too.
+/// Its waiting deliveries are marked dead and stay stored. Until the endpoint is resumed, each new delivery is dead too.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/disable", operation_id = "disable_endpoint", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),

@@ -1,5 +1,5 @@
-//! What an endpoint would receive: which of the newest events its subscription selects, and the body of the newest one. Nothing is sent
-//! or stored.
+//! Previews what an endpoint would receive: which of the newest events its subscription selects, and the body of the newest one.
+//! Nothing is sent or stored.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -26,11 +26,11 @@ use crate::{
 const CHECKED_MAX: usize = 1_000;
 /// Events that one read of the store returns.
 const PAGE: usize = 500;
-/// Events whose data is read for conditions on the data. Each is one read of the store.
+/// Maximum number of events whose data is read to check conditions on it. Each costs one read of the store.
 const DATA_READ_MAX: usize = 100;
 /// Largest data that is read, in bytes.
 const DATA_BYTES_MAX: u64 = 64 << 10;
-/// Types that the answer names.
+/// Maximum number of types that the answer names.
 const TYPES_MAX: usize = 20;
 
 /// The part of an endpoint that decides what it receives.
@@ -55,9 +55,10 @@ struct Input {
 
 /// Preview what an endpoint would receive.
 ///
-/// Checks the last 1,000 events and returns how many of them a subscription would have selected, by type, with the body of the newest one.
-/// Nothing is sent or stored. If a condition needs the data of events, the data of at most 100 of them is read, and then fewer events are
-/// checked. Events with more than 64 KiB of data do not fulfil such a condition here, and are no sample.
+/// Checks the last 1,000 events and returns how many of them a subscription would have selected, by type, and the body of the
+/// newest selected one. Nothing is sent or stored. If a condition needs the data of events, the data of at most 100 of them is
+/// read, and then fewer events are checked. Events with more than 64 KiB of data do not fulfil such a condition here, and are not
+/// used as the sample.
 #[utoipa::path(
     post, path = "/v1/events/match", operation_id = "match_events", tag = "endpoints",
     request_body(content = Input, example = json!({ "events": ["order.*"], "where": { "channel": ["web"] }, "format": "json" })),

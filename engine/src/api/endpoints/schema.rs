@@ -39,7 +39,7 @@ pub enum GivenSecret {}
 pub enum Patch {}
 
 const DAY: u64 = 24 * 60 * 60;
-/// Units of durations of at most a week, with the minimum and maximum of each.
+/// Units for durations of at most a week, with the minimum and the maximum number of each unit.
 const WITHIN_A_WEEK: [(&str, u64, u64); 5] =
     [("ms", 0, 7 * DAY * 1000), ("s", 0, 7 * DAY), ("(m|min)", 0, 7 * DAY / 60), ("h", 0, 7 * 24), ("d", 0, 7)];
 
@@ -126,7 +126,7 @@ fn patch_schema() -> Value {
     }
     schema["description"] = json!("A change of an endpoint: given members are replaced, `null` restores the default.");
     let properties = schema["properties"].as_object_mut().expect("an input has members");
-    // Not changeable here: the name is fixed, the secret is rotated.
+    // A change cannot contain these: the name is fixed, and a rotation replaces the secret.
     properties.remove("name");
     properties.remove("secret");
     for (_, member) in properties.iter_mut().filter(|(name, _)| *name != "url") {

@@ -1,5 +1,5 @@
-//! Test send: one webhook, created and signed like any other, sent at once. The answer has the result. No event and no delivery
-//! is stored, and the endpoint's health is not affected.
+//! Sends one test webhook, which is built and signed like any other, and answers with the result. No event and no delivery is
+//! stored, and the endpoint's health is not affected.
 
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ pub async fn send(
     let (body, _held) = body::read(&api, &headers, body).await?;
     let webhook_id = format!("test_{:032x}", u128::from_le_bytes(random::bytes()?));
     let now = clock::wall();
-    // `null` means no event, as documented. In binary mode it would be an event's data.
+    // `null` means no event, as documented. In binary mode, `null` is an event's data.
     let none = body.is_empty() || body.trim_ascii() == b"null" && !headers.contains_key("ce-type");
     let new = if none { plain(&webhook_id) } else { api.heavy.run(body.len(), || named(&headers, &body)).await?? };
     let event =

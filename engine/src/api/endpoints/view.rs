@@ -73,10 +73,10 @@ impl EndpointView {
         }
     }
 
-    /// Adds how the engine treats the endpoint at the moment.
+    /// Adds the current condition of the endpoint: its circuit breaker and its waiting deliveries.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// If the store does not answer.
     pub async fn in_condition(self, api: &Api, id: EndpointId) -> Result<Self, Problem> {
         let backlog = api.store.backlogs(&[id]).await?.pop().unwrap_or_default();
         let breaker = api.catalog.standing(id).map(|standing| standing.breaker).unwrap_or_default();
@@ -118,14 +118,14 @@ impl EndpointView {
     }
 }
 
-/// Returns whether webhooks go unencrypted to a host name, whose address may change. An IP address was checked when the endpoint
-/// was saved.
+/// Returns whether webhooks go unencrypted to a host name, whose address may change. An IP address cannot change after it was
+/// checked, when the endpoint was saved.
 fn is_unencrypted_name(url: &str) -> bool {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "http");
     url.is_some_and(|url| matches!(url.host(), Some(Host::Domain(name)) if name != "localhost"))
 }
 
-/// Replaces a header value that may be a credential. A caller that sends the replacement back leaves the value unchanged.
+/// Replaces a header value that may be a credential. If a caller sends the replacement back, the value stays unchanged.
 pub const HIDDEN: &str = "(not shown)";
 
 fn shown(name: &str, value: &str) -> String {

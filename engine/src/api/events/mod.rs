@@ -40,9 +40,10 @@ use crate::{
 
 /// Accept one event, or a list of them.
 ///
-/// The answer is sent after the events are on disk. One event is answered with one object, a list with a list in the same order.
-/// An event with a known `source`, `id` and `type` changes nothing; its answer has the `event` of the first one. Its data is not compared. A known `source`
-/// and `id` with another `type` is refused. The name of a source cannot be the `source` of an event sent here.
+/// The answer is sent after the events are on disk. The answer to one event is one object, and the answer to a list is a list in
+/// the same order. An event with a known `source`, `id` and `type` changes nothing, and its answer has the `event` of the first
+/// such event. The data of the two events is not compared. A known `source` and `id` with another `type` is refused. The name of
+/// a source cannot be the `source` of an event sent here.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "accept_events", tag = "events",
     params(
@@ -167,7 +168,7 @@ fn refuse_taken_sources(api: &Api, events: &[NewEvent], single: bool) -> Result<
     .at(format!("{item}/source")))
 }
 
-/// One event is answered with an object, a list of events with a list.
+/// The answer to one event is an object; the answer to a list of events is a list.
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "only describes the alternatives in the document")]
@@ -239,7 +240,7 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     }))
 }
 
-/// Reads a filter of types. A text that is no pattern selects the type of this name, which no event has.
+/// Reads a filter of types. A text that is not a valid pattern selects exactly the type of this name, which no event has.
 pub fn types(text: &str) -> Pattern {
     Pattern::parse(text).unwrap_or_else(|_| Pattern::Exactly(text.to_owned()))
 }
@@ -252,7 +253,7 @@ fn event_state(text: &str) -> Result<EventState, Problem> {
     })
 }
 
-/// Reads an id from the path. An id that this store did not issue does not exist.
+/// Reads an id from the path. An id that this store did not issue is not found.
 pub fn event_id(api: &Api, text: &str) -> Result<EventId, Problem> {
     EventId::parse(text, api.store.tag()).ok_or_else(|| Problem::not_found(format!("no event {text:?}")))
 }
@@ -324,7 +325,7 @@ pub async fn show(
 
 /// Read the data of an event as it was received.
 ///
-/// Byte for byte, for every content type.
+/// The answer has the data byte for byte, for every content type.
 #[utoipa::path(
     get, path = "/v1/events/{event}/data", operation_id = "read_event_data", tag = "events",
     params(("event" = EventId, Path, description = "Id of the event, `evt_…`.")),

@@ -133,7 +133,7 @@ impl EventStoryView {
         self
     }
 
-    /// Returns a further part of the history, without the data: its reader has the data already.
+    /// Returns a further part of the history, without the data, which the first part contained.
     pub fn without_data(self) -> Self {
         Self { data: DataView::Json(RawValue::NULL.to_owned()), request: None, ..self }
     }

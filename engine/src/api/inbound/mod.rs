@@ -2,8 +2,8 @@
 //! becomes an event, which is on disk before the sender is answered.
 //!
 //! Work before the verification is cheap. A request is charged to its caller before any work. If its head already shows that it
-//! has no proof, it is refused before its body is read. Bodies use their source's share of memory. A flooding caller with valid
-//! proof is still accepted, but its requests are checked one by one.
+//! has no proof, it is refused before its body is read. Bodies use their source's share of memory. Requests with valid proof from
+//! a flooding caller are still accepted, but are checked one by one.
 //!
 //! A refusal explains the error without revealing a secret or helping to find one. Refusals are counted, and the last ones are
 //! stored ([`watch`]).
@@ -51,12 +51,12 @@ use crate::{
 pub struct Inbound {
     pub watches: Watches,
     pub proxies: Proxies,
-    /// URL under which senders reach the engine; `None`: the host of each request.
+    /// URL under which senders reach the engine. If it is `None`, the host of each request is used.
     pub external_url: Option<Url>,
 }
 
 impl Inbound {
-    /// Returns the address of a source as its senders know it, if that is known.
+    /// Returns the address of a source as its senders know it, if `external_url` is set.
     pub fn url(&self, source: &Source) -> Option<String> {
         let base = self.external_url.as_ref()?.as_str().trim_end_matches('/');
         Some(format!("{base}/in/{}", source.address()))
@@ -307,8 +307,8 @@ impl Visit<'_> {
         body::read_within(self.api, headers, body, limit, &rooms).await.map_err(|problem| No("body", problem))
     }
 
-    /// Answers the question of CloudEvents senders before they send ("HTTP 1.1 Web Hooks", abuse protection): every caller that
-    /// knows the address may send.
+    /// Answers the request of CloudEvents senders for permission to send ("HTTP 1.1 Web Hooks", abuse protection). Every caller
+    /// that knows the address may send.
     fn handshake(&self, asked: &HeaderMap) -> Response {
         let settings = &self.source.new.settings;
         let mut response = StatusCode::NO_CONTENT.into_response();

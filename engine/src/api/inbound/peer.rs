@@ -46,8 +46,8 @@ impl Proxies {
         self.trusted.iter().any(|net| net.contains(&address))
     }
 
-    /// Returns the caller's address. Reads the entries from last to first, as long as a trusted proxy wrote them. The first
-    /// address that is not a trusted proxy is the caller's.
+    /// Returns the caller's address. Reads the entries of the header from last to first. The first address that is not a trusted
+    /// proxy is the caller's.
     pub fn caller(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut caller = peer.to_canonical();
         let lines = headers.get_all(self.header.as_str()).iter().filter_map(|value| value.to_str().ok());

@@ -1,4 +1,4 @@
-//! The request that an event came in, as the API shows it.
+//! The request that brought an event, as the API shows it.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 

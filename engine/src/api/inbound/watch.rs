@@ -1,7 +1,7 @@
 //! Counts each source's requests (accepted, refused, the last refusals with reasons), and limits their rate.
 //!
-//! New counts are in memory, bounded, and are added to the store every second: a crash loses at most those of its last second.
-//! The store holds the sum over all nodes.
+//! New counts stay in bounded memory and are added to the store every second. A crash loses at most the counts of the last
+//! second. The store holds the sum over all nodes.
 //!
 //! A caller that is refused too often is limited per source and address, in a table of fixed size with a random seed. A flood
 //! affects only its own address, and no caller can choose the other callers with which it shares a table entry.
@@ -34,7 +34,7 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(1);
 /// Maximum length of a refusal's detail, in bytes.
 const DETAIL_BYTES_MAX: usize = 1_000;
-/// Refusals that one caller may have at once; then this many per second.
+/// Maximum number of refusals that one caller may have at once. Then `PER_SECOND` more are allowed per second.
 const BURST: f64 = 30.0;
 const PER_SECOND: f64 = 1.0;
 /// Number of table entries; if there are more callers, some share an entry.
@@ -68,7 +68,7 @@ impl Watch {
 
     fn note_refused(&self, source: &str, reason: &'static str, refused: Refused) {
         meters().source_refused(source, reason);
-        // Refusals of floods would displace those before the flood.
+        // The refusals of a flood are not listed, because they would displace the refusals before it.
         let refusals = if reason == "flood" { Vec::new() } else { vec![refused] };
         lock(&self.new).add(Requests { refused: 1, refusals, ..Requests::default() });
     }
@@ -115,11 +115,11 @@ pub struct Watches {
     /// Held while counts move to the store, so that no reader misses them or sees them twice.
     moving: tokio::sync::Mutex<()>,
     floods: Mutex<Vec<Bucket>>,
-    /// Makes the sharing of entries unpredictable.
+    /// Makes it unpredictable which callers share an entry.
     seed: RandomState,
 }
 
-/// Number of refusals that a caller may still have, and since when.
+/// Number of refusals that a caller may still have, and the time of that number.
 #[derive(Clone, Copy)]
 struct Bucket {
     left: f64,
@@ -153,7 +153,7 @@ impl Watches {
     }
 
     fn place(&self, source: SourceId, caller: IpAddr) -> usize {
-        // A network of this size usually belongs to one person.
+        // A /64 network usually belongs to one person.
         let caller = match caller {
             IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
             v4 => v4,
@@ -231,7 +231,7 @@ impl Watches {
     }
 }
 
-/// A caller's charge for one request. A charge that is not returned counts as a refusal, also if the caller hung up.
+/// A caller's charge for one request. A charge that is not refunded counts as a refusal, even if the caller hung up.
 #[derive(Debug)]
 pub struct Charge {
     place: usize,
@@ -269,7 +269,7 @@ mod tests {
             watches.refuse((source, "shop"), (bad, at(n)), "mismatch", &n.to_string());
         }
         assert!(floods(source, bad, at(0)) && floods(source, near, at(0)));
-        // The caller has another entry for the other source, unless the two entries share a place by chance.
+        // The caller has another table entry for the other source, unless both hash to the same place by chance.
         if watches.place(source, bad) != watches.place(other, bad) {
             assert!(!floods(other, bad, at(0)));
         }

@@ -45,7 +45,7 @@ pub const DEFAULT_SOURCE: &str = "api";
 /// The events of a request.
 pub struct Intake {
     pub events: Vec<NewEvent>,
-    /// Whether it is one event, not a list: the answer has the same shape.
+    /// Whether the request has one event, not a list. The answer has the same shape.
     pub single: bool,
 }
 
@@ -100,7 +100,7 @@ pub fn read(headers: &HeaderMap, body: &Bytes) -> Result<Intake, Problem> {
 /// Reads one event from the JSON that `POST /v1/events` takes, for commands that work without an engine.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// If the event is not valid. The error is a sentence that says what is wrong.
 pub fn one_event(body: &Bytes) -> Result<NewEvent, String> {
     let sentence = |problem: Problem| problem.detail().to_owned();
     let mut events = json(body).map_err(sentence)?.events;
@@ -395,7 +395,7 @@ impl Draft {
         self.set_content("data", data)
     }
 
-    /// Sets the data from this member. Every way to send data ends here.
+    /// Sets the data from this member. All ways to send data call this function.
     fn set_content(&mut self, member: &str, data: Bytes) -> Result<(), Bad> {
         let content_type = self.content_type.take().unwrap_or_else(|| JSON.to_owned());
         let wrong = |error| Bad::of(member, format!("is not valid {content_type}: {error}"));
@@ -536,7 +536,7 @@ mod tests {
         );
     }
 
-    /// A request is read to its end, but members and events beyond the limit allocate nothing.
+    /// Reads a request to its end, but allocates nothing for members and events beyond the limit.
     #[test]
     fn items_beyond_the_limits_allocate_nothing() {
         let nulls = |count: usize| (0..count).map(|number| format!(",\"m{number}\":null")).collect::<String>();
@@ -590,7 +590,7 @@ mod tests {
         }
     }
 
-    /// Cases: forms of binary mode that the HTTP binding of CloudEvents allows.
+    /// The cases are the forms of binary mode that the HTTP binding of CloudEvents allows.
     #[tokio::test]
     async fn reads_headers_of_binary_mode_as_the_binding_requires() {
         let event = |headers: &[(&'static str, &str)]| {
@@ -630,7 +630,7 @@ mod tests {
         }
     }
 
-    /// Cases: requests that fit two modes. The content type decides.
+    /// The cases are requests that fit two modes. The content type decides which mode applies.
     #[test]
     fn structured_events_may_carry_the_headers_of_binary_mode() {
         let structured = [("content-type", "application/cloudevents+json"), ("ce-type", "outer"), ("ce-id", "1")];

@@ -1,4 +1,4 @@
-//! Plugins: list, read, settings, state. `versions.rs` has their versions.
+//! Plugins: list, read, settings, state. The routes of their versions are in `versions.rs`.
 
 pub mod versions;
 
@@ -98,7 +98,7 @@ pub async fn show(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resu
     candidate.map(|one| Json(PluginView::candidate(&one))).ok_or(problem)
 }
 
-/// Read the settings of a plugin, what it declares, and who changed them.
+/// Read the settings of a plugin, the settings that it declares, and who changed them.
 #[utoipa::path(
     get, path = "/v1/plugins/{plugin}/config", operation_id = "show_plugin_settings", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
@@ -115,8 +115,8 @@ pub async fn config(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Re
 
 /// Replace all settings of a plugin.
 ///
-/// They are checked against the settings that the plugin declares. Settings of a plugin that does not exist yet apply once it is
-/// loaded. Do not put secrets into settings: put a token for a receiver into the `headers` of its endpoint.
+/// The values are checked against the settings that the plugin declares. Settings of a plugin that does not exist yet apply once
+/// it is loaded. Do not put secrets into settings: put a token for a receiver into the `headers` of its endpoint.
 #[utoipa::path(
     put, path = "/v1/plugins/{plugin}/config", operation_id = "set_plugin_settings", tag = "plugins",
     params(("plugin" = Slug, Path, description = "Name of the plugin.", example = "order-router")),
@@ -336,7 +336,7 @@ pub async fn delete_state_value(
 
 /// Delete all state of a plugin. This cannot be undone.
 ///
-/// Then the plugin runs as if it had never run before. Uncommitted runs that have read the state run again.
+/// Afterwards, the plugin runs as if for the first time. Uncommitted runs that have read the state run again.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}/state", operation_id = "clear_plugin_state", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
@@ -348,8 +348,8 @@ pub async fn clear_state(State(api): State<Arc<Api>>, Path(name): Path<String>) 
     Ok(Json(ClearedStateView { plugin: plugin.to_string(), keys }))
 }
 
-/// Deletes in several transactions, so that other writes can run in between. State that the plugin writes meanwhile does not
-/// prolong the deletion.
+/// Deletes in several transactions, so that other writes can run in between. State that the plugin writes meanwhile does not make
+/// the deletion take longer.
 async fn clear(store: &dyn Store, plugin: &Slug) -> Result<u64, store::Error> {
     let count = store.state_size(plugin).await?.keys;
     let mut deleted = 0;

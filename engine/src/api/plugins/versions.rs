@@ -22,7 +22,7 @@ use crate::{
     wire::{PageView, PluginVersionView, PluginView, values::values},
 };
 
-/// A refusal counts at most this many waiting runs.
+/// Maximum number of waiting runs that a refusal counts.
 const RUNS_COUNTED: u32 = 1_000;
 
 /// Options of a push.
@@ -44,8 +44,8 @@ values! {
 
 /// Push a version of a plugin.
 ///
-/// The body is the `.wasm` file, as the compiler writes it. It is loaded under the limits of the plugin folder. Then it serves on every
-/// node. The name in its manifest must be the one in the path.
+/// The body is the `.wasm` file, as the compiler writes it. The engine loads it under the limits of the plugin folder. Then the
+/// version serves on every node. The name in its manifest must be the one in the path.
 #[utoipa::path(
     put, path = "/v1/plugins/{plugin}", operation_id = "push_plugin", tag = "plugins",
     params(("plugin" = Slug, Path, description = "Name of the plugin.", example = "order-router"), Push),
@@ -168,15 +168,15 @@ pub async fn rollback(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Removal {
-    /// `true`: remove it also if it is in use.
+    /// `true`: remove the plugin even if it is in use.
     #[serde(default)]
     pub force: bool,
 }
 
 /// Remove a plugin, so that none of its versions serves.
 ///
-/// Its versions, settings and state stay; pushing or promoting a version brings it back. A plugin in use is refused: runs wait for it, or
-/// an endpoint names it. With `force` it is removed, and such runs are parked as `not-loadable` until it is back.
+/// Its versions, settings and state stay; pushing or promoting a version brings it back. A plugin in use, which runs wait for or
+/// an endpoint names, is removed only with `force`. Such runs are then parked as `not-loadable` until the plugin is back.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}", operation_id = "remove_plugin", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router"), Removal),

@@ -28,7 +28,7 @@ use crate::{
 /// Maximum length of a title, in characters.
 const TITLE_LEN_MAX: usize = 200;
 
-/// Request to create a source; a change is merged into it. Missing members keep the preset's defaults.
+/// Request to create a source. A change is merged into the current values. Missing members keep the preset's defaults.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = SourceInput)]
@@ -73,9 +73,9 @@ pub struct Input {
     tolerance: Option<String>,
     /// For `basic`: user name; default `innesco`.
     username: Option<String>,
-    /// Place of the text that senders expect back when they verify the address: `query:NAME` (Dropbox: `query:challenge`, Microsoft
-    /// Graph: `query:validationToken`), `header:NAME` or `body:/POINTER`. It is answered as plain text, or with `=MEMBER` after the
-    /// place as that member of a JSON object (monday.com: `body:/challenge=challenge`).
+    /// Place of the text that senders expect back when they verify the address: `query:NAME` (Dropbox: `query:challenge`,
+    /// Microsoft Graph: `query:validationToken`), `header:NAME` or `body:/POINTER`. The answer is the text itself. With `=MEMBER`
+    /// after the place, the answer is a JSON object with the text in that member (monday.com: `body:/challenge=challenge`).
     challenge: Option<String>,
     /// Token that a hub (Meta, Strava, WebSub) must send as `hub.verify_token`, or as `hub.topic` if it sends no token, to get
     /// its `hub.challenge` back. Not shown again.
@@ -184,7 +184,7 @@ fn patch_schema() -> Value {
     schema.as_object_mut().expect("an input is an object").remove("required");
     schema["description"] = json!("A change of a source: given members are replaced, `null` restores the default.");
     let properties = schema["properties"].as_object_mut().expect("an input has members");
-    // Not changeable here: the name is fixed, the secret is rotated.
+    // A change cannot contain these: the name is fixed, and a rotation replaces the secret.
     properties.remove("name");
     properties.remove("secret");
     for (_, member) in properties.iter_mut().filter(|(name, _)| *name != "preset") {
@@ -201,7 +201,7 @@ pub fn wrong(member: &str, detail: impl std::fmt::Display) -> Problem {
     Problem::bad_source(detail.to_string()).in_member(member)
 }
 
-/// Moves the members that [`Input`] and [`Draft`] share from one to the other. If a member is missing here, the code does not
+/// Moves the members that [`Input`] and [`Draft`] share from one to the other. If the list lacks a member, the code does not
 /// compile.
 macro_rules! moved {
     ($from:ident into $to:ident { $($more:tt)* }) => {
@@ -294,8 +294,8 @@ impl Input {
     }
 }
 
-/// Returns the body limit of a source if it exceeds what the engine reads for sources. The default of a preset never does: the
-/// lower limit applies. `limit` is `limits.body_bytes_max`.
+/// Returns the body limit of a source if it exceeds what the engine reads for sources. A preset's default is never returned,
+/// because the lower of the two limits then applies. `limit` is `limits.body_bytes_max`.
 pub fn too_large(settings: &Settings, limit: usize) -> Option<u64> {
     let limit = limit.min(body::SOURCE_BODY_BYTES_MAX);
     let own = settings.body_bytes_max.filter(|bytes| settings.preset.body_bytes_max() != Some(*bytes));
@@ -333,7 +333,8 @@ pub fn new_token() -> Result<Token, Problem> {
 mod tests {
     use super::*;
 
-    /// Cases: limits of a source against those of the engine. What the engine would not read is refused when it is saved.
+    /// Each case compares the limit of a source with that of the engine. A limit that is higher than what the engine reads is
+    /// refused when the source is saved.
     #[test]
     fn a_limit_above_that_of_the_engine_is_found() {
         const MIB: usize = 1 << 20;
@@ -343,10 +344,10 @@ mod tests {
             ("github", Some(8 * MIB + 1), 8 * MIB, true),
             ("github", Some(25 * MIB), 25 * MIB, false),
             ("none", Some(1), 1, false),
-            // The share of memory of one source is the limit, even if the engine's limit is higher.
+            // A source's share of the memory is the limit, even if the engine's limit is higher.
             ("none", Some(body::SOURCE_BODY_BYTES_MAX), 1 << 40, false),
             ("none", Some(body::SOURCE_BODY_BYTES_MAX + 1), 1 << 40, true),
-            // No finding: the limit is a preset's default, and the operator lowered the engine's limit.
+            // Not found: the limit is a preset's default, and the operator lowered the engine's limit below it.
             ("twilio", None, MIB / 2, false),
             ("twilio", Some(2 * MIB), MIB / 2, true),
         ] {

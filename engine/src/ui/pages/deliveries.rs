@@ -30,7 +30,7 @@ use crate::{
 
 /// Deliveries on one page.
 const PAGE: usize = 50;
-/// Endpoints that the filter offers by name. With more, their name is typed.
+/// Maximum number of endpoints that the filter lists by name. If more exist, the user types the name.
 const OFFERED_MAX: usize = 200;
 /// Names of the filters in the address, in the order of the page.
 const FILTERS: [&str; 4] = ["endpoint", "state", "time", "event"];
@@ -40,7 +40,7 @@ pub struct Rows<'a> {
     pub ui: &'a Ui,
     pub visit: &'a Visit,
     pub fields: &'a Fields,
-    /// All rows are of one endpoint. Its name is then not repeated, and tries are shown as dots.
+    /// Whether all rows are of one endpoint. If so, its name is not repeated, and tries are shown as dots.
     pub of_one: bool,
 }
 
@@ -58,7 +58,7 @@ fn since(span: Option<&str>) -> Option<String> {
 /// Reads one page of the deliveries that the address selects.
 ///
 /// # Errors
-/// A filter is not valid, or the store does not answer.
+/// If a filter is not valid, or the store does not answer.
 pub async fn read(ui: &Ui, fields: &Fields, endpoint: Option<&str>) -> Result<PageView<DeliveryView>, Problem> {
     let text = |name: &str| fields.get(name).map(str::to_owned);
     let filter = Filter {

@@ -144,7 +144,7 @@ fn filters(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Markup {
     }
 }
 
-/// Bars of the accepted events: of the chosen source, else of all. A bar chooses its span.
+/// Writes bars of the accepted events, of the chosen source or else of all. A bar links to the events of its span.
 async fn volume(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Result<Markup, Problem> {
     visit.sight("GET /v1/stats")?;
     let (texts, formats) = (visit.texts(), visit.formats());

@@ -83,8 +83,8 @@ fn spans(visit: &Visit, last: Last) -> Markup {
     parts::seg(texts.span, &choices)
 }
 
-/// Writes one figure: name with its unit, number, a sentence. The unit is not after the number, because it would move with every
-/// digit.
+/// Writes one figure: name with its unit, number, a sentence. The unit does not follow the number, because it would move with
+/// every added digit.
 fn figure(name: &str, value: &str, say: &str) -> Markup {
     html! { div.figure { div.name { (name) } div.value { (value) } div.say { (say) } } }
 }
@@ -231,7 +231,7 @@ fn one(visit: &Visit, need: &Need) -> Markup {
                 }
                 @if let (Need::Parked { plugin, number, .. }, true) = (need, visit.may("POST /v1/runs/retry")) {
                     @let label = match *number { 1 => now.retry_run.to_owned(), number => (now.retry_runs)(&formats.number(number)) };
-                    // Its number grows, and must not move what stands beside it.
+                    // The number in the label grows, and must not move the elements beside the button.
                     span.grows { (parts::action_with(visit, "/runs/retry", Some("retry"), &label, Look::Small, &html! { input type="hidden" name="plugin" value=(plugin); })) }
                 }
             }
@@ -239,7 +239,7 @@ fn one(visit: &Visit, need: &Need) -> Markup {
     }
 }
 
-/// Says which endpoint was paused or enabled from this page: it is no longer among what needs a person.
+/// Writes which endpoint was paused or enabled from this page, because it is no longer listed as a problem.
 fn changed(visit: &Visit) -> Markup {
     let (texts, formats) = (&visit.texts().endpoint, visit.formats());
     let (_, query) = visit.path.split_once('?').unwrap_or_default();

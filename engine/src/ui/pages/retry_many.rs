@@ -119,7 +119,7 @@ fn pace(ui: &Ui, visit: &Visit, endpoint: &EndpointView, count: Option<u64>) -> 
     }
 }
 
-/// Returns how long a number of webhooks takes at a pace, at least a second.
+/// Returns how long a number of webhooks takes at a pace, but at least one second.
 fn taking(count: u64, interval: Duration) -> Duration {
     interval.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).max(Duration::from_secs(1))
 }

@@ -38,7 +38,7 @@ pub async fn find(
     })
 }
 
-/// Returns the page that fits a text. The most exact meaning wins.
+/// Returns the path of the page that fits a text best.
 async fn place_of(ui: &Ui, text: &str) -> Result<Option<String>, Problem> {
     let tag = ui.api.store.tag();
     if text.is_empty() {

@@ -25,10 +25,10 @@ use crate::{
     wire::{DeliveryView, EventView},
 };
 
-/// Rows that one request may name. A list has fewer on a page.
+/// Maximum number of rows that one request may name. A page of a list has fewer.
 const SELECTED_MAX: usize = 100;
 
-/// What is selected, and what is done to it.
+/// What the selected rows are, and what is done to them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Replay,
@@ -81,12 +81,13 @@ impl Kind {
     }
 }
 
-/// The box that selects a row. It belongs to the form of [`bar`].
+/// Writes the box that selects a row. It belongs to the form of [`bar`].
 pub fn tick(visit: &Visit, kind: Kind, id: &str) -> Markup {
     html! { input type="checkbox" form="bulk" name=(kind.field()) value=(id) aria-label=((visit.texts().selected.select)(id)); }
 }
 
-/// The row above a list: new rows that wait, or the button that acts on what is selected. One height in all states.
+/// Writes the row above a list: the number of new rows that wait, or the button that acts on the selected rows. Its height is the
+/// same in all states.
 pub fn bar(visit: &Visit, kind: Kind, held: &str) -> Markup {
     let t = &visit.texts().selected;
     let (label, many) = match kind {
@@ -212,7 +213,7 @@ async fn read(ui: &Ui, kind: Kind, id: &str) -> Result<Option<Row>, Problem> {
     }
 }
 
-/// Reads an event without its data: the first one of a list that begins with it.
+/// Reads an event without its data, as the first item of the list of events that starts there.
 async fn event(ui: &Ui, id: EventId) -> Result<Option<EventView>, Problem> {
     let page = PageRequest { cursor: Some(id.as_i64() + 1), limit: 1 };
     let page = ui.api.store.events(EventFilter::default(), page).await?;
@@ -275,7 +276,7 @@ async fn act(ui: &Ui, form: &Form, kind: Kind) -> Result<Response, Problem> {
         };
         match ui.act(visit, Method::POST, &path, None).await {
             Ok(_) => done += 1,
-            // Its state has changed meanwhile, or it is gone.
+            // The state of the row has changed meanwhile, or the row is gone.
             Err(problem) if problem.status().is_client_error() => refused += 1,
             Err(problem) => return Err(problem),
         }

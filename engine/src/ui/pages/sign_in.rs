@@ -17,7 +17,7 @@ use crate::ui::{
     view::{View, back},
 };
 
-/// Shows the page. `?lang=it` chooses the language, because the form that does so needs a session.
+/// Shows the page. `?lang=it` chooses the language, because the form that usually does this needs a session.
 pub async fn show(State(ui): State<Arc<Ui>>, headers: HeaderMap, Query(query): Query<HashMap<String, String>>) -> Response {
     let to = back(query.get("back").map(String::as_str));
     let Some(lang) = query.get("lang") else {

@@ -1,4 +1,4 @@
-//! A problem as a page: what happened, a possible reason, what to do. The code and the time are at the end, for a report.
+//! Shows a problem as a page: what happened, a possible reason, what to do. The code and the time are at the end, for a report.
 
 use axum::{
     http::{StatusCode, header},

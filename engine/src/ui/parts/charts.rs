@@ -21,13 +21,13 @@ const HEIGHT: f64 = 96.0;
 /// Height of a plot over a list.
 pub const LOW: f64 = 56.0;
 
-/// One span of a chart. A span without counts is unknown: the chart shows a gap, not a zero.
+/// One span of a chart. A span without counts is unknown, and the chart shows a gap, not a zero.
 pub struct Slot<'a> {
     pub at: Timestamp,
     pub counts: Option<&'a CountsView>,
 }
 
-/// Returns every span of the statistics, oldest first. Unknown spans are in their places, without counts.
+/// Returns every span of the statistics, oldest first. Unknown spans are included, without counts.
 pub fn slots(stats: &StatsView, count: usize) -> Vec<Slot<'_>> {
     let length = i64::try_from(stats.bucket_s * 1000).unwrap_or(i64::MAX).max(1);
     let count = i64::try_from(count).unwrap_or(1);
@@ -82,7 +82,7 @@ pub struct Bars<'a> {
     pub bucket_s: u64,
     /// Unit, shown after the largest number: `events per 15 min`.
     pub unit: &'a str,
-    /// Returns the total count of a span, and how many of these failed.
+    /// Returns the total count of a span, and how much of it failed.
     pub value: fn(&CountsView) -> (u64, u64),
     /// Describes one bar, from its time, its count and its failures.
     pub say: fn(&str, &str, &str) -> String,
@@ -90,7 +90,7 @@ pub struct Bars<'a> {
     pub opens_events: bool,
 }
 
-/// Names the ticks under a chart: four times.
+/// Writes the ticks under a chart, with four times.
 fn ticks(formats: &Formats, slots: &[Slot<'_>], height: f64) -> Markup {
     let is_long = slots.first().zip(slots.last()).is_some_and(|(first, last)| last.at.since(first.at).as_secs() > 2 * 86_400);
     html! {
@@ -118,7 +118,7 @@ pub fn bars(visit: &Visit, bars: &Bars<'_>) -> Markup {
     bars_of(visit, bars, HEIGHT, "/events")
 }
 
-/// As [`bars`], with a plot of this height, and the list that bars lead to.
+/// Like [`bars`], with another height of the plot and another list that bars lead to.
 pub fn bars_of(visit: &Visit, bars: &Bars<'_>, height: f64, list: &str) -> Markup {
     let formats = visit.formats();
     let values: Vec<(u64, u64)> = bars.slots.iter().map(|slot| slot.counts.map_or((0, 0), bars.value)).collect();
@@ -149,7 +149,7 @@ pub fn bars_of(visit: &Visit, bars: &Bars<'_>, height: f64, list: &str) -> Marku
                     @if bars.opens_events { a tabindex="-1" href=(span_address(list, slot, bars.bucket_s)) { (body) } } @else { g { (body) } }
                 }
             }
-            // All bodies are one path, which keeps a page with many bars small. Nothing in it can be pressed.
+            // The bodies of all bars are one path, which keeps a page with many bars small. The path is not a link.
             svg.bodies x="0" y="20" width="100%" height=(height) viewBox=(format!("0 0 {} {height}", 10 * values.len().max(1))) preserveAspectRatio="none" {
                 path.body d=(bodies) {}
                 path.caps d=(caps) {}
@@ -178,7 +178,7 @@ pub fn lines(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
             match value {
                 Some(value) => {
                     let (x, y) = (place as f64 * wide, 100.0 - 100.0 * value / top);
-                    // A value between two gaps is a short line.
+                    // A value between two gaps becomes a short line.
                     let start = if is_on { "L" } else { "M" };
                     write!(path, "{start}{x:.2} {y:.2}L{:.2} {y:.2}", x + wide * 0.6).expect("writing to a String cannot fail");
                     is_on = true;

@@ -1,4 +1,4 @@
-//! The difference between two bodies, line by line: what an event has, and what a plugin made of it.
+//! The difference between two bodies, line by line: the data of an event, and what a plugin made of it.
 
 use maud::{Markup, html};
 use serde_json::Value;
@@ -7,13 +7,13 @@ use crate::ui::{foreign, visit::Visit};
 
 /// Longest body that is compared, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
-/// Most pairs of lines that are compared. With more, all lines count as changed.
+/// Maximum number of pairs of lines that are compared. If there are more, all lines count as changed.
 const PAIRS_MAX: usize = 1 << 20;
 /// Most markup of one difference, in bytes.
 const MARKUP_BYTES_MAX: usize = 24 << 10;
 /// Longest line, in bytes of markup.
 const LINE_BYTES_MAX: usize = 512;
-/// Equal lines that stand around a change. More are folded.
+/// Number of equal lines that are shown around a change. Further ones are folded.
 const AROUND: usize = 3;
 
 /// One line of the difference.
@@ -24,7 +24,7 @@ enum Line<'a> {
     Added(&'a str),
 }
 
-/// Writes JSON with one value a line, and other text as it is.
+/// Writes JSON with one value per line, and other text unchanged.
 fn pretty(text: &str) -> String {
     serde_json::from_str::<Value>(text).and_then(|value| serde_json::to_string_pretty(&value)).unwrap_or_else(|_| text.to_owned())
 }
@@ -40,7 +40,7 @@ fn compare<'a>(old: &'a str, new: &'a str) -> Vec<Line<'a>> {
         lines.extend(gone.iter().copied().map(Line::Gone));
         lines.extend(added.iter().copied().map(Line::Added));
     } else {
-        // `common[i][j]`: the number of lines that the rests from i and from j have in common.
+        // `common[i][j]` is the number of lines that `gone[i..]` and `added[j..]` have in common.
         let width = added.len() + 1;
         let mut common = vec![0_u32; (gone.len() + 1) * width];
         for i in (0..gone.len()).rev() {
@@ -110,7 +110,7 @@ pub fn show(visit: &Visit, old: &str, new: &str) -> Option<Markup> {
             }
             place += equal;
         } else {
-            // A line beside one of the same member shows only its value as changed.
+            // If a removed and an added line have the same member, only its value is shown as changed.
             let changed: Vec<&Line<'_>> = lines[place..].iter().take_while(|line| !matches!(line, Line::Same(_))).collect();
             let name = |line: &Line<'_>| match line {
                 Line::Same(_) => None,

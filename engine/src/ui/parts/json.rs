@@ -1,4 +1,5 @@
-//! Bodies: JSON with muted member names, other text unchanged. A long string is cut, and the number of hidden characters is shown.
+//! Bodies: JSON with muted member names, other text unchanged. A long string is cut, and the number of omitted characters is
+//! shown.
 
 use maud::{Markup, PreEscaped, html};
 use serde_json::Value;
@@ -11,7 +12,7 @@ const STRING_CHARS_MAX: usize = 4096;
 pub const SHOWN_BYTES_MAX: usize = 64 << 10;
 /// Most markup of one body, in bytes. A page with an open body stays under 90 kB.
 const MARKUP_BYTES_MAX: usize = 64 << 10;
-/// Markup that ends a body which is not shown whole.
+/// Bytes of markup reserved for the end of a body that is not shown whole.
 const END_BYTES: usize = 4 << 10;
 /// Deepest nesting that is indented. Deeper values are shown on one line.
 const DEPTH_MAX: usize = 60;
@@ -29,7 +30,7 @@ pub fn pretty(text: &str, formats: &Formats) -> (Markup, bool) {
     }
 }
 
-/// Writes text as it is, as much of it as a page may show. Returns whether that is all.
+/// Writes as much of a text as a page may show, unchanged. Returns whether all of the text is shown.
 pub fn raw(text: &str) -> (Markup, bool) {
     let (markup, rest) = foreign::visible_within(text, MARKUP_BYTES_MAX);
     (html! { bdi dir="ltr" { (markup) } }, rest.is_empty())
@@ -61,7 +62,7 @@ impl Writer<'_> {
 
     fn line(&mut self, depth: usize) {
         self.out.push('\n');
-        // What only closes brackets needs no indentation.
+        // Once the limit is reached, only closing brackets follow, which need no indentation.
         if self.is_full() {
             return;
         }

@@ -21,7 +21,7 @@ pub fn shape(name: &str) -> Markup {
     html! { svg.si aria-hidden="true" { use href=(format!("{}#i-{name}", ICONS.path())) {} } }
 }
 
-/// A button that copies the text beside it. It needs script, and is hidden without.
+/// A button that copies the text beside it. It needs script, and is hidden without it.
 pub fn copy(text: &str, visit: &Visit) -> Markup {
     html! {
         button.copy.js type="button" data-copy=(text) aria-label=(visit.texts().frame.copy) title=(visit.texts().frame.copy) { (icon("copy")) }
@@ -57,7 +57,7 @@ pub fn link_button(href: &str, icon_name: Option<&str>, label: &str, look: Look)
     html! { a class=(look.class()) href=(href) { @if let Some(name) = icon_name { (icon(name)) } (label) } }
 }
 
-/// A form with one button that makes a change. With script, the page shows the result without being left.
+/// A form with one button that makes a change. With script, the result appears without leaving the page.
 pub fn action(visit: &Visit, path: &str, icon_name: Option<&str>, label: &str, look: Look) -> Markup {
     action_with(visit, path, icon_name, label, look, &html! {})
 }
@@ -73,7 +73,7 @@ pub fn action_with(visit: &Visit, path: &str, icon_name: Option<&str>, label: &s
     }
 }
 
-/// As [`action_with`], for an answer that is another page.
+/// Like [`action_with`], for a change whose answer is another page.
 pub fn action_away(visit: &Visit, path: &str, icon_name: Option<&str>, label: &str, look: Look, fields: &Markup) -> Markup {
     html! {
         form.act method="post" action=(path) data-whole {

@@ -155,7 +155,7 @@ impl State {
         }
     }
 
-    /// Returns the state of an endpoint. `is_failing` means that nothing was delivered to it for a while.
+    /// Returns the state of an endpoint. `is_failing` means that nothing was delivered to the endpoint for a while.
     pub fn of_endpoint(word: &str, is_failing: bool, texts: &Texts) -> Self {
         let words = &texts.states;
         match word {
@@ -216,7 +216,7 @@ pub fn delivered_of(event: &EventView, texts: &Texts, formats: &Formats) -> Mark
     html! { ((texts.states.of)(&formats.number(deliveries.delivered), &formats.number(deliveries.total))) }
 }
 
-/// Returns what a receiver answered last, or why no answer came: `503`, `timed out`.
+/// Returns what a receiver answered last (`503`), or why no answer came (`timed out`).
 pub fn answer(last: &LastView, texts: &Texts) -> String {
     outcome(&last.outcome, last.status, texts)
 }

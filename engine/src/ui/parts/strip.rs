@@ -7,7 +7,7 @@ use maud::{Markup, html};
 /// One span of time.
 pub struct Bar {
     pub good: u64,
-    /// Failed tries, hatched on top of the bar.
+    /// Number of failed tries, shown hatched on top of the bar.
     pub bad: u64,
 }
 
@@ -20,8 +20,8 @@ pub fn pattern() -> Markup {
     }
 }
 
-/// Health in small: a full bar where all went well, hatched from above where tries failed, a stub where nothing was sent. Two paths
-/// for all bars, since a list has many strips.
+/// Writes the strip: a full bar where every try succeeded, hatched from the top where tries failed, a stub where nothing was
+/// sent. All bars share two paths, because a list has many strips.
 pub fn show(bars: &[Bar]) -> Markup {
     const HEIGHT: f64 = 20.0;
     let (mut bodies, mut failures) = (String::new(), String::new());

@@ -1,4 +1,4 @@
-//! Numbers, sizes, durations and times, by the rules of a language. The only place that writes them.
+//! Formats numbers, sizes, durations and times by the rules of a language. Only this module writes them.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Every text of the dashboard, once per language: `en.rs` and `it.rs` fill the same types, so a missing text does not compile. A
 //! test finds texts that no page uses. [`Formats`] writes numbers, times and sizes by the rules of the language.
 //!
-//! A text with parts is a function. Its numbers arrive formatted. Untrusted text is never a part: the page puts it beside the text
-//! with `foreign.rs`, or isolates it.
+//! A text with parts is a function. Its numbers arrive formatted. The page writes untrusted text beside the text with
+//! `foreign.rs`, or isolates it before it passes it as a part.
 
 mod en;
 mod formats;

@@ -1,4 +1,4 @@
-//! Changes to one endpoint. Each goes through the API. Changes that cannot be undone ask first, on a separate page.
+//! Changes to one endpoint. Each goes through the API. A change that cannot be undone needs a confirmation on a separate page.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ async fn set_state(ui: &Ui, name: &str, form: &Form, verb: &str, done: &str) -> 
     Ok(said(back(form.fields.get("back")), name, done))
 }
 
-/// Redirects to a page, which shows beside the endpoint's state what was done.
+/// Redirects to a page, which then shows what was done, beside the endpoint's state.
 pub fn said(to: &str, name: &str, done: &str) -> Response {
     Redirect::to(&with_query(to, "said", Some(&format!("{done}~{name}~{}", clock::wall())))).into_response()
 }
@@ -67,7 +67,7 @@ pub async fn to_page(Path(name): Path<String>) -> Redirect {
 /// Sends a test webhook and returns its result.
 ///
 /// # Errors
-/// The role may not send, or the endpoint has no usable settings.
+/// If the role may not send, or the endpoint has no usable settings.
 pub async fn send_test(ui: &Ui, visit: &Visit, name: &str) -> Result<TestSend, Problem> {
     let answer = ui.act(visit, Method::POST, &api_path(name, "test"), None).await?;
     serde_json::from_value(answer).map_err(|error| Problem::internal(error.to_string()))

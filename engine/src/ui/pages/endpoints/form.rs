@@ -152,7 +152,7 @@ impl Values {
     }
 
     /// Returns the lines of a field as pairs of name and value, split at `mark`. A line without the mark becomes a name without a
-    /// value, which the API refuses with an error that has this name.
+    /// value, which the API refuses with an error about this name.
     fn pairs(&self, name: &str, mark: char) -> Vec<(String, String)> {
         let lines = self.get(name).lines().map(str::trim).filter(|line| !line.is_empty());
         lines
@@ -171,7 +171,7 @@ impl Values {
         if !self.get("channel").is_empty() {
             all.insert("channel".to_owned(), json!([self.get("channel")]));
         }
-        // If all initiators are chosen, there is no condition: an event may lack the attribute.
+        // If all initiators are chosen, no condition is set, because an event may lack the attribute.
         if !self.initiators.is_empty() && self.initiators.len() < INITIATORS.len() {
             all.insert("initiator".to_owned(), json!(self.initiators));
         }
@@ -186,7 +186,7 @@ impl Values {
         };
         let number = |name: &str| self.get(name).parse::<u64>().map_or_else(|_| text(name), |number| json!(number));
         let merged = |new: Map<String, Value>, old: Vec<&String>| {
-            // In a merge patch, an absent member stays unchanged. So every old member that is gone must be null.
+            // In a merge patch, an absent member stays unchanged. So every old member that the form no longer has must be null.
             let mut all: Map<String, Value> = old.into_iter().map(|name| (name.clone(), Value::Null)).collect();
             all.extend(new);
             Value::Object(all)
@@ -434,7 +434,7 @@ impl Sheet<'_> {
         Ok(layout::page(self.ui, visit, &Page::new(Place::Endpoints, title, body)).await)
     }
 
-    /// What it will receive, and which of the last events it would have received.
+    /// Writes what the endpoint will receive, and which of the last events it would have received.
     async fn preview(&self) -> Result<Markup, Problem> {
         let (texts, formats) = (self.visit.texts(), self.visit.formats());
         let t = &texts.webhook;
@@ -534,7 +534,7 @@ impl Sheet<'_> {
         }
     }
 
-    /// Returns the types of the newest events that the form does not name yet, each with its number of events.
+    /// Returns the types of the newest events, except types that the form already names, each with its number of events.
     async fn seen(&self) -> Result<Vec<(String, u64)>, Problem> {
         if self.visit.sight("GET /v1/events").is_err() {
             return Ok(Vec::new());

@@ -36,10 +36,10 @@ impl History {
     }
 }
 
-/// Reads the statistics of several things, in their order.
+/// Reads the statistics of several things, such as endpoints, in the given order.
 ///
 /// # Errors
-/// The store does not answer.
+/// If the store does not answer.
 pub async fn of(ui: &Ui, about: &[About], last: Last) -> Result<Vec<History>, Problem> {
     let Some((cell, length, count)) = about.first().and_then(|about| last.buckets(about)) else { return Ok(Vec::new()) };
     let first = first_bucket(clock::wall(), length, count);
@@ -58,7 +58,7 @@ pub async fn of(ui: &Ui, about: &[About], last: Last) -> Result<Vec<History>, Pr
 /// Reads the statistics of endpoints.
 ///
 /// # Errors
-/// The store does not answer.
+/// If the store does not answer.
 pub async fn read(ui: &Ui, endpoints: &[EndpointId], last: Last) -> Result<HashMap<EndpointId, History>, Problem> {
     let about: Vec<About> = endpoints.iter().map(|id| About::Endpoint(*id)).collect();
     Ok(endpoints.iter().copied().zip(of(ui, &about, last).await?).collect())

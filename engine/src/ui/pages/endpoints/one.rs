@@ -49,7 +49,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<Stri
 /// Reads an endpoint as the API shows it to this person.
 ///
 /// # Errors
-/// The role may not see endpoints, or no endpoint has this name.
+/// If the role may not see endpoints, or no endpoint has this name.
 pub async fn read(ui: &Ui, visit: &Visit, name: &str) -> Result<(EndpointView, Sight), Problem> {
     let caller = visit.caller("GET /v1/endpoints/{endpoint}")?;
     let sight = caller.sight;
@@ -239,7 +239,7 @@ impl One<'_> {
         parts::note(Shown::retrying(""), &body, &resume(t.probe, "retry"))
     }
 
-    /// Writes the last 7 days in bars of two hours.
+    /// Writes the last 7 days, with one bar for every two hours.
     fn week(&self, week: &StatsView) -> Markup {
         let (visit, formats) = (self.visit, self.visit.formats());
         let t = &visit.texts().endpoint;

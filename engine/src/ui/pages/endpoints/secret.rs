@@ -32,9 +32,9 @@ use crate::{
 
 /// Purpose of the sealed value. A value that was sealed for another purpose is refused.
 const CONTEXT: &str = "secret shown once";
-/// How long the browser has to open the page.
+/// Number of seconds that the browser has to open the page.
 const SECONDS: u64 = 120;
-/// Maximum length of a test's answer, in characters. More would not fit into the cookie beside the secret.
+/// Maximum length of a test's answer, in characters. A longer answer would not fit into the cookie together with the secret.
 const EXCERPT_MAX: usize = 300;
 
 /// Why a new secret exists.
@@ -66,7 +66,7 @@ fn cookie_name(api: &Api) -> String {
 /// Redirects the browser to the page that shows the secret of this answer. An answer without a secret leads to the endpoint's page.
 ///
 /// # Errors
-/// The answer is not an endpoint, or it cannot be sealed.
+/// If the answer is not an endpoint, or it cannot be sealed.
 pub fn show_once(ui: &Ui, headers: &HeaderMap, endpoint: &Value, test: Option<TestSend>, why: Why) -> Result<Response, Problem> {
     let text = |member: &str| endpoint[member].as_str().unwrap_or_default().to_owned();
     let name = text("name");

@@ -1,5 +1,5 @@
-//! Changes from the page of an event. Each goes through the API, then redirects to the page, which shows beside the changed part
-//! what was done.
+//! Changes from the page of an event. Each goes through the API and then redirects to the page, which shows what was done beside
+//! the changed part.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub async fn replay(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form: For
 /// Retries every dead or waiting delivery and every parked run of an event. A part that changed in the meantime is skipped.
 ///
 /// # Errors
-/// No part could be retried. The first problem is returned.
+/// If no part could be retried. Returns the first problem.
 pub async fn retry_failed(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form: Form) -> Result<Response, Problem> {
     let story = read(&ui, &id, None).await?;
     let runs = story.runs.iter().filter(|run| run.run.state == "parked").map(|run| format!("/v1/runs/{}/retry", run.run.id));

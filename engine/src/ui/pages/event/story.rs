@@ -29,7 +29,7 @@ use crate::{
 /// Maximum number of emitted events that are shown. Each costs a read.
 const EMITTED_SHOWN_MAX: usize = 20;
 
-/// Webhooks of one run whose difference to the event is shown.
+/// Maximum number of webhooks of one run whose difference from the event is shown.
 const DIFFERENCES_MAX: usize = 3;
 
 /// Writes one event's story.
@@ -59,7 +59,7 @@ impl Teller<'_> {
     /// Writes the whole story.
     ///
     /// # Errors
-    /// The store does not answer.
+    /// If the store does not answer.
     pub async fn all(&self) -> Result<Markup, Problem> {
         let story = self.story;
         let texts = self.visit.texts();
@@ -188,7 +188,7 @@ impl Teller<'_> {
         }
     }
 
-    /// Writes what a run made of the event's data: one difference for each of its first webhooks. Empty unless it is open.
+    /// Writes how the first webhooks of a run differ from the event's data. Writes nothing unless this part of the page is open.
     async fn changed(&self, told: &RunStoryView) -> Result<Markup, Problem> {
         let (visit, id) = (self.visit, &told.run.id);
         let mut markup = html! {};
@@ -358,7 +358,7 @@ impl Teller<'_> {
         for id in story.emitted.iter().take(EMITTED_SHOWN_MAX) {
             let one = match self.ui.api.store.event(event_id(&self.ui.api, id)?, StoryPlace::default()).await {
                 Ok(one) => EventStoryView::new(&one, |_| None, self.ui.api.store.tag()),
-                // Retention may have removed it before the event that emitted it.
+                // Retention may have removed the emitted event before the event of the run.
                 Err(crate::store::Error::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };

@@ -25,7 +25,7 @@ use crate::{
     wire::{ComparisonView, PluginVersionView, PluginView},
 };
 
-/// Newest comparisons that are searched for those of a plugin, and how many of them are listed.
+/// Number of newest comparisons that are searched for those of a plugin, and maximum number of them that are listed.
 const SEARCHED: usize = 100;
 const LISTED: usize = 5;
 /// Seconds after which a running comparison is read again.
@@ -156,7 +156,7 @@ fn word_of(visit: &Visit, state: &str) -> &'static str {
     if state == VersionState::Candidate.as_str() { texts.states.plugin_candidate } else { texts.plugins.kept }
 }
 
-/// How far a running comparison is, and the button that ends it.
+/// Writes how far a running comparison is, and the button that ends it.
 fn progress(visit: &Visit, one: &ComparisonView) -> Markup {
     let formats = visit.formats();
     let t = &visit.texts().compare;
@@ -176,7 +176,7 @@ fn progress(visit: &Visit, one: &ComparisonView) -> Markup {
     }
 }
 
-/// The last comparisons of the plugin, newest first.
+/// Writes the last comparisons of the plugin, newest first.
 fn earlier(visit: &Visit, all: &[ComparisonView], shown: Option<&str>) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.compare;
@@ -202,7 +202,7 @@ fn earlier(visit: &Visit, all: &[ComparisonView], shown: Option<&str>) -> Markup
     }
 }
 
-/// Starts a comparison and shows it. What is wrong is shown beside its field.
+/// Starts a comparison and shows it. A fault is shown beside its field.
 pub async fn start(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form: Form) -> Result<Response, Problem> {
     let Form { visit, fields } = form;
     let follows = fields.get("mode") == Some("follow");

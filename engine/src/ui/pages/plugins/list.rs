@@ -1,4 +1,4 @@
-//! The list of plugins: what serves, how it fares, and what waits for a person.
+//! The list of plugins: which version serves, how its runs end, and what waits for a person.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -28,10 +28,10 @@ use crate::{
     wire::PluginView,
 };
 
-/// Waiting runs of a held plugin that are counted.
+/// Maximum number of waiting runs of a held plugin that are counted.
 pub const RUNS_COUNTED: u32 = 1_000;
 
-/// What a row shows beside the plugin.
+/// Further data that the rows show.
 struct Beside {
     candidates: Vec<PluginVersion>,
     needs: Arc<Needs>,
@@ -69,7 +69,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, P
     Ok(layout::page(&ui, &visit, &Page::new(Place::Plugins, texts.frame.plugins, body)).await)
 }
 
-/// Returns the runs of each plugin in the last 24 hours, one count an hour.
+/// Returns the runs of each plugin in the last 24 hours, with one count for each hour.
 async fn days(ui: &Ui, all: &[PluginView]) -> Result<HashMap<String, Vec<Counts>>, Problem> {
     let about: Vec<About> = all.iter().filter_map(|plugin| Slug::parse(&plugin.name).ok()).map(About::Plugin).collect();
     let Some((cell, length, count)) = about.first().and_then(|about| Last::Day.buckets(about)) else { return Ok(HashMap::new()) };
@@ -138,7 +138,7 @@ fn bars(hours: &[Counts]) -> Vec<Bar> {
     hours.iter().map(|hour| Bar { good: hour.runs.saturating_sub(hour.runs_failed), bad: hour.runs_failed }).collect()
 }
 
-/// What waits for a person: held events, parked runs, a candidate.
+/// Writes what waits for a person: held events, parked runs, a candidate.
 fn waits(visit: &Visit, plugin: &PluginView, beside: &Beside) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let candidate = beside.candidates.iter().find(|one| *one.plugin == *plugin.name).map(|one| one.version.to_string());

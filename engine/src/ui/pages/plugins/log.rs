@@ -26,9 +26,9 @@ use crate::{
     wire::{LogView, RunStoryView},
 };
 
-/// Newest runs whose lines are read. Each is one read of the store.
+/// Number of newest runs whose lines are read. Each run costs one read of the store.
 const RUNS: usize = 40;
-/// Lines on the page, and the longest line in characters, so that the page stays small.
+/// Maximum number of lines on the page, and maximum length of a line in characters, so that the page stays small.
 const LINES_MAX: usize = 150;
 const LINE_CHARS_MAX: usize = 256;
 
@@ -66,7 +66,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<Stri
     Ok(tab_page(&ui, &visit, &plugin, Tab::Log, body).await)
 }
 
-/// Returns the lines of a level, or all, that contain some words. Lines of one run are in their order.
+/// Returns the lines that contain some words, of one level or of all. The lines of a run stay in order.
 fn chosen<'a>(stories: &'a [RunStoryView], level: &str, words: &str) -> Vec<(&'a RunStoryView, &'a LogView)> {
     let lines = stories.iter().flat_map(|story| story.log.iter().map(move |line| (story, line)));
     let fits = |(_, line): &(&RunStoryView, &LogView)| (level.is_empty() || line.level == level) && line.message.contains(words);

@@ -1,4 +1,4 @@
-//! Plugins: the list, and the pages of one. Each tab of a plugin is a page with the same head.
+//! Plugins: the list, and the pages of one plugin. Each tab of a plugin is a page with the same head.
 
 pub mod compare;
 pub mod limits;
@@ -58,7 +58,7 @@ pub fn routes() -> Router<Arc<Ui>> {
         .route("/plugins/{plugin}/compare/{comparison}/cancel", post(compare::cancel))
 }
 
-/// Digits of a version that a page shows. The whole digest is on the plugin's page.
+/// Number of digits of a version that a page shows. The whole digest is on the plugin's page.
 const DIGITS: usize = 6;
 
 /// Returns the first digits of a version.
@@ -93,7 +93,7 @@ enum Tab {
     Limits,
 }
 
-/// Writes a page of a plugin: its head, its tabs, and the body of one.
+/// Writes a page of a plugin: its head, its tabs, and the body of one tab.
 async fn tab_page(ui: &Ui, visit: &Visit, plugin: &PluginView, tab: Tab, body: Markup) -> Response {
     let texts = visit.texts();
     let t = &texts.plugins;
@@ -126,7 +126,7 @@ async fn tab_page(ui: &Ui, visit: &Visit, plugin: &PluginView, tab: Tab, body: M
     layout::page(ui, visit, &Page::new(Place::Plugins, &plugin.name, body)).await
 }
 
-/// What a person may do with the plugin. What affects every event is asked first, on the overview.
+/// Writes the actions that a person may take on the plugin. The overview asks before an action that affects every event.
 fn actions(visit: &Visit, plugin: &PluginView, path: &str) -> Markup {
     let t = &visit.texts().plugins;
     let ask = |what| with_query(path, "ask", Some(what));

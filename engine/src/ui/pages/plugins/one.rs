@@ -1,4 +1,4 @@
-//! The first page of a plugin: what waits for a person, its figures, its versions, what it is.
+//! The first page of a plugin: what waits for a person, figures, versions, a form to upload one, and facts about the plugin.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ use crate::{
     wire::{PluginVersionView, PluginView, RunView, StatsView},
 };
 
-/// Newest runs whose time and memory are shown.
+/// Number of newest runs whose time and memory are shown.
 const RUNS: usize = 100;
 
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<String>, uri: Uri) -> Result<Response, Problem> {
@@ -36,12 +36,12 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<Stri
     page(&ui, &visit, name, |plugin| versions::asked(&visit, plugin, &fields)).await
 }
 
-/// Leads from the address of a change, which a browser without script may reload, to the plugin's page.
+/// Redirects from the address of a change, which a browser without script may reload, to the plugin's page.
 pub async fn to_page(Path(name): Path<String>) -> Redirect {
     Redirect::to(&path_of(&name))
 }
 
-/// What the figures are made of.
+/// The data from which the figures are computed.
 struct Figures {
     day: StatsView,
     newest: Vec<RunView>,
@@ -135,7 +135,7 @@ fn figures_panel(visit: &Visit, figures: &Figures) -> Markup {
     }
 }
 
-/// What waits for a person, with what repairs it.
+/// Writes what waits for a person, and how to repair it.
 fn notes(visit: &Visit, plugin: &PluginView, stored: &[PluginVersionView], figures: &Figures) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.plugins;

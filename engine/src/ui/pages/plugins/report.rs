@@ -1,4 +1,5 @@
-//! What a comparison found: counts first, then what differs by cause, the conditions for a promotion, and the cost of both versions.
+//! The report of a comparison: counts first, then the differences by cause, the conditions for a promotion, and the cost of both
+//! versions.
 
 use maud::{Markup, html};
 
@@ -14,7 +15,7 @@ use crate::{
     wire::{ChangeView, ComparisonView, PluginVersionView, PluginView, ReportView},
 };
 
-/// Growth of the time at p99 that the gate accepts.
+/// Maximum ratio of the candidate's p99 time to the serving version's at which a promotion asks no question.
 const TIME_GROWTH_MAX: f64 = 1.2;
 
 pub fn show(visit: &Visit, one: &ComparisonView) -> Markup {
@@ -37,7 +38,7 @@ pub fn show(visit: &Visit, one: &ComparisonView) -> Markup {
     }
 }
 
-/// A condition for a promotion without a question: whether it holds, its words, its figure.
+/// A condition for a promotion without a question: whether it holds, its text and its figure.
 struct Condition {
     holds: bool,
     words: &'static str,
@@ -76,7 +77,8 @@ fn gate_list(visit: &Visit, report: &ReportView) -> Markup {
     }
 }
 
-/// Promotes the candidate, or says why not. If a condition does not hold, it asks first and repeats which.
+/// Writes the button that promotes the candidate, or why this is not possible. If a condition does not hold, the page asks first
+/// and names the condition.
 pub fn promotion(
     visit: &Visit,
     plugin: &PluginView,
@@ -129,7 +131,7 @@ fn figures(visit: &Visit, report: &ReportView) -> Markup {
     }
 }
 
-/// What differs, grouped by cause. A group opens its samples.
+/// Writes the differences, grouped by cause. A group opens to show its samples.
 fn changes(visit: &Visit, changes: &[ChangeView]) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.compare;
@@ -162,7 +164,7 @@ fn changes(visit: &Visit, changes: &[ChangeView]) -> Markup {
     }
 }
 
-/// The cost of both versions.
+/// Writes the cost of both versions.
 fn sides(visit: &Visit, one: &ComparisonView) -> Markup {
     let (t, formats) = (&visit.texts().compare, visit.formats());
     let (from, to) = (&one.report.serving, &one.report.candidate);

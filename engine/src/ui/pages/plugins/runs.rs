@@ -1,4 +1,4 @@
-//! The runs of a plugin: those of a state, and retrying and cancelling them.
+//! The runs of a plugin, by state, and the actions that retry and cancel them.
 
 use std::sync::Arc;
 
@@ -127,7 +127,7 @@ fn repairs(visit: &Visit, run: &RunView) -> Markup {
     }
 }
 
-/// Returns to the page of the runs.
+/// Redirects to the page of the runs.
 fn done(form: &Form) -> Response {
     Redirect::to(back(form.fields.get("back"))).into_response()
 }

@@ -1,4 +1,4 @@
-//! The settings of a plugin: a field for each that it declares, and one pair for a further one.
+//! The settings of a plugin: a field for each setting that it declares, and a pair of fields for a further one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
     wire::{PluginConfigView, PluginView, SettingView},
 };
 
-/// Begins the names of fields of settings, which are named by the plugin.
+/// Prefix of the names of fields for settings. It is followed by the name that the plugin gave the setting.
 const PREFIX: &str = "set-";
 
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<String>) -> Result<Response, Problem> {
@@ -70,7 +70,7 @@ fn fields_of(visit: &Visit, config: &PluginConfigView, typed: Option<(&Fields, &
         let stored = || config.problems.iter().map(|one| (unescaped(&one.pointer), one.detail.as_str()));
         given.into_iter().chain(stored()).find(|(pointed, _)| pointed == name).map(|(_, detail)| detail.to_owned())
     };
-    // Declared settings first, then those that were set under other names.
+    // Declared settings come first, then those that were set under other names.
     let declared: BTreeMap<&str, &SettingView> = config.settings.iter().map(|one| (one.name.as_str(), one)).collect();
     let is_group = |name: &str| name.ends_with(".*");
     let mut names: Vec<&str> = config.settings.iter().map(|one| one.name.as_str()).filter(|name| !is_group(name)).collect();
@@ -106,7 +106,7 @@ fn fields_of(visit: &Visit, config: &PluginConfigView, typed: Option<(&Fields, &
     }
 }
 
-/// Returns the name that a JSON pointer of one part names.
+/// Returns the name in a JSON pointer that has one part.
 fn unescaped(pointer: &str) -> String {
     pointer.trim_start_matches('/').replace("~1", "/").replace("~0", "~")
 }

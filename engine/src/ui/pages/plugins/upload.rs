@@ -1,4 +1,5 @@
-//! Uploading a version. It becomes a candidate, or serves at once if the person chose so. A refused file is explained beside the form.
+//! Uploading a version. The version becomes a candidate, or serves at once if the person chose so. The reason for a refusal is
+//! shown beside the form.
 
 use std::{sync::Arc, time::Instant};
 
@@ -26,19 +27,19 @@ use crate::{
     wire::{PluginVersionView, PluginView},
 };
 
-/// The fields and the boundaries around a file, in bytes.
+/// Maximum size of the fields and the boundaries around a file, in bytes.
 const AROUND_BYTES_MAX: usize = 64 << 10;
 
-/// What a form begins with.
+/// The initial values of a form.
 #[derive(Clone, Copy, Default)]
 pub struct Given<'a> {
     pub name: &'a str,
-    /// The plugin exists, so its name is not asked.
+    /// Whether the plugin exists, so that the form does not ask for its name.
     pub is_fixed: bool,
     pub serve: bool,
 }
 
-/// The form of an upload, with the reason why the last file was refused. The name must be the one in the file.
+/// Writes the form of an upload, with the reason why the last file was refused. The name must match the one in the file.
 pub fn form(visit: &Visit, given: &Given<'_>, refused: Option<&str>) -> Markup {
     let t = &visit.texts().plugins;
     let name = Field { name: "name", label: t.plugin, hint: Some(html! { (t.name_hint) }), error: None };
@@ -63,7 +64,7 @@ pub fn form(visit: &Visit, given: &Given<'_>, refused: Option<&str>) -> Markup {
     }
 }
 
-/// A page with only the form.
+/// Shows a page with only the form.
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
     visit.sight("PUT /v1/plugins/{plugin}")?;
     let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
@@ -103,7 +104,7 @@ pub async fn upload(State(ui): State<Arc<Ui>>, visit: Visit, request: Request) -
     let given = Given { name: text("name"), is_fixed: !text("fixed").is_empty(), serve: !text("serve").is_empty() };
     let file = field("file").cloned().unwrap_or_default();
     let query = if given.serve { "" } else { "?candidate=true" };
-    // The API takes the same room for the file.
+    // Frees the memory budget first, because the API reserves the same amount for the file.
     drop(held);
     let began = Instant::now();
     let path = format!("{}{query}", route_of(given.name));
@@ -121,7 +122,8 @@ pub async fn upload(State(ui): State<Arc<Ui>>, visit: Visit, request: Request) -
     }
 }
 
-/// Says what an upload stored: its size, how long it took to load, and what differs in its manifest from the version that serves.
+/// Writes what an upload stored: its size, how long it took to load, and what differs in its manifest from the version that
+/// serves.
 pub fn stored(visit: &Visit, plugin: &PluginView, all: &[PluginVersionView], new: &PluginVersionView, fields: &Fields) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.plugins;
@@ -149,7 +151,7 @@ pub fn stored(visit: &Visit, plugin: &PluginView, all: &[PluginVersionView], new
     };
     parts::note(Shown::ok(""), &words, &parts::link_button(&path_of(&plugin.name), None, texts.frame.close, Look::Quiet))
 }
-/// Returns the parts of a form with a file (RFC 7578): name, content. `None` if it is cut short.
+/// Returns name and content of each part of a form with a file (RFC 7578), or `None` if the form is cut short.
 fn split(content_type: &str, body: &Bytes) -> Option<Vec<(String, Bytes)>> {
     let boundary = content_type.split("boundary=").nth(1)?.split(';').next()?.trim().trim_matches('"');
     let delimiter = format!("--{boundary}");

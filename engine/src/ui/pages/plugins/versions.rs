@@ -1,4 +1,5 @@
-//! The versions of a plugin: the table, and the changes of which version serves. What affects every event is asked first.
+//! The versions of a plugin: the table, and the actions that change which version serves. The page asks before an action that
+//! affects every event.
 
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use crate::{
     wire::{PluginVersionView, PluginView},
 };
 
-/// The stored versions, newest first.
+/// Writes the stored versions, newest first.
 pub fn table(visit: &Visit, plugin: &PluginView, versions: &[PluginVersionView]) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.plugins;
@@ -107,7 +108,7 @@ pub fn asked(visit: &Visit, plugin: &PluginView, fields: &Fields) -> Markup {
     }
 }
 
-/// Says why a plugin in use was not removed, and offers to remove it all the same.
+/// Writes why a plugin in use was not removed, and offers to remove it all the same.
 fn asked_again(visit: &Visit, plugin: &PluginView, why: &str) -> Markup {
     let t = &visit.texts().plugins;
     let path = path_of(&plugin.name);
@@ -159,7 +160,7 @@ pub async fn enable(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form: F
     Ok(to_page(&name))
 }
 
-/// Removes a plugin. One in use is removed only with force; the page asks again and says what uses it.
+/// Removes a plugin. If it is in use, it is removed only with force: the page asks again and shows what uses it.
 pub async fn remove(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form: Form) -> Result<Response, Problem> {
     let force = if form.fields.is_set("force") { "?force=true" } else { "" };
     match ui.act(&form.visit, Method::DELETE, &format!("{}{force}", route_of(&name)), None).await {

@@ -25,7 +25,7 @@ use crate::{
     wire::{ComparisonView, JobView, PageView},
 };
 
-/// Jobs on one page, and comparisons beside them.
+/// Number of jobs on one page, and of comparisons beside them.
 const PAGE: usize = 30;
 const COMPARISONS: usize = 10;
 /// Seconds after which the page is read again while a job runs.
@@ -145,7 +145,7 @@ fn comparisons_table(visit: &Visit, all: &[ComparisonView]) -> Markup {
     }
 }
 
-/// A form that replays many events. It needs a filter, as a replay sends new webhooks.
+/// Writes the form that replays many events. A filter is required, because a replay sends new webhooks.
 fn replay_form(visit: &Visit, fields: &Fields, problem: Option<&Problem>) -> Markup {
     let texts = visit.texts();
     let t = &texts.settings;
@@ -187,7 +187,7 @@ fn retry_form(visit: &Visit) -> Markup {
     }
 }
 
-/// Starts a replay of many events. What is wrong is shown beside its field.
+/// Starts a replay of many events. A fault is shown beside its field.
 pub async fn replay(State(ui): State<Arc<Ui>>, form: Form) -> Result<Response, Problem> {
     start(&ui, &form, "/v1/events/replay", &["state", "event_type", "source", "since"]).await
 }
@@ -207,7 +207,7 @@ async fn start(ui: &Arc<Ui>, form: &Form, path: &str, names: &[&str]) -> Result<
     }
 }
 
-/// Leads from the address of a form, which a browser without script may reload, to the jobs.
+/// Redirects from the address of a form, which a browser without script may reload, to the jobs.
 pub async fn to_page() -> Redirect {
     Redirect::to("/settings/jobs")
 }

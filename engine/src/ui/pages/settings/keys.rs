@@ -187,7 +187,7 @@ pub async fn rekey(State(ui): State<Arc<Ui>>, form: Form) -> Result<Response, Pr
     keys_page(&ui, &form.visit, None, &note, None).await
 }
 
-/// Leads from the address of a change, which a browser without script may reload, to the keys.
+/// Redirects from the address of a change, which a browser without script may reload, to the keys.
 pub async fn to_page() -> Redirect {
     Redirect::to("/settings/keys")
 }

@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// The store warns from here on, in percent of its limit.
+/// The page warns when the store has reached this percentage of its limit.
 const FULL_PERCENT: u64 = 80;
 
 pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, Problem> {

@@ -21,7 +21,7 @@ use crate::{
 
 /// A node without a heartbeat for this long is shown as silent.
 const SILENT: std::time::Duration = std::time::Duration::from_secs(5);
-/// A disk that is fuller than this is shown as a warning, in percent.
+/// A disk that is fuller than this percentage is shown as a warning.
 const DISK_PERCENT_MAX: u64 = 90;
 
 /// Shows the nodes that share the store.
@@ -70,7 +70,7 @@ fn nodes_table(visit: &Visit, nodes: &[NodeView]) -> Markup {
     }
 }
 
-/// Health in sentences: whether events are taken, what waits, the disk.
+/// Writes the health in sentences: whether events are accepted, what waits, how full the disk is.
 fn health_of(ui: &Ui, visit: &Visit, is_ready: bool, reasons: &[String], load: &Load) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.settings;

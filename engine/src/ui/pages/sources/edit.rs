@@ -1,4 +1,4 @@
-//! Changing a source: the rules that an operator sets. What is left as it is keeps following the preset.
+//! Changing a source: the rules that an operator sets. A rule that is not changed keeps following the preset.
 
 use std::sync::Arc;
 

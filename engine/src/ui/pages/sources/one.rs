@@ -45,7 +45,8 @@ pub async fn show(
     let caller = visit.caller("GET /v1/sources/{source}")?;
     let source = sources::show(State(Arc::clone(&ui.api)), Extension(caller), ApiPath(name)).await?.0;
     visit.sight("GET /v1/events")?;
-    // Before the source existed, anybody with a key could send events under its name. Since then, only its requests bring them.
+    // Before the source existed, anybody with a key could send events under its name. Since then, only requests to the source
+    // create such events.
     let since = Some(source.created_at.clone());
     let filter =
         Filter { source: Some(source.name.clone()), since, limit: Some(ACCEPTED_SHOWN.to_string()), ..Filter::default() };
@@ -276,7 +277,7 @@ pub async fn rotate_address(State(ui): State<Arc<Ui>>, Path(name): Path<String>,
         .into_response())
 }
 
-/// Generates a new secret and shows it once. The page is not stored, and loading its address again shows the source.
+/// Generates a new secret and shows it once. Browsers do not store the page, and loading its address again shows the source.
 pub async fn rotate_secret(
     State(ui): State<Arc<Ui>>,
     Path(name): Path<String>,
