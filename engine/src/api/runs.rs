@@ -133,7 +133,7 @@ pub async fn record(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
 
 /// Read the limits of a run.
 ///
-/// `innesco plugin test` runs plugins under them.
+/// `innesco plugin test` runs plugins under these limits.
 #[utoipa::path(
     get, path = "/v1/limits", operation_id = "show_run_limits", tag = "runs",
     responses((status = 200, description = "The limits.", body = RunLimitsView)),

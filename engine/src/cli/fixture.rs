@@ -258,7 +258,7 @@ impl Fixture {
     }
 }
 
-/// Returns the limits of an engine. Those that no setting changes are this program's.
+/// Returns the limits of an engine. Limits that no setting can change are those of this program.
 pub fn limits(view: &RunLimitsView) -> Limits {
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Limits {

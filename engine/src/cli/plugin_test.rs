@@ -102,11 +102,11 @@ impl Stage {
     /// Loads a plugin from a file, or from a crate, which is built first.
     ///
     /// # Errors
-    /// The crate does not build, or the file is not a plugin.
+    /// If the crate does not build, or if the file is not a plugin.
     pub fn load(typed: &Path, limits: Limits) -> anyhow::Result<Self> {
         let (name, bytes) = file(typed)?;
         let mut settings = Settings { threads: 1, limits, ..Settings::default() };
-        // A file of any size is accepted: the limit of its size is a setting of an engine.
+        // A file of any size is accepted, because the maximum size is a setting of an engine.
         settings.plugin_bytes_max = settings.plugin_bytes_max.max(bytes.len());
         let sandbox = Sandbox::new(settings.clone())?;
         let plugin = sandbox.load(&bytes, &NoCache).map_err(|error| anyhow::anyhow!("{name} is not loaded: {error}"))?;
@@ -207,8 +207,8 @@ impl Recorded {
     }
 }
 
-/// Returns the inputs of the run, without the settings and state of the command line, and its limits: those of the engine that is asked, or
-/// the default ones.
+/// Returns the inputs of the run, without the settings and state of the command line. Also returns its limits: those of the
+/// engine that is called, or the default ones.
 fn given(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> anyhow::Result<(Given, Option<Recorded>, Limits)> {
     let Some(run) = &args.run else {
         let (event, limits) = event(args, client)?;

@@ -352,8 +352,9 @@ pub async fn replay(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
 
 /// Cancel everything that an event has not caused yet.
 ///
-/// Cancels its waiting and parked runs, its waiting deliveries, the events that its runs scheduled, and the event itself if it waits to be
-/// run. The same for all events that came of it. What was sent stays sent. A repeated call changes nothing more.
+/// Cancels its waiting and parked runs, its waiting deliveries, the events that its runs scheduled, and the event itself if it
+/// waits to be run. Does the same for all events that it caused. Webhooks that were sent stay sent. A repeated call changes
+/// nothing more.
 #[utoipa::path(
     post, path = "/v1/events/{event}/cancel", operation_id = "cancel_event", tag = "events",
     params(("event" = EventId, Path, description = "Id of the event, `evt_…`.")),

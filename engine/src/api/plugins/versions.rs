@@ -84,8 +84,8 @@ pub async fn list(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resu
 
 /// Discard a stored version of a plugin that does not serve.
 ///
-/// Its bytes are deleted, and running comparisons in which it takes part are cancelled. A version that serves is refused, and so is the one
-/// to which a rollback returns. Recorded runs of a discarded version cannot be repeated any more.
+/// Its bytes are deleted, and its running comparisons are cancelled. The version that serves cannot be discarded, nor the one to
+/// which a rollback returns. Recorded runs of a discarded version cannot be repeated any more.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "discard_plugin_version", tag = "plugins",
     params(
