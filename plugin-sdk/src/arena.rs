@@ -1,10 +1,11 @@
 //! The plugin's allocator. It hands out memory from front to back, and frees only the most recent allocation.
 //!
-//! Each event gets a fresh instance, which is discarded afterwards, so most memory never needs to be freed. A block exists from
-//! the start and costs nothing. Growing the instance's memory costs more than a whole small run, and most events never need to.
+//! Each event gets a fresh instance, which is discarded afterwards, so most memory never needs to be freed. A block of memory
+//! exists from the start and costs nothing. Growing the instance's memory costs more than a whole small run, and most events need no
+//! growth.
 //! An engine that reuses an instance for many events must not use this allocator (see the feature `arena`).
 
-/// A range of free memory, used from its front. It holds addresses only and accesses no memory.
+/// A range of free memory, used from its front. The type holds only addresses and accesses no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stretch {
     next: usize,
@@ -23,7 +24,7 @@ impl Stretch {
         Some(at)
     }
 
-    /// Frees the most recent allocation. Ignores any other.
+    /// Frees this allocation if it is the most recent one. Ignores any other.
     fn give_back(&mut self, at: usize, size: usize) {
         if self.is_last(at, size) {
             self.next = at;
@@ -72,11 +73,11 @@ mod global {
     #[cfg(target_feature = "atomics")]
     compile_error!("the arena serves one thread: build innesco-sdk without the feature `arena`");
 
-    /// Zeroes that are in no file. Small enough that the engine resets stack, statics and block by writing. Touching one page
-    /// beyond them costs more than a whole small run.
+    /// Size of the block. Its zeros are not stored in the plugin file. It is small enough that the engine can reset stack, statics and
+    /// block by overwriting them. Touching one page beyond costs more than a whole small run.
     const BLOCK_BYTES: usize = 128 * 1024;
     const PAGE_BYTES: usize = 64 * 1024;
-    /// The minimum growth once the block is full. Growing is expensive, and most of the cost is per call.
+    /// The minimum growth once the block is full. Growing is expensive, and most of its cost is per call.
     const GROW_PAGES: usize = 8;
 
     #[repr(align(16))]
@@ -87,7 +88,7 @@ mod global {
         started: Cell<bool>,
     }
 
-    // SAFETY: WebAssembly without atomics has one thread; with them this module does not compile.
+    // SAFETY: WebAssembly without atomics has one thread; with atomics this module does not compile.
     unsafe impl Sync for Block {}
     // SAFETY: as above.
     unsafe impl Sync for Arena {}
@@ -98,7 +99,7 @@ mod global {
     static ARENA: Arena = Arena { stretch: Cell::new(Stretch { next: 0, end: 0 }), started: Cell::new(false) };
 
     impl Arena {
-        /// Runs an attempt that needs at most `bytes`: with the remaining memory, then with the block, then with more memory.
+        /// Makes an attempt that needs at most `bytes`: first with the remaining memory, then with the block, then with more memory.
         fn attempt<T>(&self, bytes: usize, attempt: impl Fn(&mut Stretch) -> Option<T>) -> Option<T> {
             let mut stretch = self.stretch.get();
             let mut found = attempt(&mut stretch);

@@ -1,4 +1,4 @@
-//! The types that wit-bindgen generates from the contract. For [`export!`](crate::export) and this crate; not part of the API.
+//! The types that wit-bindgen generates from the contract. [`export!`](crate::export) and this crate use them; they are not part of the API.
 
 wit_bindgen::generate!({
     world: "plugin",

@@ -31,7 +31,7 @@ pub fn get(key: &str) -> Option<String> {
 ///
 /// # Errors
 ///
-/// `missing-setting` without a value, `bad-setting` if the value is of another type; neither is retryable.
+/// `missing-setting` if the setting has no value, `bad-setting` if the value is of another type; neither is retryable.
 pub fn get_as<T: FromSetting>(key: &str) -> Result<T> {
     let Some(text) = get(key) else {
         let advice = "set it with innesco plugin config";
@@ -42,9 +42,9 @@ pub fn get_as<T: FromSetting>(key: &str) -> Result<T> {
         .ok_or_else(|| Error::permanent("bad-setting", format!("setting {key:?} is {text:?}, which is not {}", T::EXPECTED)))
 }
 
-/// A type that [`get_as`] reads.
+/// A type that [`get_as`] can return.
 pub trait FromSetting: Sized {
-    /// The required form of the text, for the error.
+    /// The required form of the text, for the error message.
     const EXPECTED: &'static str;
 
     /// Reads the text of a setting.

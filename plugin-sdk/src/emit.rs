@@ -1,4 +1,4 @@
-//! One new event.
+//! A new event that a plugin emits.
 
 use std::time::Duration;
 

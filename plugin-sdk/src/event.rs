@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{Error, Result, Time};
 
-/// One thing that happened: a CloudEvent, its data exactly as it was received.
+/// One thing that happened: a CloudEvent, with its data exactly as received.
 ///
 /// In a test, [`testing::event`](crate::testing) builds one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// `bad-time`, never for an event from an engine: it accepts only RFC 3339.
+    /// `bad-time` if the time is not RFC 3339, which never happens for an event from an engine.
     pub fn time(&self) -> Result<Time> {
         Time::parse(&self.time)
     }
@@ -65,17 +65,17 @@ impl Event {
         self.attributes.iter().find(of).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the query of that request: the part of the address after the question mark.
+    /// Returns the query of that request (see [`header`](Self::header)): the part of the address after the question mark.
     pub fn query(&self) -> Option<&str> {
         self.attribute("http.query")
     }
 
-    /// Returns the received body of that request, if the data is something else. Forms and XML arrive as JSON.
+    /// Returns the received body of that request, if the data differs from it: forms and XML become JSON data.
     pub fn raw_body(&self) -> Option<&str> {
         self.attribute("http.body")
     }
 
-    /// Reads the data as JSON, regardless of the content type. Text may be borrowed from the event.
+    /// Reads the data as JSON, regardless of the content type. The value may borrow text from the event.
     ///
     /// # Errors
     ///

@@ -30,13 +30,13 @@
 //! innesco_sdk::export!(BigOrders);
 //! ```
 //!
-//! In reading order: the trait ([`Plugin`]) and its input ([`Event`]); its result ([`Outcome`], made of [`Webhook`]s and
+//! The parts in reading order: the trait ([`Plugin`]) and its input ([`Event`]); its result ([`Outcome`], made of [`Webhook`]s and
 //! [`Emit`]s, or an [`Error`]); services of the engine ([`config`], [`state`], [`log`]); tests without an engine ([`testing`] calls
 //! the plugin, [`testkit`] runs its WebAssembly; native builds only).
 //!
 //! # Guarantees
 //!
-//! - **A fresh instance for each event.** A `static` starts anew every time. Put values that must outlive a run into [`state`].
+//! - **A fresh instance for each event.** A `static` has its initial value in every run. Put values that must outlive a run into [`state`].
 //! - **All or nothing.** Webhooks, emitted events and state writes of a run take effect together, or not at all.
 //! - **At least once.** After a crash the same event may run again, so the same event should give the same outcome. There is no
 //!   clock and no randomness: the time is [`Event::time`], a stable id is [`Event::id`].

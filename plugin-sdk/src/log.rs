@@ -1,6 +1,6 @@
 //! Log lines, stored and shown with the run: `log::info!("order {id} is new")`.
 //!
-//! The macros take the arguments of `format!`. Facts can come before them, as names and values that have `Display`:
+//! The macros take the arguments of `format!`. Facts can come before them, as names with values that implement `Display`:
 //! `log::info!(order = id, total = 12.5, "order is new")`. They are stored as fields of the line. The engine stores a limited number of bytes for each run and drops the rest. The
 //! message and place of a panic are logged automatically.
 

@@ -2,15 +2,15 @@
 
 use crate::{Event, Outcome, Result, Setting};
 
-/// A plugin: the events that it runs on, and its reaction to one.
+/// A plugin: the event types that it runs on, and its reaction to an event.
 pub trait Plugin {
     /// The event types that it runs on: one (`order.created`), all below a prefix (`order.*`), or all (`*`).
     ///
-    /// Leave it empty for a plugin that only serves endpoints that name it. Events to those endpoints reach it regardless of
-    /// their type.
+    /// Leave it empty for a plugin that runs only for the endpoints that name it. Every event to such an endpoint reaches the plugin,
+    /// regardless of its type.
     const ON: &'static [&'static str];
 
-    /// The settings that the operator can give values. Without any, the engine accepts every setting as text.
+    /// The settings to which the operator can give values. If none is declared, the engine accepts every setting, as text.
     const SETTINGS: &'static [Setting] = &[];
 
     /// Reacts to an event.
@@ -21,14 +21,14 @@ pub trait Plugin {
     /// # Errors
     ///
     /// An [`Error`](crate::Error) ends the run as `failed`, without any effect. The engine retries a retryable error on a short
-    /// schedule. After a permanent one the run is parked until an operator retries it.
+    /// schedule. After a permanent error the run is parked until an operator retries it.
     fn handle(&self, event: &Event) -> Result<Outcome>;
 }
 
 /// Exports a unit struct that implements [`Plugin`] as the plugin of this crate: `innesco_sdk::export!(BigOrders);`
 ///
 /// Use it once per crate, at its top level. Name, version and description come from the crate's `Cargo.toml`. In a native build,
-/// such as that of `cargo test`, it only checks the types.
+/// such as that of `cargo test`, the macro only checks the types.
 #[macro_export]
 macro_rules! export {
     ($plugin:ident) => {

@@ -1,7 +1,7 @@
 //! The engine's rules for what a run returns and stores, for tests of plugins. Native builds only.
 //!
-//! The engine has the same rules with the same words (`sandbox/output.rs` and `sandbox/state.rs`), and a test there compares both. Checks
-//! that need more than the result are only in the engine: memory, time, and the total state of a plugin.
+//! The engine has the same rules with the same words (`sandbox/output.rs` and `sandbox/state.rs`), and a test there compares the two. Checks
+//! that need more than the result exist only in the engine: memory, time, and the total state of a plugin.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -27,7 +27,7 @@ pub mod limits {
     pub const NAME_BYTES: usize = 64;
     /// Maximum length of an event type, in bytes.
     pub const EVENT_TYPE_BYTES: usize = 255;
-    /// Maximum number of attributes of an event, and maximum lengths of a name and a value, in bytes.
+    /// Maximum number of attributes of an event. The next two limits are for their names and values, in bytes.
     pub const ATTRIBUTES: usize = 32;
     /// See [`ATTRIBUTES`].
     pub const ATTRIBUTE_NAME_BYTES: usize = 64;
@@ -75,7 +75,7 @@ pub const TAKEN_ATTRIBUTES: [&str; 8] = ["id", "source", "specversion", "type", 
 ///
 /// # Errors
 ///
-/// The first violation, with the engine's code and words.
+/// The first violation, with the engine's code and message.
 pub fn check(outcome: &Outcome, endpoints: Option<&BTreeSet<String>>) -> Result<()> {
     let (webhooks, events) = (outcome.webhooks.len(), outcome.events.len());
     if size_of(outcome) > limits::OUTPUT_BYTES {
@@ -87,7 +87,7 @@ pub fn check(outcome: &Outcome, endpoints: Option<&BTreeSet<String>>) -> Result<
     if events > limits::EVENTS {
         return refuse("too_many_events", format!("emitted {events} events; the limit is {}", limits::EVENTS));
     }
-    // The plugin of an endpoint names none. A test does not say which kind of plugin this is, so the first webhook decides.
+    // The webhooks of an endpoint's plugin name no endpoint. A test does not declare the kind of its plugin, so the first webhook decides.
     let is_bound = endpoints.is_none() && outcome.webhooks.first().is_some_and(|first| first.to.is_none());
     for (place, one) in outcome.webhooks.iter().enumerate() {
         webhook(one, is_bound).map_err(|error| of("webhook", place, error))?;
@@ -119,7 +119,7 @@ fn refuse<T>(code: &str, message: impl Into<String>) -> Result<T> {
     Err(Error::permanent(code, message))
 }
 
-/// Adds the number of the webhook or event, counted from 1.
+/// Adds to an error the number of its webhook or event, counted from 1.
 fn of(thing: &str, place: usize, error: Error) -> Error {
     Error { message: format!("{thing} {}: {}", place + 1, error.message), ..error }
 }
@@ -336,7 +336,7 @@ fn printable(text: &str, bytes_max: usize) -> String {
     kept
 }
 
-/// Returns the known name with the fewest changes of a letter, if it is similar.
+/// Returns the known name that differs from `typed` in the fewest letters, if it is similar enough.
 fn nearest<'a>(typed: &str, known: &'a BTreeSet<String>) -> Option<&'a String> {
     let distance = |name: &String| {
         let mut row: Vec<usize> = (0..=name.len()).collect();

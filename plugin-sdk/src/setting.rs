@@ -5,7 +5,7 @@ use serde_json::json;
 /// A setting that the operator can give a value, declared in [`Plugin::SETTINGS`](crate::Plugin::SETTINGS).
 ///
 /// The engine checks values against the declaration, shows it to the operator, and gives the plugin the default of a setting
-/// without a value. Do not put secrets into settings: every administrator can read them. Put a token for a receiver into a header
+/// without a value. Do not put secrets into settings: every administrator can read them. Put a receiver's token into a header
 /// of its endpoint.
 ///
 /// ```
@@ -89,12 +89,12 @@ impl Setting {
         Self { default: Some(value), ..self }
     }
 
-    /// Makes the setting required: the engine refuses settings without a value for it.
+    /// Makes the setting required: the engine refuses a change of the plugin's settings that leaves it without a value.
     pub const fn required(self) -> Self {
         Self { is_required: true, ..self }
     }
 
-    /// Returns the value of an attribute `setting` in the manifest.
+    /// Returns the declaration as the value of an attribute `setting` in the manifest.
     #[cfg_attr(not(target_arch = "wasm32"), expect(dead_code, reason = "only a plugin file has a manifest"))]
     pub(crate) fn attribute(&self) -> String {
         json!({

@@ -1,7 +1,7 @@
 //! Small values that outlive the run: counters, known ids, the last status.
 //!
 //! State belongs to the plugin's name, across its versions. Reads see the last commit and the writes of the same run. Writes
-//! commit together with the event, or not at all. If two runs conflict on a key, the later one runs again, so reading and then
+//! commit together with the run's outcome, or not at all. If two runs conflict on a key, the later one runs again, so reading and then
 //! writing is safe. Keep keys and values small: the engine limits both.
 
 use std::time::Duration;
@@ -42,14 +42,14 @@ pub fn set_json(key: &str, value: &(impl Serialize + ?Sized)) -> Result<()> {
     Ok(())
 }
 
-/// Sets the value of this key for a time. Runs that begin later than that find no value, and the engine deletes it.
+/// Sets the value of this key for a limited time. Runs that begin after that time find no value, and the engine deletes it.
 ///
 /// The time counts from the start of this run. That start is recorded, so a repeated run reads the same values.
 pub fn set_for(key: &str, value: impl AsRef<[u8]>, lifetime: Duration) {
     host::state_set_for(key, value.as_ref(), u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX));
 }
 
-/// Sets the value of this key to JSON, for a time: see [`set_for`].
+/// Sets the value of this key to JSON, for a limited time: see [`set_for`].
 ///
 /// # Errors
 ///
@@ -59,8 +59,8 @@ pub fn set_json_for(key: &str, value: &(impl Serialize + ?Sized), lifetime: Dura
     Ok(())
 }
 
-/// Returns whether this is the first call for this key within `lifetime`, and remembers it. Of two runs at the same time only one
-/// gets `true`: the other one runs again.
+/// Returns whether this is the first call for this key within `lifetime`, and records the call in the state. Of two runs at the same
+/// time only one gets `true`: the other one runs again.
 ///
 /// ```
 /// use innesco_sdk::{prelude::*, testing};

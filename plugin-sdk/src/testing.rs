@@ -1,4 +1,4 @@
-//! Tests a plugin with `cargo test`, without an engine and WebAssembly. Native builds only.
+//! Tests a plugin with `cargo test`, without an engine and without WebAssembly. Native builds only.
 //!
 //! ```
 //! use innesco_sdk::{prelude::*, testing};
@@ -71,7 +71,7 @@ pub fn engine() -> Engine {
 ///
 /// # Errors
 ///
-/// The error of the plugin, or what the engine would refuse: see [`Engine::run`].
+/// The error of the plugin, or the reason why the engine would refuse the result: see [`Engine::run`].
 pub fn run(plugin: &impl Plugin, event: &Event) -> Result<Outcome> {
     engine().run(plugin, event)
 }
@@ -105,7 +105,7 @@ impl EventBuilder {
         self
     }
 
-    /// Sets when the engine accepted the event; default its time.
+    /// Sets when the engine accepted the event; by default, the time of the event.
     pub fn accepted_at(self, time: impl Into<String>) -> Self {
         self.attribute("innesco.accepted-at", time)
     }
@@ -138,7 +138,7 @@ impl EventBuilder {
     }
 }
 
-/// Replaces the engine in tests: settings, state and log. Create one with [`engine`].
+/// A replacement of the engine for tests: settings, state and log. Create one with [`engine`].
 #[derive(Clone, Debug, Default)]
 pub struct Engine(World, Option<BTreeSet<String>>);
 
@@ -171,7 +171,7 @@ impl Engine {
     /// reaches the caller.
     ///
     /// # Errors
-    /// The error of the plugin. Or the error of a run that the engine ends as `bad-output`, with the same code and text: a header
+    /// The error of the plugin, or the error with which the engine ends a run as `bad-output`, with the same code and text: a header
     /// that a plugin cannot set (`header_not_allowed`), too many webhooks, a bad event type, a state value that is too large, and
     /// so on. See [`limits`].
     ///
@@ -206,7 +206,7 @@ impl Engine {
     ///
     /// # Panics
     ///
-    /// If it is not JSON of that shape.
+    /// If the value is not JSON of that shape.
     pub fn state_json<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
         self.state(key).map(|value| from_json(value, &format!("state {key:?}")))
     }
@@ -229,7 +229,7 @@ pub struct Line {
     pub level: String,
     /// The text.
     pub message: String,
-    /// Names and values of the facts before the text.
+    /// Names and values of the line's facts.
     pub fields: Vec<(String, String)>,
 }
 
@@ -300,7 +300,7 @@ mod tests {
     use super::*;
     use crate::prelude::*;
 
-    /// Counts, and ends as the event requests.
+    /// A plugin that counts its runs in the state, and ends as the event requests.
     struct Counter;
 
     impl Plugin for Counter {
@@ -370,7 +370,7 @@ mod tests {
         assert!(error.message.contains("\"count\""), "{error}");
     }
 
-    /// Returns the result of its function.
+    /// A plugin that returns the result of its function.
     struct Asks(fn() -> Result<Outcome>);
 
     impl Plugin for Asks {

@@ -1,7 +1,7 @@
 //! Runs the plugin's real WebAssembly inside `cargo test`, under the limits of an engine. Native builds only.
 //!
-//! [`testing`](crate::testing) calls the plugin natively: fast, and enough for most tests. The testkit shows what only the compiled file
-//! shows: deadline, memory, stack, numbers of 32 bits, and the exact text of a failure. It needs the program `innesco`, found through
+//! [`testing`](crate::testing) calls the plugin natively: fast, and enough for most tests. The testkit tests what only the compiled file
+//! has: deadline, memory, stack, pointers of 32 bits, and the exact text of a failure. It needs the program `innesco`, found through
 //! `PATH` or the variable `INNESCO`, and builds the crate of the running test once.
 //!
 //! ```no_run
@@ -92,7 +92,7 @@ impl Test {
         self
     }
 
-    /// Runs it as the plugin of an endpoint, whose webhooks name no endpoint.
+    /// Runs the plugin as that of an endpoint. The webhooks of such a plugin name no endpoint.
     pub fn bound(mut self) -> Self {
         self.0["bound"] = true.into();
         self
@@ -118,21 +118,21 @@ impl Test {
 pub struct Report {
     /// `ok`, `failed`, `trapped`, `deadline`, `out-of-memory` or `bad-output`.
     pub outcome: String,
-    /// Why the run failed, for programs.
+    /// Why the run failed, as a short word for programs.
     pub code: Option<String>,
-    /// Why the run failed, for people.
+    /// Why the run failed, as a sentence for people.
     pub message: Option<String>,
-    /// Whether an engine tries the run again.
+    /// Whether an engine would retry the run.
     pub retryable: bool,
-    /// Lines of source at which it was stopped, innermost first.
+    /// Lines of source at which the run was stopped, innermost first.
     pub backtrace: Vec<String>,
-    /// The webhooks and events that it returned; empty unless it ended `ok`.
+    /// The webhooks and events that the run returned; empty unless the run ended `ok`.
     pub requests: Outcome,
-    /// The state that it wrote; `None` deletes.
+    /// The state that the run wrote; `None` deletes a value.
     pub state: Vec<(String, Option<Vec<u8>>)>,
-    /// Its log lines, comparable with text: `info: order 7 is new`.
+    /// The log lines of the run, comparable with text: `info: order 7 is new`.
     pub log: Vec<Line>,
-    /// Time from start to end.
+    /// Time from the start to the end of the run.
     pub duration: Duration,
     /// Peak memory.
     pub memory_bytes: u64,
@@ -236,7 +236,7 @@ fn innesco(arguments: &[&str], input: &str) -> Output {
         command.args(arguments).current_dir(folder()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A program that ends early reports why.
+            // If this fails, the program has ended early, and its output explains why.
             let _ = stdin.write_all(input.as_bytes());
         }
         child.wait_with_output()
@@ -246,7 +246,7 @@ fn innesco(arguments: &[&str], input: &str) -> Output {
     })
 }
 
-/// Returns bytes that are written as text or in base64.
+/// Returns bytes that JSON holds as text or in base64.
 fn bytes(json: &Value, name: &str) -> Option<Vec<u8>> {
     let encoded = || from_base64(json[format!("{name}_base64")].as_str()?);
     json[name].as_str().map(|text| text.as_bytes().to_vec()).or_else(encoded)

@@ -8,8 +8,8 @@ use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset, format_description::wel
 
 use crate::{Error, Result};
 
-/// A time, such as that of an event. Its parts (year, month, hour) are those of its offset: `2026-01-02T23:30:00+02:00` is the hour 23 of
-/// the second of January.
+/// A time, such as that of an event. Its parts (year, month, hour) are those at its own offset: `2026-01-02T23:30:00+02:00` has the hour 23
+/// and the day 2.
 ///
 /// ```
 /// use innesco_sdk::Time;
@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// assert_eq!((time + Duration::from_secs(3600)).date(), "2026-01-03");
 /// ```
 ///
-/// Two times are equal if they are the same instant; offsets do not count. It knows no time zones: for local times of a zone with summer time, ask the sender for the offset.
+/// Two times are equal if they are the same instant; offsets do not count. This type knows no time zones: if you need local times in a zone with summer time, let the sender include the offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(OffsetDateTime);
 
@@ -75,7 +75,7 @@ impl Time {
     /// a day.
     pub fn at_offset(self, minutes: i32) -> Self {
         let offset = UtcOffset::from_whole_seconds(minutes.clamp(-1_439, 1_439) * 60).unwrap_or(UtcOffset::UTC);
-        // Beyond the year 9999 the offset stays.
+        // If the result would be beyond the year 9999, the offset does not change.
         Self(self.0.checked_to_offset(offset).unwrap_or(self.0))
     }
 
@@ -130,7 +130,7 @@ impl Time {
     }
 }
 
-/// The largest time is the end of the year 9999.
+/// The sum is at most the end of the year 9999.
 impl std::ops::Add<Duration> for Time {
     type Output = Self;
 
@@ -149,7 +149,7 @@ impl std::ops::Sub<Duration> for Time {
     }
 }
 
-/// Writes RFC 3339 with the time's offset, with a fraction of the second only if it has one.
+/// Writes RFC 3339 with the time's offset. The second has a fraction only if the fraction is not zero.
 impl fmt::Display for Time {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}T{:02}:{:02}:{:02}", self.date(), self.hour(), self.minute(), self.second())?;

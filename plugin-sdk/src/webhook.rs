@@ -1,4 +1,4 @@
-//! One message to one endpoint.
+//! A webhook that a plugin returns.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::Result;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Webhook {
-    /// Name of the endpoint; `None` in the plugin of an endpoint.
+    /// Name of the endpoint; `None` for a webhook of an endpoint's plugin.
     pub to: Option<String>,
     /// Event type for the receiver, in the header `innesco-type`; `None` means the event's own.
     pub event_type: Option<String>,
@@ -32,8 +32,8 @@ impl Webhook {
         Self { to: Some(endpoint.into()), ..Self::onward() }
     }
 
-    /// Creates a webhook to the endpoint whose plugin this is. Such a plugin transforms the events on their way to its endpoint,
-    /// and can send to no other.
+    /// Creates a webhook to the endpoint to which this plugin belongs. Such a plugin transforms the events on their way to its endpoint,
+    /// and cannot send to another endpoint.
     pub fn onward() -> Self {
         Self {
             to: None,

@@ -9,7 +9,7 @@ DAY = 86_400_000
 
 
 def failure(code: str, message: str, retryable: bool = False) -> Err:
-    """Raising it ends the run as `failed`; the engine tries a retryable one again."""
+    """Raising this error ends the run as `failed`. If it is retryable, the engine tries the run again."""
     return Err(types.Failure(code=code, message=message, retryable=retryable))
 
 

@@ -33,7 +33,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let between = syncs_per_second(folder.path())?;
         let crowd = ledger.report(closed_loop(&target, &ledger, CALLERS, EVENTS_MAX, TIME).await);
         let after = syncs_per_second(folder.path())?;
-        // The speed of a shared disk drifts: each rate is compared with the disk just before and just after.
+        // The speed of a shared disk drifts, so each rate is compared with the sync rate just before and just after.
         raw.note(between);
         one_ratio.note(alone.accepted_per_second() / f64::midpoint(before, between));
         many_ratio.note(crowd.accepted_per_second() / f64::midpoint(between, after));
@@ -60,7 +60,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the highest rate that any log could reach: it writes a preallocated file in blocks of 4 KiB, and syncs each before the next.
+/// Returns the highest rate that any log could reach: writes a preallocated file in blocks of 4 KiB, and syncs each block before the next one.
 fn syncs_per_second(folder: &Path) -> anyhow::Result<f64> {
     const PAGES: u64 = 1_024;
     let file = File::create(folder.join("raw"))?;

@@ -35,14 +35,14 @@ const CALLERS: usize = 4;
 /// Pause between two plugin files.
 const FILE_GAP: Duration = Duration::from_millis(200);
 
-/// Kinds of floods.
+/// A kind of flood.
 #[derive(Clone)]
 enum Flood {
     /// HTTP/2 connections that send requests with a window of 0.
     Windows,
     /// Connections that request large answers and read nearly nothing.
     SlowReaders,
-    /// This request, repeatedly: a path with its headers and a body.
+    /// Callers that repeat this request: a path with its headers and a body.
     Requests { path: String, headers: String, body: Vec<u8> },
     /// Plugin files that are expensive to load.
     Files(fn(usize) -> Vec<u8>),
@@ -193,7 +193,7 @@ fn begin(flood: &Flood, address: String, plugins: &Path, answers: &Counter) -> J
                 let (address, answers) = (address.clone(), answers.clone());
                 flooding.spawn(async move {
                     loop {
-                        // A refused connection is retried, like a closed one.
+                        // A connection that is refused is opened again, like one that was closed.
                         let _ = window(&address).await;
                         note(&answers);
                         sleep(Duration::from_millis(20)).await;
@@ -231,7 +231,7 @@ fn begin(flood: &Flood, address: String, plugins: &Path, answers: &Counter) -> J
             let (folder, answers, make) = (plugins.to_owned(), answers.clone(), *make);
             flooding.spawn(async move {
                 for nth in 0.. {
-                    // Another file each time, because a known one is not loaded again.
+                    // Each file differs, because a known file is not loaded again.
                     let file = make(nth);
                     if drop_in(&folder, nth, &file).await.is_ok() {
                         note(&answers);
@@ -302,7 +302,7 @@ fn filled(before: &str, between: &str, after: &str, piece: impl Fn(usize) -> Str
     text.into_bytes()
 }
 
-/// An unsigned number of WebAssembly (LEB128).
+/// Encodes an unsigned number for WebAssembly (LEB128).
 fn unsigned(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {
@@ -316,7 +316,7 @@ fn unsigned(mut number: usize) -> Vec<u8> {
     }
 }
 
-/// A signed number of WebAssembly (LEB128) that is not negative.
+/// Encodes a number that is not negative as a signed number for WebAssembly (LEB128).
 fn signed(number: usize) -> Vec<u8> {
     let mut bytes = unsigned(number);
     if let Some(last) = bytes.last_mut()
@@ -336,7 +336,7 @@ fn section(id: u8, body: &[u8]) -> Vec<u8> {
     [vec![id], unsigned(body.len()), body.to_vec()].concat()
 }
 
-/// A module whose component type is a chain of 100,000 aliases, each of the previous one.
+/// Returns a module whose component type is a chain of 100,000 aliases, each of the previous one.
 fn aliases(nth: usize) -> Vec<u8> {
     let count = 100_000 + nth;
     let name = |word: &str| [vec![0], text(word)].concat();
@@ -374,10 +374,10 @@ fn aliases(nth: usize) -> Vec<u8> {
     .concat()
 }
 
-/// 10,000 components, each nested in the previous one.
+/// Returns 10,000 components, each nested in the previous one.
 fn components(nth: usize) -> Vec<u8> {
     const HEAD: &[u8] = b"\0asm\x0d\0\x01\0";
-    // From the innermost outwards: the size of each.
+    // The size of each component, from the innermost outwards.
     let mut sizes = vec![HEAD.len()];
     for level in 0..10_000 + nth {
         let inner = sizes[level];

@@ -1,4 +1,5 @@
-//! Calls of a plugin alone, without a store and without HTTP: a fresh instance for each event, against the same work natively.
+//! Calls of a plugin alone, without a store and without HTTP. Each event gets a fresh instance. The same work in native code is the
+//! baseline.
 
 use std::{collections::BTreeMap, sync::Arc, thread, time::Instant};
 
@@ -22,7 +23,7 @@ use super::{
     process::own_cpu,
 };
 
-/// Calls of one thread in a round.
+/// Number of calls of one thread in a round.
 const CALLS: u32 = 20_000;
 /// Number of threads that call at the same time, and the title of the column.
 const THREADS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];

@@ -1,5 +1,5 @@
-//! Comparison of two versions of a plugin on many recorded runs: its speed, its memory, and its effect on a running load. And the
-//! effect of a plugin's debug information on throughput.
+//! Measures a comparison of two versions of a plugin on many recorded runs: its speed, its memory, and its effect on a running load.
+//! Also measures the effect of a plugin's debug information on throughput.
 
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ const RUNS: usize = 100_000;
 /// Maximum time for recording the runs, for a slow machine.
 const FILL_MAX: Duration = Duration::from_secs(300);
 const RATE: u32 = 200;
-/// Time of one measurement of the running load. A comparison that ends earlier is started again.
+/// Duration of one measurement of the running load. A comparison that ends earlier is started again.
 const TIME: Duration = Duration::from_secs(8);
-/// Events of one measurement of throughput.
+/// Number of events of one measurement of throughput.
 const EVENTS: usize = 20_000;
 
 /// Returns the data of an order that `order-router` understands, in addition to the benchmark's plugin.
@@ -109,7 +109,7 @@ async fn measure(target: &Target, ledger: &std::sync::Arc<Ledger>, figures: &mut
     report.lost
 }
 
-/// Measures throughput with a plugin that has its debug information, and with the same plugin built without it.
+/// Measures throughput with a plugin that has debug information, and with the same plugin built without debug information.
 pub async fn run_debug(place: &Place) -> anyhow::Result<()> {
     let files = [bench_plugin(), support::crates::wasm_without_debug("bench-plugin")];
     let sizes = files.each_ref().map(Vec::len);

@@ -17,16 +17,16 @@ use super::{
     load::{Ledger, Target, closed_loop, sink},
 };
 
-/// Stored events. Each has one delivery to each of the endpoints.
+/// Number of stored events. Each has one delivery to each of the endpoints.
 const EVENTS: i64 = 200_000;
 const ENDPOINTS: [&str; 5] = ["crm", "billing", "warehouse", "chat", "archive"];
-/// Time over which the events are spread; less than what retention deletes.
+/// Time over which the events are spread; shorter than the age at which retention deletes them.
 const SPREAD: Duration = Duration::from_secs(86_400);
-/// Requests of each page.
+/// Number of requests for each page.
 const REQUESTS: usize = 200;
 /// Pages that are open at the same time.
 const OPEN: usize = 10;
-/// Events of one measurement of throughput.
+/// Number of events of one measurement of throughput.
 const LOAD: usize = 20_000;
 const LOAD_MAX: Duration = Duration::from_secs(20);
 
@@ -92,7 +92,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every kind of page, with the filters that a store could be slow at.
+/// Returns every kind of page, with the filters for which a store could be slow.
 fn pages(event: &str) -> Vec<String> {
     let mut pages: Vec<String> = [
         "/",
@@ -136,7 +136,7 @@ fn pages(event: &str) -> Vec<String> {
     pages
 }
 
-/// Measures one load: delivered events a second, and processor time of the server for each.
+/// Measures one load: delivered events a second, and processor time of the server for each event.
 async fn measure(engine: &Engine, target: &Target, ledger: &Arc<Ledger>, figures: &mut [Figure; 2]) {
     let used = engine.server.cpu();
     let phase = closed_loop(target, ledger, 64, LOAD, LOAD_MAX).await;
@@ -200,7 +200,7 @@ impl Reader {
     }
 }
 
-/// Open pages. As their script does, each fetches itself when its stream says that something changed, one fetch at a time.
+/// Open pages. Like a page's script, each one fetches its page when its stream reports a change, one fetch at a time.
 struct Watchers(Vec<JoinHandle<anyhow::Result<usize>>>, tokio::sync::watch::Sender<bool>);
 
 impl Watchers {
@@ -258,7 +258,7 @@ impl Watchers {
     }
 }
 
-/// Repeats the one event of a store with its deliveries and attempts. One delivery in a hundred is dead, one in a hundred is
+/// Copies the only event of a store many times, with its deliveries and attempts. One delivery in a hundred is dead, one in a hundred is
 /// cancelled.
 fn fill(file: &Path) -> anyhow::Result<()> {
     let db = rusqlite::Connection::open(file)?;

@@ -59,7 +59,7 @@ impl Engine {
 
     /// Creates a source with this preset and returns its address.
     pub async fn source(&self, name: &str, preset: &str) -> anyhow::Result<String> {
-        // Some presets need the secret of their sender; for the others the engine generates one.
+        // A source of some presets needs a secret that its sender creates; for the others the engine generates one.
         let secret = (preset == "twilio").then_some("a-secret-for-the-benchmark");
         let source = json!({ "name": name, "preset": preset, "secret": secret });
         let made = self.call(reqwest::Method::POST, "/v1/sources", Some(source)).await?;
@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// Waits until the engine knows this many endpoints: another node may have created them.
+    /// Waits until the engine knows this many endpoints, which another node may have created.
     pub async fn knows_endpoints(&self, count: usize) -> anyhow::Result<()> {
         let until = Instant::now() + Duration::from_secs(30);
         while self.count("/v1/endpoints?", usize::MAX).await? < count {
@@ -148,7 +148,7 @@ impl Engine {
         self.count("/v1/events?", usize::MAX).await
     }
 
-    /// Returns the number of deliveries in this state, counted up to `most`.
+    /// Returns the number of deliveries in this state, but at most `most`.
     pub async fn count_deliveries(&self, state: &str, most: usize) -> anyhow::Result<usize> {
         self.count(&format!("/v1/deliveries?state={state}&"), most).await
     }

@@ -1,5 +1,5 @@
-//! Effect of a dead and a hanging receiver with the same events on a healthy one, and of a hundred hanging receivers with a
-//! thousand due retries each.
+//! Effect on a healthy receiver of a dead and of a hanging receiver that get the same events, and of a hundred hanging receivers with
+//! a thousand due retries each.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use super::{
 
 const RATE: u32 = 200;
 const TIME: Duration = Duration::from_secs(3);
-/// Number of hanging endpoints, and of retries that wait for each.
+/// Number of hanging endpoints, and number of retries that wait for each of them.
 const HANGING: usize = 100;
 const RETRIES: usize = 1_000;
 /// Delay of the retries after their first attempt. After this time all of them are due.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One figure, once per round.
+/// The values of one figure, one per round.
 #[derive(Clone, Default)]
 pub struct Figure(Vec<f64>);
 

@@ -11,11 +11,11 @@ use super::{
     load::{Ledger, Target, open_loop, sink},
 };
 
-/// Events per second to the good plugin, and as many to the hostile ones together.
+/// Events per second to the good plugin. The hostile plugins together get as many.
 const RATE: u32 = 200;
 const TIME: Duration = Duration::from_secs(3);
 
-/// Name, and the body of `handle` as WebAssembly text.
+/// The name of each hostile plugin, and the body of its `handle` as WebAssembly text.
 const HOSTILE: [(&str, &str); 4] = [
     ("loop", "(loop $on (br $on))"),
     (
@@ -51,7 +51,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let phase = open_loop(&target, &ledger, RATE, TIME).await;
         ledger.settled(&phase).await;
         let quiet = ledger.report(phase);
-        // Each runs once, so that the report can show how it ends.
+        // Each hostile plugin runs once, so that the report can show how it ends.
         for (name, _) in &guests {
             let run = engine.run_once(&format!("hostile.{name}")).await?;
             if round == 0 {
@@ -87,7 +87,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds a plugin file by hand: it runs on `hostile.NAME`, and `handle` executes `body`.
+/// Builds a plugin file without the SDK: it runs on `hostile.NAME`, and `handle` executes `body`.
 fn guest(name: &str, body: &str) -> anyhow::Result<Vec<u8>> {
     // The manifest in the layout of the canonical ABI: five pairs of address and length, then the list of one pattern.
     let texts = format!("{name}1hostilehostile.{name}");

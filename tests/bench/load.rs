@@ -18,14 +18,14 @@ use tokio::{
 
 use super::wire::{Wire, find, number};
 
-/// Added to an event's number, so that all have the same number of digits.
+/// Is added to an event's number, so that all numbers have the same number of digits.
 const FIRST: usize = 1_000_000_000;
-/// The text before an event's number, in every form of the event.
+/// The text before an event's number, in the request and in every webhook.
 const MARK: &[u8] = b"\"seq\":";
 /// Maximum wait for the last webhooks of a phase.
 const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 
-/// Times of each event, in nanoseconds since the ledger was opened; 0 if not yet.
+/// Times of each event, in nanoseconds since the ledger was opened; 0 for what has not happened yet.
 pub struct Ledger {
     opened: Instant,
     next: AtomicUsize,
@@ -123,15 +123,15 @@ pub struct Report {
     pub repeats: usize,
     /// Number of answers that were not 202; the event was sent again.
     pub refusals: usize,
-    /// From the first event sent until the last was accepted, in seconds.
+    /// Time from the sending of the first event to the acceptance of the last one, in seconds.
     accepting: f64,
-    /// From the first event sent until the last webhook arrived, in seconds.
+    /// Time from the sending of the first event to the arrival of the last webhook, in seconds.
     delivering: f64,
-    /// Sent → accepted.
+    /// Time from sent to accepted.
     pub accept: Latencies,
-    /// Accepted → arrived.
+    /// Time from accepted to arrived.
     pub onward: Latencies,
-    /// Sent → arrived.
+    /// Time from sent to arrived.
     pub whole: Latencies,
 }
 
@@ -147,7 +147,7 @@ impl Report {
     }
 }
 
-/// In milliseconds.
+/// Percentiles, in milliseconds.
 #[derive(Clone, Copy)]
 pub struct Latencies {
     pub p50: f64,
@@ -256,7 +256,7 @@ pub async fn closed_loop_over(
     first..last
 }
 
-/// Sends at a fixed rate. The time of an event counts from when it was due, even if it waited for its connection.
+/// Sends events at a fixed rate. The latency of an event counts from its planned time, even if it waited for a connection.
 pub async fn open_loop(target: &Target, ledger: &Arc<Ledger>, per_second: u32, time: Duration) -> Range<usize> {
     const CONNECTIONS: usize = 64;
     let first = ledger.next.load(Ordering::Relaxed);

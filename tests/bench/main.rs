@@ -35,7 +35,7 @@ use anyhow::{Context as _, bail};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Number of alternating rounds: a disturbed round differs from the others.
+/// Number of alternating rounds. A round that another program disturbed differs from the others.
 const ROUNDS: usize = 3;
 const DEFAULT: [&str; 13] = [
     "relay",
@@ -101,7 +101,7 @@ fn main() -> anyhow::Result<ExitCode> {
 
 /// Folders for the scenarios.
 struct Place {
-    /// On the disk that is measured.
+    /// The parent of these folders, on the disk that is measured.
     folder: tempfile::TempDir,
 }
 
@@ -114,7 +114,7 @@ impl Place {
 
 fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Result<()> {
     install_cryptography();
-    // Beside the build's output: /tmp is often in memory, where nothing has to be synced.
+    // The default is the folder of the build, because /tmp is often in memory, where a sync costs nothing.
     let disk = std::env::var_os("BENCH_DIR").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     std::fs::create_dir_all(&disk)?;
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(&disk);
@@ -122,8 +122,8 @@ fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Res
     let cores = std::thread::available_parallelism()?;
     let load = process::load_average();
     println!("{cores} cores, load {load} at the start, {ROUNDS} alternating rounds, mimalloc everywhere");
-    // On a busy machine, a process waits for a processor after each sync. The durable relay syncs most for its work, so it is
-    // slowed most, and the engine looks better than it is.
+    // On a busy machine, a process waits for a processor after each sync. The durable relay syncs most in
+    // relation to its work, so the wait slows it most, and the engine looks better than it is.
     if load > cores.get() as f64 {
         println!("OTHER PROGRAMS ARE RUNNING: do not trust rates, latencies and their ratios; CPU per event is roughly right");
     }
@@ -135,6 +135,6 @@ fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Res
 
 /// The HTTP client needs a cryptography provider even for plain HTTP.
 fn install_cryptography() {
-    // Can be installed only once, and is the same each time.
+    // Only the first call installs the provider. Later calls fail, which is harmless.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

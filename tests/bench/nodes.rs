@@ -1,5 +1,5 @@
-//! One, two and three nodes on one Postgres: deliveries, and their cost for the database and the nodes. They share the cores of
-//! this machine with the load and the receiver, so the first row that uses all cores is the limit.
+//! Measures one, two and three nodes on one Postgres: deliveries, and their cost for the database and the nodes. These share the cores
+//! of this machine with the load and the receiver, so the first row that uses all cores is the limit.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the number of lost events.
+/// Measures this many nodes. Returns the number of lost events.
 async fn measure(place: &Place, server: &PostgresServer, count: usize, figures: &mut Figures) -> anyhow::Result<usize> {
     let folder = place.fresh()?;
     let url = server.url(&server.database());

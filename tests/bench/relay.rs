@@ -1,8 +1,8 @@
 //! The null relays: minimal programs that accept an event, transform it and send it signed. The engine is compared with them.
 //!
 //! `memory` answers at once and loses everything when it stops. `durable` answers once the event is on disk: one thread writes
-//! all events that queued up during the last sync in one transaction, and deletes delivered ones in the same transaction. Neither
-//! retries, checks, routes, explains or restarts anything.
+//! all events that queued up during the last sync in one transaction, and deletes delivered ones in the same transaction. Neither relay
+//! retries, checks, routes or explains anything, and neither continues unfinished work after a restart.
 
 use std::{
     path::Path,
@@ -26,9 +26,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::order::{DispatchNote, Order};
 
-/// Maximum connections to the receiver, as many as the engine has to one endpoint.
+/// Maximum number of connections to the receiver, the same as the engine's to one endpoint.
 const SENDS_AT_ONCE: usize = 64;
-/// Maximum number of accepted, undelivered events. Beyond it callers wait. Without a limit, latencies would only show the length of the backlog.
+/// Maximum number of accepted, undelivered events. Beyond that, callers wait. Without a limit, latencies would only show the length of the backlog.
 const IN_HAND_MAX: usize = 8_192;
 /// Maximum number of events in one transaction.
 const BATCH_MAX: usize = 1_000;
@@ -36,7 +36,7 @@ const BATCH_MAX: usize = 1_000;
 const TIDY_AFTER: Duration = Duration::from_millis(50);
 const SECRET: &[u8] = b"the same secret for every webhook";
 
-/// Runs until it is killed. `folder` makes it durable.
+/// Runs a relay until it is killed. With a `folder`, the relay is durable.
 pub fn serve(target: String, folder: Option<&Path>) -> anyhow::Result<()> {
     super::install_cryptography();
     let journal = folder.map(Journal::open).transpose()?;
@@ -129,7 +129,7 @@ enum Line {
     Forget { id: i64 },
 }
 
-/// The handle of the writing thread.
+/// The channel to the thread that writes.
 struct Journal(mpsc::Sender<Line>);
 
 impl Journal {

@@ -1,5 +1,5 @@
-//! Effect of deleting many old events on callers: the same load on the same full store, first with nothing old enough to be
-//! deleted, then with everything.
+//! Effect of deleting many old events on callers. The same load runs on the same full store: first while no old event may be
+//! deleted, then while all may.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
     load::{Ledger, Report, Target, closed_loop, open_loop},
 };
 
-/// Number of old events, which are deleted later.
+/// Number of old events, which are deleted in the second part.
 const OLD: usize = 100_000;
 const RATE: u32 = 200;
 const TIME: Duration = Duration::from_secs(8);

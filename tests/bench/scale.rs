@@ -1,4 +1,4 @@
-//! A large model: many endpoints, patterns and plugins that have nothing to do with the events of the load.
+//! Measures an engine with many endpoints, patterns and plugins to which the events of the load do not go.
 
 use std::{
     sync::Arc,
@@ -25,7 +25,7 @@ struct Size {
 
 const SMALL: Size = Size { endpoints: 10, patterns: 10, plugins: 1 };
 const LARGE: Size = Size { endpoints: 10_000, patterns: 1_000, plugins: 500 };
-/// Endpoints that are created at the same time.
+/// Number of endpoints that are created at the same time.
 const CREATORS: usize = 16;
 const EVENTS: usize = 20_000;
 const TIME: Duration = Duration::from_secs(10);

@@ -14,7 +14,7 @@ use super::{
 
 const WARM_UP: usize = 2_000;
 const EVENTS: usize = 20_000;
-/// Ends a closed loop on a machine that is too slow for all events.
+/// Time after which a closed loop ends, on a machine that is too slow for all events.
 const CLOSED_MAX: Duration = Duration::from_secs(8);
 const OPEN_RATE: u32 = 200;
 const OPEN: Duration = Duration::from_secs(10);
@@ -41,8 +41,7 @@ impl System {
         }
     }
 
-    /// Starts a fresh process in an empty folder that sends everything to `target`. Also returns the engine's handle, if it is
-    /// one.
+    /// Starts a fresh process, a relay or the engine, in an empty folder. The process sends everything to `target`.
     async fn start(self, folder: &Path, target: &str, plugins: &Plugins) -> anyhow::Result<Server> {
         let relay = |more: &[&Path]| {
             let mut command = Command::new(std::env::current_exe()?);
@@ -67,11 +66,11 @@ impl System {
     }
 }
 
-/// The same source, built in two ways.
+/// The plugin's file from the same source, built in two ways.
 struct Plugins {
-    /// As the plugins of this repository.
+    /// Built like the plugins of this repository.
     own: Vec<u8>,
-    /// As cargo builds a crate anywhere.
+    /// Built as cargo builds a crate by default.
     stock: Vec<u8>,
 }
 
@@ -118,7 +117,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let mut own = Figure::default();
     let mut remarks = Vec::new();
     for round in 0..ROUNDS {
-        // Each round starts with another system, so that none always follows the same neighbour.
+        // Each round starts with another system, so that no system is always the first or the last.
         for nth in 0..System::ALL.len() {
             let at = (nth + round) % System::ALL.len();
             let system = System::ALL[at];
@@ -187,7 +186,7 @@ async fn measure(system: System, place: &Place, plugins: &Plugins) -> anyhow::Re
         let per_event = |used: Duration| used.as_secs_f64() * 1e6 / report.count.max(1) as f64;
         Measured { server_cpu: per_event(after.0 - before.0), own_cpu: per_event(after.1 - before.1), report }
     };
-    // The open loop first: cleaning up after a flood is not part of the cost of 200 events a second.
+    // The open loop runs first: cleaning up after a flood is not part of the cost of 200 events a second.
     let (open, c64, c256) = (phase(None).await, phase(Some(64)).await, phase(Some(256)).await);
     Ok(Round { c64, c256, open, peak_mb: server.peak_mb() })
 }

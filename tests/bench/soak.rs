@@ -1,4 +1,4 @@
-//! Load at half of the engine's peak rate for a given time, with a dead receiver among healthy ones. It shows what grows.
+//! Load at half of the engine's peak rate for a given time, with a dead receiver among healthy ones. It shows whether memory or latency grows.
 
 use std::time::{Duration, Instant};
 

@@ -14,7 +14,7 @@ use tokio::{
 pub struct Wire {
     stream: TcpStream,
     buffer: Vec<u8>,
-    /// Bytes of the last message read; dropped when the next one is read.
+    /// Length of the last message that was read. Its bytes are dropped when the next message is read.
     taken: usize,
 }
 

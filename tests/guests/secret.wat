@@ -1,4 +1,4 @@
-;; Looks for a secret of an earlier instance: in its statics, in memory that it grows, in a global. Fails with the code "leak"
+;; Looks for a secret of an earlier instance: in its statics, in newly grown memory and in a global. Fails with the code "leak"
 ;; if it finds one. Otherwise it writes a secret to all of these places and succeeds.
 (module
   ;;@memory

@@ -24,7 +24,7 @@ async fn get_with(engine: &Engine, key: &str, path: &str) -> (u16, Value) {
     (answer.status().as_u16(), answer.json().await.expect("JSON"))
 }
 
-/// Returns the text of an answer, or the beginning of an answer without an end.
+/// Returns the text of an answer, or only its beginning if the answer has no end.
 async fn text_of(mut answer: reqwest::Response) -> String {
     if answer.headers().get("content-type").is_some_and(|value| value == "text/event-stream") {
         let begin = answer.chunk().await.expect("a stream").unwrap_or_default();
@@ -49,7 +49,7 @@ async fn a_key_of_each_role(engine: &Engine) -> BTreeMap<&'static str, String> {
     keys
 }
 
-/// Every operation in the engine's document: method, path, and the allowed roles (`None`: no key is needed).
+/// Returns every operation in the engine's document: method, path, and the allowed roles (`None`: no key is needed).
 async fn operations(engine: &Engine) -> Vec<(String, String, Option<BTreeSet<String>>)> {
     let document = engine.get("/openapi.json").await;
     let mut found = Vec::new();
@@ -77,7 +77,7 @@ async fn every_route_allows_exactly_the_roles_of_the_table() {
             }
         };
         assert_eq!(said, expected, "the document and the table agree on {method} {path}");
-        // Uses things that do not exist, and no body, so that an allowed call changes nothing.
+        // The call names things that do not exist and has no body, so that it changes nothing even if it is allowed.
         let address = path.replace('{', "no-").replace('}', "");
         let ask = async |key: Option<&str>| {
             let mut request = client().request(method.parse().expect("a method"), format!("{}{address}", engine.url));
@@ -165,7 +165,7 @@ async fn no_role_reads_secrets_beyond_its_rights() {
         engine.ok("POST", "/v1/plugins/order-router/compare", candidate).await["id"].as_str().expect("an id").to_owned();
     let inbound = engine.get("/v1/events?source=open").await["items"][0]["event"].as_str().expect("an event").to_owned();
 
-    // Everything that a role can read, as one text.
+    // Returns everything that a role can read, as one text.
     let seen = async |key: &str| {
         let mut text = String::new();
         for (method, path, _) in operations(&engine).await {

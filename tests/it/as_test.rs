@@ -21,7 +21,7 @@ const SOURCES: [(&str, &str); 7] = [
     ("mischief.rs", include_str!("../guests/mischief/src/lib.rs")),
 ];
 
-/// Event types on which the crate fails, with the outcome. `FAILURES=50` adds 50 more faults.
+/// Event types on which the crate fails, each with its outcome. `FAILURES=50` adds 50 more faults.
 const FAILURES: [(&str, &str); 8] = [
     ("mischief.loop", "deadline"),
     ("mischief.memory", "out-of-memory"),
@@ -53,7 +53,7 @@ fn failing_crate(folder: &Path) -> Vec<u8> {
     fs::read(folder.join("files/failing.wasm")).unwrap()
 }
 
-/// The failed run of an event.
+/// Sends an event and returns its failed run.
 async fn failed(engine: &Engine, event_type: &str, data: Value) -> Value {
     let event = engine.send(event_type, data).await;
     engine.settled(&event).await["runs"][0].clone()
@@ -97,7 +97,7 @@ async fn failed_runs_become_tests_that_fail_alike_until_the_plugin_is_repaired()
         assert!(page.contains("It fails as the run did: "), "{kind}: {page}");
         runs.push(run);
     }
-    // A second time changes nothing.
+    // Writing the same test again changes nothing.
     ok(&as_test(folder, &engine, &runs[0], &[]));
 
     let (passed, text) = tests(folder);
@@ -141,8 +141,8 @@ async fn masking_keeps_the_failure_or_writes_nothing() {
     assert!(fixture.contains(r#"\"age\":7"#) && fixture.contains("customer masked is too young"), "{fixture}");
     fs::remove_file(&file).unwrap();
 
-    // The mask is a constant of the same form as the value. Without digits the age would be no number; the digit 0 is still too
-    // low.
+    // The mask has the same form as the value: the age becomes 0, which is still a number and still too low, so the run fails in
+    // the same way.
     ok(&as_test(folder, &engine, &young, &["--mask", "data.customer.*"]));
     assert!(fs::read_to_string(&file).unwrap().contains(r#"{\"customer\":{\"name\":\"masked\",\"age\":0}}"#));
     fs::remove_file(&file).unwrap();
@@ -151,7 +151,7 @@ async fn masking_keeps_the_failure_or_writes_nothing() {
     assert_eq!(shape["code"], "bad-payload");
     ok(&as_test(folder, &engine, &shape, &["--mask", "data.*"]));
 
-    // The failure depends on the value.
+    // Here the failure depends on the masked value.
     engine.ok("PUT", "/v1/plugins/failing/config", json!({ "limit": 0 })).await;
     let limit = failed(&engine, "mischief.count", json!({})).await;
     let output = as_test(folder, &engine, &limit, &["--mask", "settings.limit"]);

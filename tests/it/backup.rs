@@ -1,4 +1,4 @@
-//! Backups taken under load, restored, and checked; the check distinguishes an intact folder from a damaged one.
+//! Backups taken under load, restored, and checked; `innesco check` distinguishes an intact folder from a damaged one.
 
 use std::{
     collections::BTreeSet,
@@ -140,7 +140,7 @@ async fn a_check_needs_a_stopped_engine_and_names_damage() {
     let words = engine.command().args(["check", "--data", "data"]).output().unwrap();
     assert!(words.status.success() && text(&words).contains("no findings"), "{}", text(&words));
 
-    // A backup is one file, in which damage must be visible.
+    // A backup is one file. The check must detect damage in it.
     let copy = engine.data_folder().parent().unwrap().join("copy.db");
     let copied = engine.command().args(["backup", "copy.db", "--data", "data"]).output().unwrap();
     assert!(

@@ -19,7 +19,7 @@ use crate::{
 /// More than one batch of a job, and more than the engine processes between two polls.
 const MANY: usize = 3_000;
 
-/// A receiver that fails until it is repaired.
+/// Starts a receiver that fails until the flag is set.
 async fn receiver() -> (Receiver, Arc<AtomicBool>) {
     let mended = Arc::new(AtomicBool::new(false));
     let works = Arc::clone(&mended);

@@ -29,7 +29,7 @@ fn address(engine: &Engine) -> SocketAddr {
 /// Opens a connection and sends `bytes`.
 async fn dial(to: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.expect("a connection");
-    // It may already be closed to make room.
+    // The engine may already have closed it to make room.
     let _ = stream.write_all(bytes).await;
     stream
 }
@@ -177,7 +177,7 @@ async fn connections_end_by_their_limits() {
     for stream in [&mut silent, &mut half] {
         assert_eq!(rest(stream).await, "");
     }
-    // A connection has a longer limit for its second request. This caller sends it too slowly all the same.
+    // A connection has a longer limit for its second request. This caller exceeds that limit too.
     let answer = rest(&mut used).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
     assert!(began.elapsed() >= Duration::from_secs(3), "a used connection may be idle for 3 s, not {:?}", began.elapsed());
@@ -192,7 +192,7 @@ async fn connections_end_by_their_limits() {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        // If the engine closes the connection while data is unread, the system resets it. It has ended in both cases.
+        // If the engine closes the connection while data is unread, the system resets the connection. It has ended in both cases.
         read = tokio::time::timeout(DEADLINE, reader.read_to_end(&mut all)) => drop(read.expect("closed in time")),
         () = drip => {}
     }
@@ -213,7 +213,7 @@ async fn a_caller_beyond_the_limit_of_busy_connections_gets_an_answer() {
     assert!(told.to_ascii_lowercase().contains("retry-after: 1"), "{told}");
     assert!(told.contains("\"overloaded\"") && told.contains("limits.connections_max"), "{told}");
 
-    // A body that ends is accepted; the others are dropped, and every caller can connect again.
+    // A body that ends is accepted. The other callers give up, and every caller can connect again.
     let body = r#"{"type":"a.b","data":"0123456789012345678901234"}"#;
     let body = format!("{body:<50}");
     all[0].write_all(body.as_bytes()).await.expect("the connection is still open");
@@ -288,7 +288,7 @@ async fn endless_bodies_time_out_and_free_their_memory() {
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     assert_eq!(status(&answer), 413, "{answer}");
 
-    // A length above that of the data, and one below it: neither request becomes an event.
+    // One request announces more data than it has, the other one less. Neither becomes an event.
     let mut more = dial(to, format!("{}{}", head("content-length: 500\r\n"), r#"{"type":"bad.more"}"#).as_bytes()).await;
     more.shutdown().await.expect("half closed");
     let answer = rest(&mut more).await;
@@ -459,13 +459,13 @@ async fn odd_requests_are_refused_and_change_nothing() {
     assert!(grown < 32 << 10, "odd requests took {grown} KiB");
 }
 
-/// Opens a connection with small buffers: 100 answers of about 260 kB are requested, and none is read.
+/// Opens a connection with small buffers, requests 100 answers of about 260 kB, and reads none.
 async fn takes_nothing(to: SocketAddr) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
     let mut stream = socket.connect(to).await.expect("a connection");
     let asked = "GET /openapi.json HTTP/1.1\r\nhost: innesco\r\n\r\n".repeat(100);
-    // It may be closed before the engine has read all requests.
+    // The engine may close the connection before it has read all requests.
     let _ = stream.write_all(asked.as_bytes()).await;
     stream
 }
@@ -473,7 +473,7 @@ async fn takes_nothing(to: SocketAddr) -> TcpStream {
 /// Returns the number of bytes that the server at `server` has written for `caller` and that the system still buffers.
 #[cfg(target_os = "linux")]
 fn unreceived(server: SocketAddr, caller: SocketAddr) -> u64 {
-    // The file has addresses in byte order of the processor; this compares only the ports.
+    // The byte order of addresses in this file is that of the processor, so only the ports are compared.
     let ports = |local: &str, remote: &str| Some((local.rsplit_once(':')?.1.to_owned(), remote.rsplit_once(':')?.1.to_owned()));
     let wanted = (format!("{:04X}", server.port()), format!("{:04X}", caller.port()));
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the system's list of connections");
@@ -501,7 +501,7 @@ async fn the_system_buffers_little_of_an_unread_answer() {
         same = if now > 0 && now == before { same + 1 } else { 0 };
         before = now;
     }
-    // 128 KiB, and what one write adds; without the limit it would be 3 MiB.
+    // The limit is 128 KiB, and one write may exceed it. Without the limit it would be 3 MiB.
     assert!(before < 512 << 10, "the system holds {before} bytes for one connection");
 }
 
@@ -514,7 +514,7 @@ async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
     for _ in 0..PLACES {
         stalled.push(takes_nothing(to).await);
     }
-    // Each new caller is refused only until the others have had a moment to read.
+    // A new caller is refused only for the moment that the others have to read their answers.
     let fresh = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(DEADLINE).build().expect("a client");
     let until = Instant::now() + DEADLINE;
     for _ in 0..2 * PLACES {
@@ -531,7 +531,7 @@ async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
     for _ in 0..PLACES - 1 {
         stalled.push(takes_nothing(to).await);
     }
-    // The drain limit would be an hour.
+    // Without an early end, the engine would wait for these callers as long as `drain`, an hour.
     assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it got the stop signal"), "the engine exits with 0");
 }
 

@@ -1,5 +1,5 @@
-//! The machine's clock steps an hour forward and back, while the engine runs and across a restart; the machine restarts and its
-//! uptime begins at zero. Deliveries are retried once, when they are due, and a secret's grace period has its promised length.
+//! The machine's clock steps an hour forward and back, while the engine runs and across a restart; the machine restarts, so that
+//! its uptime begins at zero. Deliveries are retried once, when they are due, and a secret's grace period has its promised length.
 //!
 //! Only the engine's clock steps: `libfaketime` is between it and the system. The steady clock is unchanged.
 
@@ -87,11 +87,11 @@ fn by_id(all: &[Received]) -> BTreeMap<String, Vec<Received>> {
 }
 
 const WAITING: usize = 10;
-/// Jitter shortens a wait by at most 10 %; sending and receiving differ a little.
+/// The wait before a retry. Jitter shortens it by at most 10 %, and arrival times vary a little.
 const RETRY: Duration = Duration::from_secs(2);
 const RETRY_LEAST: Duration = Duration::from_millis(1700);
 
-/// A receiver that refuses the first attempt of every delivery, and accepts the second.
+/// Starts a receiver that refuses the first attempt of every delivery, and accepts the second.
 async fn second_time() -> Receiver {
     let seen = std::sync::Mutex::new(BTreeMap::<String, usize>::new());
     Receiver::answering(move |received| {
@@ -184,13 +184,13 @@ async fn a_clock_step_across_a_restart_changes_no_retry() {
     }
 }
 
-/// The uptime behind the steady clock starts anew, and a clock without a battery shows an old time.
+/// The machine restarts: the uptime, from which the steady clock is read, begins at zero, and a clock without a battery shows an old time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_machine_with_an_old_clock_delays_no_retry() {
     let clock = Clock::new();
     let mut engine = clock.engine();
     engine.kill();
-    // The engine first sees an uptime that is ten days longer than the machine's, and after the restart the machine's.
+    // At first the engine sees an uptime that is ten days longer than the machine's. After the restart it sees the machine's.
     engine.set_wrapper(&namespace::up_for_longer("864000"));
     engine.launch();
     let retrying = second_time().await;

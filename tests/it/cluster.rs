@@ -27,7 +27,7 @@ const ROUNDS: usize = 18;
 const CALLERS: usize = 6;
 /// Heartbeat timeout: short, so that the other nodes take over quickly.
 const SILENCE: Duration = Duration::from_secs(3);
-/// Time for a takeover of a node, and for the others to do its work.
+/// Deadline for the other nodes to take over a node's work and to finish it.
 const LONG: Duration = Duration::from_secs(180);
 
 /// Nodes with a dedicated database, each with a connection that the test can cut.
@@ -84,14 +84,14 @@ fn signal(node: &Engine, signal: Signal) {
     kill_process(Pid::from_raw(node.pid().cast_signed()).expect("a process"), signal).expect("the node can get a signal");
 }
 
-/// The events that callers know to be accepted.
+/// The events whose acceptance the callers have seen.
 #[derive(Default)]
 struct Ledger {
     accepted: Mutex<BTreeSet<u64>>,
     broken: AtomicU64,
 }
 
-/// A caller: sends to a random node, and continues after errors.
+/// Calls as one caller does: sends to a random node, and continues after errors.
 async fn call(
     urls: Arc<Mutex<Vec<String>>>,
     number: usize,
@@ -172,12 +172,12 @@ async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
                 crashes += 1;
             }
             4 => {
-                // A caller in a commit does not learn whether it succeeded.
+                // A node that is committing does not learn whether its commit succeeded.
                 cluster.lines[which].cut();
                 cuts += 1;
             }
             5 => {
-                // The node lives, but the others receive no heartbeat.
+                // The node is alive, but the other nodes receive no heartbeat from it.
                 cluster.lines[which].set_silent(true);
                 tokio::time::sleep(SILENCE + Duration::from_secs(3)).await;
                 cluster.lines[which].set_silent(false);
@@ -274,7 +274,7 @@ async fn order_and_rate_hold_across_nodes() {
     assert!(order.is_sorted(), "webhooks arrive in the order in which their events were accepted: {order:?}");
     let times: Vec<Instant> = all.iter().filter(|one| one.path == "/slow").map(|one| one.arrived).collect();
     let took = times[times.len() - 1].duration_since(times[0]);
-    // A tenth of a second's webhooks may arrive at once.
+    // The webhooks of a tenth of a second may arrive at once.
     let least = Duration::from_millis(50) * (times.len() as u32 - 4);
     assert!(took >= least, "{} in {took:?}, and no faster than 20 a second", times.len());
 }

@@ -11,7 +11,7 @@ use crate::{
 /// Recorded events: enough that every variant differs in one of them.
 const EVENTS: u64 = 60;
 
-/// Each variant of the guest `changes`, with the only change that a report must name.
+/// Each variant of the guest `changes`, with the change that a report must name.
 const VARIANTS: [(u32, &str); 40] = [
     (1, "outcome changed from ok to failed (even)"),
     (2, "outcome changed from ok to trapped (panic)"),
@@ -73,7 +73,7 @@ pub fn variant(number: u32) -> Vec<u8> {
     bytes
 }
 
-/// Another file with the same code: a custom section changes the digest, but no instruction.
+/// Returns another file with the same code: a custom section changes the digest, but no instruction.
 fn rebuilt() -> Vec<u8> {
     let mut rebuilt = variant(0);
     rebuilt.extend([0, 6, 4]);
@@ -200,7 +200,7 @@ async fn a_comparison_follows_new_runs_until_the_candidate_serves() {
     let half = follow(json!({ "candidate": same, "follow": true, "share": 50 })).await;
     let few = follow(json!({ "candidate": same, "follow": true, "last": 5 })).await;
 
-    // Runs from before the comparison are not counted. The comparison continues after a restart.
+    // Runs that ended before the comparison began are not counted. The comparison continues after a restart.
     send(&engine, 10..10 + NEW / 2).await;
     engine
         .wait(&few, "the comparison ends after its last run", |one| one["state"] == "done" && one["report"]["compared"] == 5)

@@ -21,7 +21,7 @@ use crate::{
 const ROUNDS: usize = 22;
 const CALLERS: usize = 8;
 
-/// The jobs that callers know to be accepted.
+/// The jobs whose acceptance the callers have seen.
 #[derive(Default)]
 struct Ledger {
     /// Each job with its event, if the answer was complete.
@@ -49,8 +49,8 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
     let ledger = Arc::new(Ledger::default());
     let next = Arc::new(AtomicU64::new(0));
     for round in 0..ROUNDS {
-        // In the first quarter of the rounds every seventh job fails and waits for its retry, 1 s and then 10 s: some wait in most
-        // rounds.
+        // In the first quarter of the rounds every seventh job fails. Its retries wait 1 s and then 10 s, so most rounds have
+        // waiting runs.
         if round == ROUNDS / 4 {
             engine.send("job.repaired", json!({})).await;
         }
@@ -87,7 +87,7 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
     let dead = engine.get("/v1/deliveries?state=dead").await;
     assert_eq!(dead["items"], json!([]), "no delivery is dead");
 
-    // The jobs that failed at first: each ran again, and its failure had no effects.
+    // Each job that failed at first ran again, and its failure had no effects.
     let mut retried = 0;
     let whole = events.iter().filter_map(|(job, event)| Some((job, event.as_ref()?)));
     for (job, event) in whole.filter(|(job, _)| *job % 7 == 3) {
@@ -98,7 +98,7 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
         retried += usize::from(runs[0]["tries"].as_u64().expect("a number") > 1);
     }
 
-    // One id per webhook: a repeated webhook has the same id.
+    // Each webhook has one id: a repeat has the same id.
     let mut names: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
     for one in receiver.received().iter() {
         if let Some(job) = job(one) {
@@ -145,7 +145,7 @@ fn audit(one: &crate::receivers::Received) -> Option<u64> {
     body(one)["audit"].as_u64()
 }
 
-/// A caller: sends until stopped or until the engine dies.
+/// Sends jobs until stopped or until the engine dies.
 async fn call(url: String, ledger: Arc<Ledger>, next: Arc<AtomicU64>, stopped: tokio::sync::watch::Receiver<bool>) {
     let client = client();
     while !*stopped.borrow() {

@@ -238,7 +238,7 @@ async fn forms_of_other_sessions_and_foreign_hosts_are_refused() {
 }
 
 fn client_without_redirects() -> reqwest::Client {
-    // Called for its side effect: it installs the cryptography provider that every client needs.
+    // This call installs the cryptography provider that every client needs.
     let _ = client();
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")
 }
@@ -260,7 +260,7 @@ async fn a_session_ends_with_its_key_and_survives_a_restart() {
     browser.close().await;
 }
 
-/// In every page: keeps its event stream at hand, and collects what the browser saw moving.
+/// Runs in every page: makes its event stream available to the test, and collects the layout shifts that the browser saw.
 const WATCH: &str = "
     window.moved = [];
     window.watcher = new PerformanceObserver((list) => {
@@ -277,7 +277,7 @@ const WATCH: &str = "
         constructor(address) { super(address); window.stream = this; }
     };";
 
-/// Signals that everything has changed, waits until the page is merged, and does so again: as often as `TIMES` says.
+/// Signals that everything has changed and waits until the page has updated, `TIMES` times.
 const UPDATES: &str = "const root = document.documentElement;
     return (async () => {
         for (let time = 0; time < TIMES; time += 1) {
@@ -287,7 +287,7 @@ const UPDATES: &str = "const root = document.documentElement;
         }
     })();";
 
-/// Focuses `CSS`, selects the title and opens what can be opened, and remembers all three. From then on, nothing may move.
+/// Focuses the element `CSS`, selects the title, opens all details, and remembers this state. From then on, nothing may move.
 const HOLD: &str = "window.watcher.takeRecords();
     window.moved.length = 0;
     window.focused = document.querySelector('CSS');
@@ -297,7 +297,7 @@ const HOLD: &str = "window.watcher.takeRecords();
     getSelection().selectAllChildren(document.querySelector('h1'));
     window.selected = getSelection().toString();";
 
-/// Returns what of it was lost.
+/// Returns which parts of the state from [`HOLD`] were lost, and what has moved.
 const LOST: &str = "return [
     document.activeElement === window.focused ? '' : `the focus is on ${document.activeElement.outerHTML.slice(0, 200)}`,
     window.selected && getSelection().toString() === window.selected ? '' : `selected is ${getSelection()}`,
@@ -333,7 +333,7 @@ async fn live_pages(most: usize) {
     let browser = Browser::start().await;
     browser.run_in_every_page(WATCH).await;
     sign_in(&browser, &engine).await;
-    // 200 events a second, if the machine allows it, until the test ends.
+    // Sends 200 events a second, if the machine allows it, until the test ends.
     let sender = tokio::spawn({
         let engine = Arc::clone(&engine);
         async move {
@@ -342,7 +342,7 @@ async fn live_pages(most: usize) {
             let events: Vec<Value> = (0..20).map(|number| json!({ "type": "order.created", "data": { "n": number } })).collect();
             loop {
                 pace.tick().await;
-                // A busy engine may refuse some.
+                // A busy engine may refuse some events.
                 engine.call("POST", "/v1/events", Value::Array(events.clone())).await;
             }
         }
@@ -367,7 +367,7 @@ async fn live_pages(most: usize) {
         live(&browser).await;
         browser.wait(focused).await;
         browser.run(&HOLD.replace("CSS", focused)).await;
-        // In parts, as the driver ends a script after 30 seconds.
+        // The updates run in parts, because the driver ends a script after 30 seconds.
         for _ in 0..10 {
             browser.run(&UPDATES.replace("TIMES", &(UPDATES_NUMBER / 10).to_string())).await;
         }
@@ -394,7 +394,7 @@ async fn new_events_wait_behind_a_row_that_counts_them() {
     browser.wait_for(".held-row", "40 new events").await;
     browser.click(".held-row").await;
     browser.wait(".held-row[hidden]").await;
-    // The list of the first page follows by itself.
+    // The list of the first page updates without a click.
     open(&browser, &engine, "/").await;
     live(&browser).await;
     let newest = engine.send("order.paid", json!({})).await;
@@ -402,7 +402,7 @@ async fn new_events_wait_behind_a_row_that_counts_them() {
     browser.close().await;
 }
 
-/// Pages for `make screenshots`: name, path.
+/// Pages for `make screenshots`, as name and path.
 const PICTURES: [(&str, &str); 29] = [
     ("plugin-runs", "/plugins/order-router/runs"),
     ("plugin-log", "/plugins/changes/log"),
@@ -490,7 +490,7 @@ async fn take(browser: &Browser, engine: &Engine, folder: &std::path::Path, name
 /// Fills an engine with events in every state. Returns the id of an event with a failed part, and the id of a part to open on its
 /// page.
 async fn fill(engine: &Engine) -> (String, String) {
-    // They answer until the tests end.
+    // The receivers answer until the tests end.
     let good = Box::leak(Box::new(Receiver::start().await));
     let bad = Receiver::answering(|_| Answer::status(503).body("upstream connect error or disconnect/reset before headers"));
     let bad = Box::leak(Box::new(bad.await));

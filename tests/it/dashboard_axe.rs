@@ -8,10 +8,10 @@ use crate::{
     engine::Engine,
 };
 
-/// Looks of a page: width of the window, dark colours, and the rules to check. In the dark only colours differ.
+/// How a page is shown: width of the window, whether colours are dark, and the rules to check. Dark pages differ only in colours.
 const LOOKS: [(u32, bool, &str); 3] = [(1280, false, ""), (1280, true, "runOnly: ['color-contrast'],"), (390, false, "")];
 
-/// Runs axe-core and returns what it calls serious or critical: the rule, what to do, and the first elements.
+/// Runs axe-core and returns each serious or critical violation: the rule, what to do, and the first elements.
 const LOOK: &str = "return axe.run(document, { RULES resultTypes: ['violations'], elementRef: false }).then((found) => found.violations
     .filter((rule) => rule.impact === 'serious' || rule.impact === 'critical')
     .map((rule) => `${rule.impact} ${rule.id}: ${rule.help}: ` +
@@ -37,7 +37,7 @@ async fn no_page_has_a_serious_or_critical_violation() {
     }
     open(&browser, &engine, "/events#keys").await;
     inspect(&browser, &axe, "/events#keys", &mut found).await;
-    // The form with its faults, and the secret that is shown once.
+    // The next pages are the form with faults, and the secret that is shown once.
     open(&browser, &engine, "/endpoints/new").await;
     browser.fill("#f-url", "not a url").await;
     browser.click("#webhook .acts button.primary").await;
@@ -53,7 +53,7 @@ async fn no_page_has_a_serious_or_critical_violation() {
     assert!(found.is_empty(), "{} violations:\n{}", found.len(), found.join("\n"));
 }
 
-/// Looks at the page that is open, in every look.
+/// Checks the open page in each way of [`LOOKS`].
 async fn inspect(browser: &Browser, axe: &str, page: &str, found: &mut Vec<String>) {
     browser.wait("main").await;
     browser.run(axe).await;

@@ -61,7 +61,7 @@ async fn an_endpoint_is_created_fails_and_is_repaired() {
     let failed = engine.send("order.paid", json!({})).await;
     browser.wait_for("#rows", "retrying").await;
     browser.wait_for("#rows", "500").await;
-    // The pointer stays on the row whose button was pressed. The row shows what happens all the same.
+    // The pointer stays on the row whose button was pressed. The row is updated all the same.
     browser.click("#rows form[action$='/retry'] button").await;
     let tries = "/v1/deliveries?state=retrying";
     engine.wait(tries, "it was tried again", |page| page["items"][0]["attempt_count"] == 2).await;

@@ -1,5 +1,5 @@
-//! Untrusted text on every page of the dashboard: markup, long strings, other directions, control characters. It is text, the page
-//! stays usable, and nothing leaves the browser.
+//! Untrusted text on every page of the dashboard: markup, long strings, other directions, control characters. Each page shows it as
+//! text and stays usable, and nothing leaves the browser.
 
 use serde_json::{Value, json};
 use support::browser::Browser;
@@ -10,16 +10,16 @@ use crate::{
     receivers::{Answer, Receiver},
 };
 
-/// Markup that would run, leave the page, or close what is around it.
+/// Markup that would run script, load from another host, or close the elements around it.
 const MARKUP: &str = "</title></textarea></pre></bdi>\"'><script>document.title='owned'</script><img src=http://evil.example/x \
     onerror=\"document.title='owned'\"><style>*{display:none}</style><form action=http://evil.example><meta http-equiv=refresh content='0;http://evil.example'>";
-/// Text that turns a line around, pictures of several characters, and what hides.
+/// Characters that reverse a line, pictures made of several characters, and invisible characters.
 const LETTERS: &str = "\u{202e}gnp.exe\u{2066}\u{200b} طلب رقم ٧٧٢ 👨‍👩‍👧 🎁 Z\u{351}\u{36b}\u{343}algo";
 /// Largest page, in bytes.
 const PAGE_BYTES_MAX: usize = 90_000;
 const EVENTS: usize = 60;
 
-/// Everything at once, and very long.
+/// Returns markup, letters and control characters together, of about this many bytes.
 fn hostile(bytes: usize) -> String {
     format!("{MARKUP}{LETTERS}{}", "A\u{1}\u{202e}<&\"".repeat(bytes / 10))
 }
@@ -31,7 +31,7 @@ async fn fill(engine: &Engine) -> Vec<String> {
     let receiver = Receiver::answering(move |_| Answer::status(500).header("x-reason", "<b>").body(hostile(1_000_000))).await;
     let long_url = format!("{}?q=%3Cb%3E'&x={}", receiver.url("/"), "a".repeat(1500));
     let channels: Vec<String> = vec![short.clone(), hostile(100)];
-    // What has to fit into 512 bytes, without control characters.
+    // A text for members that allow at most 512 bytes and no control characters.
     let line = format!("{LETTERS}{}", "A\u{202e}<&\"".repeat(40));
     let fit = |text: &str| text.chars().take(190).collect::<String>();
     for number in 0..40 {
@@ -45,7 +45,7 @@ async fn fill(engine: &Engine) -> Vec<String> {
         json!({ "note": hostile(1_000_000), short.as_str(): short, "list": vec![hostile(200); 2_000], "total": hostile(10_000) });
     let mut event = String::new();
     for number in 0..EVENTS {
-        // The last one is the largest.
+        // The last event is the largest.
         let data = if number + 1 == EVENTS { data.clone() } else { json!({ "id": 1, "total": 2000, "note": short }) };
         let sent = json!({
             "type": "order.created", "source": short, "id": format!("{number}{shown}"), "subject": line, "channel": short, "data": data,
@@ -131,7 +131,7 @@ async fn untrusted_text_is_text_on_every_page() {
         check(&browser, &engine, path).await;
     }
     nothing_foreign(&browser, &engine).await;
-    // What a reader sees is written in other places.
+    // Other code writes the pages of the role `read`.
     let read = engine.ok("POST", "/v1/keys", json!({ "name": "looker", "role": "read" })).await;
     sign_in_with(&browser, &engine, read["key"].as_str().expect("a key")).await;
     browser.show_as(390, true).await;

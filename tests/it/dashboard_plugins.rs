@@ -96,7 +96,7 @@ async fn a_version_is_uploaded_compared_promoted_and_rolled_back() {
     browser.wait("#change-0 ins").await;
     browser.wait_for("#found", "same endpoints").await;
 
-    // On a busy machine the candidate may take longer, so that the page asks first.
+    // On a busy machine the candidate may take longer. Then the page asks before it promotes.
     let compared = browser.address().await;
     browser.open(&format!("{compared}&ask=promote")).await;
     browser.click("#promotion form[action$='/promote'] button").await;
@@ -194,7 +194,7 @@ async fn settings_are_changed_with_their_faults_beside_them_and_state_is_read_an
 async fn parked_runs_are_retried_and_cancelled() {
     let engine = Engine::start(&[]);
     endpoints(&engine).await;
-    // Refuses even orders.
+    // This variant refuses even orders.
     push(&engine, 1).await;
     let events = [order(&engine, 2).await, order(&engine, 4).await];
     let run = |event: &str| format!("/v1/runs?event={event}");

@@ -1,6 +1,6 @@
-//! `innesco dev` prints all that a plugin's author looks for, and creates the endpoints that plugins send to.
+//! `innesco dev` prints everything that a plugin's author needs, and creates the endpoints that plugins send to.
 //!
-//! The plugins are built files in the folder of its engine, so that no test waits for a build.
+//! The plugins are ready files in the folder of its engine, so that no test waits for a build.
 
 use std::{fs, path::Path};
 
@@ -38,7 +38,7 @@ fn a_missing_endpoint_is_created_and_its_webhooks_verify() {
     assert!(webhook.contains("200") && webhook.contains("signature verified"), "{webhook}");
     assert!(!dev.has_printed("bad-output"), "the run that found the endpoint missing is not printed");
 
-    // An endpoint of the user at the same receiver is verified too, with any signature.
+    // The test receiver also verifies webhooks to an endpoint that the user created there, with any signature.
     let receiver = receiver_of(folder);
     for signature in ["v1a", "github"] {
         let (name, seen) = (format!("mine-{signature}"), dev.count());
@@ -49,7 +49,7 @@ fn a_missing_endpoint_is_created_and_its_webhooks_verify() {
         assert!(webhook.contains("200") && webhook.contains("signature verified"), "{webhook}");
     }
 
-    // The endpoints follow the receiver to its next address.
+    // After a restart the endpoints have the new address of the receiver.
     ok(&innesco(folder, &["endpoint", "update", "accounting", "--events", "invoice.*"]));
     drop(dev);
     let dev = Dev::start(folder);
@@ -86,11 +86,11 @@ async fn the_terminal_prints_plugin_logs_unrouted_events_and_refused_requests() 
     assert!(emitted.contains("event") && emitted.contains("from plugin/bounce-guard"), "{emitted}");
     dev.wait(0, "→ receiver", DEADLINE);
 
-    // An event without a subscriber, with the pattern that was meant.
+    // An event without a subscriber is printed with the nearest pattern.
     send(folder, "mail.bouncd", "{}");
     dev.wait(0, "no plugin and no endpoint subscribes to mail.bouncd; the nearest pattern is mail.bounced", DEADLINE);
 
-    // A request that a source refuses.
+    // A request that a source refuses is printed.
     let source = ok(&innesco(folder, &["source", "add", "github", "--preset", "github", "--json"]));
     let source: Value = serde_json::from_str(&source).unwrap();
     let local = fs::read_to_string(folder.join(".innesco/local.toml")).unwrap();

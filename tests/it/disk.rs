@@ -123,7 +123,7 @@ async fn a_disk_that_becomes_read_only_loses_no_accepted_event() {
     // Webhooks are in flight when the disk fails; their results must be recorded afterwards.
     let receiver = Receiver::answering(|_| Answer::status(200).after(Duration::from_millis(200))).await;
     engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
-    // As on a disk that the system has made read-only.
+    // Writes fail as on a disk that the system has made read-only.
     let broken = Tampered::with(&engine, "pwrite64", "error=EROFS");
     let mut accepted = 0;
     let until = Instant::now() + DEADLINE;

@@ -16,8 +16,8 @@ use tempfile::TempDir;
 use crate::postgres::PostgresServer;
 
 pub const KEY: &str = "tests-only-6b0f6a1e3c9d4857a2e1f0b7c8d95a34";
-/// Deadline for everything that a test waits for. Long, so that a busy machine does not fail a test; a passing test never waits
-/// so long.
+/// Deadline for everything that a test waits for. It is long, so that a busy machine does not fail a test. A passing test
+/// never waits so long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Creates a client for tests. It needs a cryptography provider even for plain HTTP.
@@ -34,7 +34,7 @@ static SERVER: LazyLock<Option<PostgresServer>> = LazyLock::new(|| match std::en
     Ok(other) => panic!("STORE={other:?}: write sqlite or postgres"),
 });
 
-/// Returns whether the stores are files: tests of files apply only then.
+/// Returns whether the stores are files. Tests of files apply only then.
 pub fn store_is_a_file() -> bool {
     SERVER.is_none()
 }
@@ -48,7 +48,7 @@ pub struct Engine {
     environment: Vec<(String, String)>,
     /// The URL of its database, if its store is in Postgres.
     database: Option<String>,
-    /// A program that starts the engine, such as `unshare`; empty for none.
+    /// The command that starts the engine, such as `unshare`; empty for none.
     wrapper: Vec<String>,
     client: reqwest::Client,
 }
@@ -149,7 +149,7 @@ impl Engine {
         self.server = Some(server);
     }
 
-    /// Executes one statement directly in the engine's store. The caller gives it for SQLite and for Postgres.
+    /// Executes one statement directly in the engine's store. The caller writes the statement for SQLite and for Postgres.
     pub fn execute_in_store(&self, sqlite: &str, postgres: &str) {
         match (&*SERVER, &self.database) {
             (Some(server), Some(url)) => {
@@ -196,7 +196,7 @@ impl Engine {
 
     pub fn pid(&self) -> u32 {
         let started = self.server.as_ref().expect("the engine runs").pid();
-        // A wrapper that starts the engine as its child instead of becoming it.
+        // A wrapper may start the engine as its child instead of becoming it.
         let child = std::fs::read_to_string(format!("/proc/{started}/task/{started}/children")).unwrap_or_default();
         match child.trim().parse() {
             Ok(child) if !self.wrapper.is_empty() => child,
@@ -268,7 +268,7 @@ impl Engine {
     pub async fn wait(&self, path: &str, what: &str, mut condition: impl FnMut(&Value) -> bool) -> Value {
         let until = Instant::now() + DEADLINE;
         loop {
-            // An answer about a missing thing is polled too.
+            // The thing may not exist yet, so an error is polled again too.
             let (_, answer) = self.call("GET", path, Value::Null).await;
             if condition(&answer) {
                 return answer;
@@ -287,7 +287,7 @@ impl Engine {
         }
     }
 
-    /// Waits until no event waits to be run. Deliveries, and further tries of runs, may wait.
+    /// Waits until every event has been run. Deliveries, and further tries of runs, may still wait.
     pub async fn all_run(&self) {
         let until = Instant::now() + DEADLINE;
         let mut cursor = String::new();

@@ -48,7 +48,7 @@ fn under_usual_umask(engine: &Engine, line: &[&str]) -> std::process::Output {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn closes_new_and_existing_files_to_other_users() {
-    // With a database the files are the same, but the engine could not open it without the master key that this test removes.
+    // With a database the files are the same. But this test removes the master key, without which the engine cannot open the database.
     if !store_is_a_file() {
         return;
     }
@@ -65,7 +65,7 @@ async fn closes_new_and_existing_files_to_other_users() {
     assert!(made.iter().all(|path| path.exists()), "{made:?}");
     assert_eq!((mode(&data), open_to_others(&data)), (0o700, Vec::<String>::new()));
 
-    // The modes that an earlier version left.
+    // An earlier version created files with these modes.
     engine.kill();
     set(&data, 0o755);
     for name in ["innesco.db", "innesco.db-wal", "innesco.db-shm", "lock"] {
@@ -100,7 +100,7 @@ async fn refuses_keys_and_compiled_code_open_to_others_at_start() {
     engine.launch();
 }
 
-/// Accepts one connection and returns the first received data.
+/// Accepts one connection and returns the first data that it receives.
 fn overheard(listener: TcpListener) -> std::thread::JoinHandle<String> {
     std::thread::spawn(move || {
         let (mut socket, _) = listener.accept().unwrap();
@@ -148,7 +148,7 @@ fn a_key_is_not_sent_to_an_address_from_a_foreign_folder() {
         "the first request is the one with the file's own key: {head}"
     );
     if rustix::process::geteuid().is_root() {
-        // Another user's file, which that user could still change.
+        // A file of another user is not used, because that user could change it.
         let other = Command::new("chown").arg("65534").arg(&file).status();
         assert!(other.is_ok_and(|status| status.success()));
         let refused = command(None).output().unwrap();

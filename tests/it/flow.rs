@@ -99,7 +99,7 @@ async fn a_failing_receiver_is_tried_again_under_the_same_id() {
     assert_eq!(statuses, [500, 302, 204]);
     assert_eq!(attempts[0]["excerpt"], "no");
 
-    // An operator retries it: the same id again.
+    // If an operator retries the delivery, the receiver gets the same id again.
     let id = story["deliveries"][0]["id"].as_str().unwrap();
     engine.ok("POST", &format!("/v1/deliveries/{id}/retry"), Value::Null).await;
     let received = receiver.wait_for_count(4, DEADLINE).await;

@@ -88,7 +88,7 @@ async fn signatures_of_other_senders_verify_during_a_rotation() {
     }
     assert_eq!((secrets[4].as_str(), secrets[5].as_str()), ("a text of my own", ""), "the caller's secret, and none");
 
-    // The expected proof of each webhook with the valid `keys`, newest first.
+    // Checks the proof of each webhook against the valid `keys`, newest key first.
     let check = |received: &[Received], keys: &[&[String]]| {
         let body = at(received, "none").body.clone();
         for (place, name) in schemes.iter().enumerate() {

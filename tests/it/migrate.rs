@@ -1,5 +1,5 @@
-//! Migration from one engine with SQLite to nodes on Postgres: it is interrupted repeatedly. No event is lost or duplicated,
-//! reads are unchanged, and waiting work continues.
+//! Migration from one engine with SQLite to nodes on Postgres. It is interrupted repeatedly: no event is lost or duplicated,
+//! the API returns the same as before, and waiting work continues.
 
 use std::{
     collections::BTreeMap,
@@ -47,7 +47,7 @@ async fn all(engine: &Engine, path: &str) -> Vec<Value> {
     }
 }
 
-/// Removes the due times from a history: they are compared separately.
+/// Removes the due times from a history, because they are compared separately. Returns both.
 fn without_due(mut story: Value) -> (Value, Vec<i64>) {
     let mut due = Vec::new();
     for list in ["runs", "deliveries"] {
@@ -68,7 +68,7 @@ struct Seen {
     stories: BTreeMap<String, (Value, Vec<i64>)>,
 }
 
-/// Lists whose content changes over time.
+/// Lists of the API, each with the members that change over time without a request.
 const LISTS: [(&str, &[&str]); 6] = [
     ("/v1/events", &[]),
     ("/v1/endpoints", &["failing_since"]),
@@ -117,7 +117,7 @@ fn cut(engine: &Engine, url: &str, tables: usize) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_moves_to_postgres_and_continues_there() {
     if !store_is_a_file() {
-        // Already on Postgres.
+        // This store is already on Postgres.
         return;
     }
     let works = Arc::new(AtomicBool::new(false));
@@ -264,7 +264,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     engine.launch();
     let after = look(&engine, &events).await;
     for (path, items) in &before.lists {
-        // The newest come first, and there are more now.
+        // Lists begin with the newest item, and have more items now.
         let known = after.lists[path].len().checked_sub(items.len()).map(|newer| &after.lists[path][newer..]);
         assert_eq!(known, Some(items.as_slice()), "{path}");
     }
@@ -311,7 +311,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
         })
         .await;
 
-    // Keys, sources and the callers' ids are known; numbers continue.
+    // The database knows the keys, the sources and the callers' ids. New ids follow the old ones.
     let shop = key["key"].as_str().unwrap();
     let repeated =
         client().post(format!("{}/v1/events", engine.url)).bearer_auth(shop).header("content-type", "application/json");

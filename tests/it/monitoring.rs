@@ -16,7 +16,7 @@ use crate::{
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// `/metrics` as read: every sample by its name with labels.
+/// The text of `/metrics`, parsed: every sample by its name with labels.
 struct Figures {
     text: String,
     samples: BTreeMap<String, f64>,
@@ -59,7 +59,7 @@ async fn figures(engine: &Engine, what: &str, mut condition: impl FnMut(&Figures
     }
 }
 
-/// An engine with a bit of every activity.
+/// Causes a little of every activity in an engine.
 async fn busy(engine: &Engine, receiver: &Receiver) {
     engine.endpoint("receiver", &receiver.url("/ok"), &["good.*"]).await;
     let broken = json!({ "name": "broken", "url": receiver.url("/broken"), "events": ["bad.*"], "schedule": ["0s"] });
@@ -102,7 +102,7 @@ async fn statistics_survive_a_restart() {
         let stats = of(&format!("?last={last}")).await;
         assert_eq!(counts(&stats), [6, 2, 1, 3, 3, 1], "{last}: {stats}");
         let buckets = stats["buckets"].as_array().unwrap();
-        // The test may cross the end of a bucket.
+        // A bucket may end while the test runs.
         assert!((1..=2).contains(&buckets.len()) || last == "1h", "{last}: {buckets:?}");
         assert_eq!(buckets.iter().map(|one| one["accepted"].as_u64().unwrap()).sum::<u64>(), 6);
         assert!(stats["total"]["p50_ms"].as_f64().unwrap() <= stats["total"]["p99_ms"].as_f64().unwrap());
@@ -141,7 +141,7 @@ async fn metrics_count_what_happened_and_nothing_else() {
     .await;
     for (sample, value) in [
         ("innesco_events_accepted_total{source=\"shop\"}", 1.0),
-        // A source without a plain name is not shown.
+        // A source without a plain name counts as `other`.
         ("innesco_events_accepted_total{source=\"other\"}", 1.0),
         ("innesco_events_accepted_total{source=\"api\"}", 4.0),
         ("innesco_events_duplicate_total", 1.0),
@@ -247,7 +247,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
     let receiver = Receiver::start().await;
     let mut engine = Engine::start(&["ledger"]);
     engine.stop();
-    // A proxy that must not be used.
+    // Names a proxy, which must not be used.
     engine.set_environment(&[
         ("INNESCO_OTEL_ENDPOINT", &collector.url("")),
         ("HTTP_PROXY", "http://127.0.0.1:9"),
@@ -268,7 +268,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
         .unwrap();
     assert_eq!(sent.status(), 202);
     let event = sent.json::<Value>().await.unwrap()["event"].as_str().unwrap().to_owned();
-    // One webhook of the plugin, one of the subscription, one of the emitted event.
+    // One webhook comes from the plugin, one from the subscription, and one from the emitted event.
     let received = receiver.wait_for_count(3, DEADLINE).await;
     let mut parents = BTreeSet::new();
     for webhook in &received {
@@ -311,7 +311,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
         "the parents that receivers got"
     );
     for attempt in attempts {
-        // The webhook of the emitted event has the run as its parent, the others the event.
+        // The parent of the emitted event's webhook is the run, that of the others is `accept`.
         let emitted = attribute(attempt, "innesco.endpoint").as_deref() == Some("done");
         let parent = if emitted { &run.span_id } else { &accept.span_id };
         assert_eq!(hex(&attempt.parent_span_id), hex(parent), "{shown:?}");

@@ -20,7 +20,7 @@ fn digest(bytes: &[u8]) -> String {
     innesco::domain::plugin::Digest::of(bytes).to_string()
 }
 
-/// Returns a plugin in a node's entry of `/v1/nodes`.
+/// Returns what a node's entry in `/v1/nodes` reports of a plugin.
 fn said_of<'a>(node: &'a Value, plugin: &str) -> Option<&'a Value> {
     node["plugins"].as_array().expect("plugins").iter().find(|said| said["name"] == plugin)
 }
@@ -39,7 +39,7 @@ async fn all_have(asked: &Engine, nodes: usize, plugin: &str, version: Option<&s
         .await;
 }
 
-/// Makes a node scan its folder, and then restores the folder. The effect of each scan is visible.
+/// Makes a node scan its folder twice: with an added file, and without it again. Waits for the visible effect of each scan.
 async fn have_it_look(node: &Engine) {
     let reported = |page: &Value| {
         let items = page["items"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -66,14 +66,14 @@ async fn a_plugin_in_the_folder_of_one_node_serves_on_all() {
     receiver.wait_for_count(1, DEADLINE).await;
     assert_eq!(cluster.nodes[1].settled(&event).await["runs"][0]["version"], one);
 
-    // Nodes that join later get it at their start, in every role.
+    // A node that joins later gets the plugin at its start, in every role.
     cluster.join(&[], &[("INNESCO_NODE_ROLE", "work")]).await;
     all_have(&cluster.nodes[0], 3, "ledger", Some(&one)).await;
     let listed = cluster.nodes[0].command().args(["node", "list"]).output().unwrap();
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     assert_eq!(listed.matches(&format!("ledger@{}", &one[..6])).count(), 3, "{listed}");
 
-    // Replaced on another node, which never had the file.
+    // The plugin is replaced on another node, which never had the file.
     let written = Instant::now();
     cluster.nodes[1].write_plugin("ledger.wasm", &second);
     all_have(&cluster.nodes[0], 3, "ledger", Some(&two)).await;
@@ -84,7 +84,7 @@ async fn a_plugin_in_the_folder_of_one_node_serves_on_all() {
     receiver.wait_for_count(2, DEADLINE).await;
     assert_eq!(cluster.nodes[0].settled(&event).await["runs"][0]["version"], two);
 
-    // Rolled back and removed over the API of another node than the one that has the file.
+    // The API of another node than the one that has the file rolls the plugin back and removes it.
     let rolled_back = cluster.nodes[0].ok("POST", "/v1/plugins/ledger/rollback", Value::Null).await;
     assert_eq!((&rolled_back["version"], &rolled_back["state"]), (&json!(one), &json!("serving")));
     all_have(&cluster.nodes[0], 3, "ledger", Some(&one)).await;
@@ -142,7 +142,7 @@ async fn nodes_with_different_files_agree_on_one_version() {
         "the serving version was replaced once for each change"
     );
 
-    // Writing the old file again brings it back.
+    // After the old file is written again, its version serves again.
     cluster.nodes[0].write_plugin("ledger.wasm", &first);
     all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
     // Renaming a file changes nothing, and removing one changes nothing.
@@ -158,7 +158,7 @@ async fn nodes_with_different_files_agree_on_one_version() {
         have_it_look(node).await;
     }
     all_have(&cluster.nodes[1], 2, "ledger", Some(&one)).await;
-    // A removed plugin does not come back with a restart.
+    // A removed plugin does not serve again after a restart.
     cluster.nodes[1].ok("DELETE", "/v1/plugins/ledger", Value::Null).await;
     all_have(&cluster.nodes[1], 2, "ledger", None).await;
     assert!(cluster.nodes[1].stop());

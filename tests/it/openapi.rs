@@ -18,7 +18,7 @@ async fn the_router_and_the_document_have_the_same_methods() {
     let engine = Engine::start(&[]);
     let document = engine.get("/openapi.json").await;
     for (path, item) in document["paths"].as_object().expect("paths") {
-        // Each source decides about these methods.
+        // The settings of each source decide which of these methods it allows.
         if path == "/in/{source}" {
             continue;
         }
@@ -59,7 +59,7 @@ async fn every_example_request_is_accepted() {
     let source = engine.ok("POST", "/v1/sources", json!({ "name": "any", "preset": "none" })).await;
     let address =
         |path: &str| if path == "/in/{source}" { source["path"].as_str().expect("a path").to_owned() } else { filled(path) };
-    // A thing is created before it is changed.
+    // Short paths come first, so that a thing is created before it is changed.
     requests.sort_by_key(|(_, path, ..)| path.len());
     for (method, path, kind, example) in requests {
         let mut request = engine.request(&method, &address(path)).header("content-type", kind);

@@ -1,4 +1,4 @@
-//! Outcomes of runs: limited in bytes, in memory and in the store, and shown in parts. A run that the store refuses delays no other
+//! Outcomes of runs are limited in memory and in the store, and are shown in parts. A run that the store refuses delays no other
 //! run.
 
 use std::time::Instant;
@@ -18,13 +18,13 @@ const GROWTH_MAX: u64 = 150 << 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
     if !store_is_a_file() {
-        // The test slows down the syncs of the engine. With a database, the database syncs.
+        // The test slows down the syncs of the engine. With Postgres, the database server syncs instead.
         return;
     }
     const EVENTS: usize = 300;
     const PLUGINS: usize = 4;
     let engine = Engine::start(&[]);
-    // Several plugins, because a plugin that is not fast on this machine has few runs in memory.
+    // There are several plugins, because a plugin that is not fast on this machine has few runs in memory.
     for number in 0..PLUGINS {
         let name = format!("large-{number}");
         engine.write_plugin(&format!("{name}.wasm"), &guests::build("large", &name, &["a.*"]));
@@ -36,7 +36,7 @@ async fn webhooks_that_wait_for_a_slow_store_take_bounded_memory() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     engine.ok("POST", "/v1/endpoints/receiver/pause", Value::Null).await;
-    // The plugins have proved fast, and the store has its caches.
+    // After these events the plugins have proved fast, and the store has filled its caches.
     for _ in 0..20 {
         let event = engine.send("a.b", json!({})).await;
         engine.settled(&event).await;
@@ -157,7 +157,7 @@ async fn the_values_of_a_plugin_are_listed_shown_and_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_keeps_too_many_bytes_is_stopped() {
-    // Each run keeps the event's id and eight bytes.
+    // Each run stores the event's id and eight bytes in its state.
     let engine = Engine::start_in(&["mischief"], &["--allow-net", "127.0.0.0/8"], &[("INNESCO_PLUGIN_STATE_MAX", "40")]);
     let mut outcomes = Vec::new();
     for _ in 0..4 {

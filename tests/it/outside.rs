@@ -14,7 +14,7 @@ use crate::engine::DEADLINE;
 /// Deadline of a first build, which compiles the dependencies of the SDK.
 const BUILD_DEADLINE: Duration = Duration::from_secs(600);
 
-/// Returns a command in this folder, without what cargo sets for a test.
+/// Returns a command in this folder, without the variables that cargo sets for a test.
 pub fn command(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG") || name.starts_with("INNESCO_")) {
@@ -63,23 +63,23 @@ impl Dev {
         dev
     }
 
-    /// Returns how many lines it has printed.
+    /// Returns the number of lines that `innesco dev` has printed.
     pub fn count(&self) -> usize {
         self.lines.0.lock().unwrap().len()
     }
 
-    /// Waits for a line with this text, from line `after` on. Returns it.
+    /// Waits for a line with this text, from line `after` on, and returns the line.
     pub fn wait(&self, after: usize, text: &str, deadline: Duration) -> String {
         self.until(text, deadline, |lines| lines.iter().skip(after).find(|line| line.contains(text)).cloned())
     }
 
-    /// Waits until this number of lines have this text.
+    /// Waits until this number of lines contain this text.
     pub fn wait_for_count(&self, count: usize, text: &str) {
         let have = |lines: &[String]| lines.iter().filter(|line| line.contains(text)).count() >= count;
         self.until(text, DEADLINE, |lines| have(lines).then_some(()));
     }
 
-    /// Waits for a line with both texts, and returns the next line.
+    /// Waits for a line that contains both texts, and returns the line after it.
     pub fn wait_for_next(&self, text: &str, other: &str) -> String {
         self.until(text, DEADLINE, |lines| {
             let found = lines.iter().position(|line| line.contains(text) && line.contains(other))?;
@@ -87,7 +87,7 @@ impl Dev {
         })
     }
 
-    /// Returns whether it has printed this text.
+    /// Returns whether `innesco dev` has printed this text.
     pub fn has_printed(&self, text: &str) -> bool {
         self.lines.0.lock().unwrap().iter().any(|line| line.contains(text))
     }
@@ -139,7 +139,7 @@ fn an_empty_folder_and_the_binary_are_enough() {
     dev.wait(seen, "my-first has order 9 of 150", DEADLINE);
     fs::write(&source, text).unwrap();
 
-    // The tests of the crate pass, by the command that was printed. Nothing in the folder of `innesco dev` is for Git.
+    // The tests of the crate pass with the printed command. Git ignores everything in the folder of `innesco dev`.
     assert!(created.contains("cargo test --package my-first"), "{created}");
     ok(&command(env!("CARGO"), folder).args(["test", "--package", "my-first"]).output().expect("cargo runs"));
     assert_eq!(fs::read_to_string(folder.join(".innesco/.gitignore")).unwrap(), "*\n");
@@ -152,7 +152,7 @@ fn an_empty_folder_and_the_binary_are_enough() {
     assert!(files.join("my-first.wasm").exists() && folder.join(".innesco/sdk/Cargo.toml").exists());
 }
 
-/// In a folder with other Rust code, a plugin is a separate workspace.
+/// In a folder with other Rust code, each new plugin is a separate workspace.
 #[test]
 fn a_plugin_beside_other_rust_code_builds_and_passes_its_tests() {
     let home = tempfile::tempdir().unwrap();
@@ -172,8 +172,8 @@ fn a_plugin_beside_other_rust_code_builds_and_passes_its_tests() {
 fn a_plugin_is_tested_without_an_engine_and_each_mistake_names_its_cure() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
-    // No other test has a crate of this name: the tests share a target folder, in which cargo takes crates with the same relative
-    // path for one crate.
+    // No other test may have a crate of this name: the tests share a target folder, in which cargo treats crates with the same
+    // relative path as one crate.
     ok(&innesco(here, &["plugin", "new", "my-tested"]));
     fs::write(here.join("event.json"), r#"{"type": "order.created", "data": {"id": 8, "total": 150}}"#).unwrap();
     let page = ok(&innesco(here, &["plugin", "test", "my-tested", "event.json"]));

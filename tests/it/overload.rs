@@ -43,7 +43,7 @@ async fn post_until_refused(engine: &Engine, body: &Value) -> (usize, Value) {
 async fn a_store_that_takes_too_long_refuses_and_recovers() {
     let test = "overload::a_store_that_takes_too_long_refuses_and_recovers";
     if !store_is_a_file() || !has_rights(test, "trace an engine") {
-        // The test slows down the syncs of the engine. With a database, the database syncs.
+        // The test slows down the syncs of the engine. With Postgres, the database server syncs instead.
         return;
     }
     let engine = Engine::start_set(&[("INNESCO_LIMITS_STORE_WAIT_MAX", "100ms")]);
@@ -53,7 +53,7 @@ async fn a_store_that_takes_too_long_refuses_and_recovers() {
     let engine = Arc::new(engine);
     let (mut calls, mut taken, mut refused) = (JoinSet::new(), 0, Vec::new());
     let until = Instant::now() + DEADLINE;
-    // Calls again every 50 ms, without waiting for earlier answers.
+    // The caller sends again every 50 ms, without waiting for earlier answers.
     while refused.is_empty() || !calls.is_empty() {
         if refused.is_empty() {
             let engine = Arc::clone(&engine);

@@ -52,7 +52,7 @@ async fn a_plugin_sends_webhooks_and_emits_events() {
 }
 
 /// A plugin sends to an endpoint that is being created at the same moment: in either order, the plugin's webhooks are sent. `maker`
-/// creates it and `runner` runs the plugin; they may be two nodes. `execute_in_store` executes a statement in their store.
+/// creates the endpoint and `runner` runs the plugin; these may be two nodes. `execute_in_store` executes a statement in their store.
 pub async fn send_to_an_endpoint_that_is_being_created(maker: &Engine, runner: &Engine, execute_in_store: impl Fn(&str)) {
     const EVENTS: usize = 5;
     let receiver = Receiver::start().await;
@@ -66,8 +66,8 @@ pub async fn send_to_an_endpoint_that_is_being_created(maker: &Engine, runner: &
         tokio::join!(maker.endpoint("receiver", &url, &[]), send);
         receiver.wait_for_count(round * EVENTS, DEADLINE).await;
         maker.ok("DELETE", "/v1/endpoints/receiver?force=true", Value::Null).await;
-        // Deletes the row, as if the endpoint had never existed: a webhook to a deleted endpoint is cancelled. A change makes every
-        // node read the endpoints again.
+        // Deletes the row, as if the endpoint had never existed, because a webhook to a deleted endpoint is cancelled. The new
+        // endpoint makes every node read the endpoints again.
         execute_in_store("DELETE FROM endpoint WHERE deleted_at IS NOT NULL");
         maker.endpoint(&format!("other-{round}"), &url, &[]).await;
     }
@@ -182,7 +182,7 @@ async fn a_broken_replacement_leaves_the_old_version_serving() {
     receiver.wait_for_count(2, DEADLINE).await;
 }
 
-/// The store of a release that stored no versions takes the files of the folder. A plugin whose file does not load still matches
+/// A store of an old release, which stored no versions, takes the files of the folder. A plugin whose file does not load still matches
 /// events.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_versions_takes_the_files_of_the_folder() {
@@ -213,7 +213,7 @@ async fn a_file_replaced_under_load_loses_nothing() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     let first = crates::wasm("ledger");
-    // The same code in a file with other bytes: another version.
+    // The same code in a file with other bytes is another version.
     let mut second = first.clone();
     second.extend_from_slice(&[0, 3, 1, b'v', 2]);
     let mut job = 0;
@@ -430,7 +430,7 @@ async fn a_replay_runs_again_under_new_ids() {
     assert_eq!(rounds, [0, 1]);
 }
 
-/// All hostile guests at once, on the same events as a good plugin: each run ends with its named outcome, and the good plugin
+/// All hostile guests run at once, on the same events as a good plugin. Each run ends with its named outcome, and the good plugin
 /// continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_hostile_guests_together_hurt_only_themselves() {
@@ -511,8 +511,8 @@ async fn broken_files_lose_no_event() {
     eprintln!("{files} files, {sent} events in {:?}; all {} arrived; most memory {peak} MiB", began.elapsed(), jobs(&all).len());
 }
 
-/// A small file that makes the child fail: nested loops with the same variables, so that the compiler's memory grows with the
-/// product of both.
+/// Returns a small file that makes the child fail: nested loops that share many variables. The compiler's memory grows with the
+/// number of loops times the number of variables.
 fn too_complex() -> Vec<u8> {
     const VARIABLES: usize = 2000;
     const LOOPS: usize = 400;
@@ -547,7 +547,7 @@ async fn a_file_that_is_too_complex_is_refused_and_tried_again_only_on_request()
     assert_eq!(refused(&list)["heavy"], reason);
     assert_eq!(record(), first, "the start did not try it");
 
-    // When touched, it is tried again and recorded again.
+    // When the file is touched, it is tried again and recorded again.
     let file = std::fs::File::options().write(true).open(engine.plugin_folder().join("heavy.wasm")).unwrap();
     file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     engine.until("the touched file is tried again", || record().is_some_and(|again| Some(again) != first)).await;
@@ -573,7 +573,7 @@ async fn of_two_files_with_one_plugin_the_one_written_last_serves() {
     serves_from(&engine, "twin", "b.wasm").await;
     assert!(engine.log().contains("two files have the same plugin"), "{}", engine.log());
 
-    // The other file gets another plugin; then this one breaks and is removed: the plugin keeps serving.
+    // a.wasm gets another plugin. Then b.wasm breaks and is removed: the plugin `twin` keeps serving.
     engine.write_plugin("a.wasm", &named("other"));
     serves_from(&engine, "other", "a.wasm").await;
     serves_from(&engine, "twin", "b.wasm").await;
@@ -607,7 +607,7 @@ async fn a_renamed_file_keeps_serving() {
     serves_from(&engine, "one", "a.wasm").await;
     std::fs::rename(folder.join("a.wasm"), folder.join("b.wasm")).unwrap();
     serves_from(&engine, "one", "b.wasm").await;
-    // Another file is removed: the engine would report the removal of a.wasm before this one.
+    // Another file is removed too: if the engine reported the removal of a.wasm, it would do so before this one.
     engine.write_plugin("last.wasm", &named("last"));
     serves_from(&engine, "last", "last.wasm").await;
     std::fs::remove_file(folder.join("last.wasm")).unwrap();
@@ -621,7 +621,7 @@ async fn a_renamed_file_keeps_serving() {
 async fn a_file_of_the_same_length_and_time_is_another_version() {
     let engine = Engine::start(&[]);
     let (first, mut second) = (named("one"), named("one"));
-    // The description has another word with the same length.
+    // In the second file, a word of the description is replaced by one of the same length.
     let place = second.windows(5).position(|window| window == b"guest").unwrap();
     second[place..place + 5].copy_from_slice(b"ghost");
     let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
@@ -637,7 +637,7 @@ async fn a_file_of_the_same_length_and_time_is_another_version() {
     }
 }
 
-/// Links as in Kubernetes mounts, and other kinds of files with the name of a plugin file.
+/// The plugin folder has links as in Kubernetes mounts, and other kinds of files with the name of a plugin file.
 #[tokio::test(flavor = "multi_thread")]
 async fn follows_links_only_inside_the_folder_and_a_pipe_blocks_nothing() {
     use std::os::unix::fs::symlink;
@@ -674,7 +674,7 @@ async fn follows_links_only_inside_the_folder_and_a_pipe_blocks_nothing() {
     }
 }
 
-/// A file that could not be read serves once the cause has ended, although the file itself does not change.
+/// A file that could not be read serves once it can be read, although the file itself does not change.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_could_not_be_read_is_tried_again() {
     let engine = Engine::start(&[]);
@@ -750,7 +750,7 @@ async fn settings_are_checked_numbered_and_wait_for_their_plugin() {
     receiver.wait_for("settings outlive a restart", DEADLINE, |all| all.iter().any(|one| one.path == "/milano")).await;
 }
 
-/// A misspelt folder would serve nothing, and every event would be unrouted.
+/// From a misspelt folder the engine would serve nothing, and every event would be unrouted.
 #[test]
 fn a_missing_plugin_folder_is_refused_at_start() {
     let home = tempfile::tempdir().unwrap();
@@ -772,7 +772,7 @@ async fn send_jobs(
 ) {
     let client = client();
     while !*stopped.borrow() {
-        // Multiples of 7 never fail: until a repair, the plugin fails jobs with the remainder 3.
+        // Multiples of 7 never fail: until a repair, the plugin fails jobs whose number modulo 7 is 3.
         let job = next.fetch_add(1, Ordering::Relaxed) * 7;
         let event = json!({ "type": "job.created", "id": format!("job-{job}"), "data": { "job": job } });
         let address = format!("{}/v1/events", url.lock().unwrap());
@@ -795,7 +795,7 @@ async fn versions_change_under_load_and_kills_and_no_event_is_lost() {
     let receiver = Receiver::start().await;
     engine.endpoint("receiver", &receiver.url("/"), &[]).await;
     let first = crates::wasm("ledger");
-    // The same plugin with another digit in its webhooks: another version.
+    // The same plugin with another digit in its webhooks is another version.
     let mut second = first.clone();
     let mark = b"version 0";
     let places: Vec<usize> = first.windows(mark.len()).enumerate().filter(|(_, part)| part == mark).map(|(at, _)| at).collect();
@@ -820,7 +820,7 @@ async fn versions_change_under_load_and_kills_and_no_event_is_lost() {
             _ => engine.request("POST", "/v1/plugins/ledger/rollback"),
         };
         if round % 2 == 0 {
-            // Killed at some moment of the change, before or after its commit.
+            // The engine is killed at some moment of the change, before or after its commit.
             let change = tokio::spawn(change.send());
             tokio::time::sleep(Duration::from_millis(random.random_range(0..40))).await;
             engine.kill();
@@ -923,7 +923,7 @@ async fn a_promoted_version_releases_the_events_of_a_held_one() {
     hold_and_release(Release::Promote).await;
 }
 
-/// A version that keeps failing is held. Its events wait, and nothing is lost. `INNESCO_HELD_EVENTS` sets their number.
+/// A version that keeps failing is held. Its events wait, and none is lost. `INNESCO_HELD_EVENTS` sets the number of events.
 async fn hold_and_release(release: Release) {
     let held: usize = std::env::var("INNESCO_HELD_EVENTS").map_or(300, |text| text.parse().expect("a number of events"));
     let mut engine = Engine::start(&["mischief", "ledger"]);
@@ -977,8 +977,8 @@ async fn hold_and_release(release: Release) {
     let all = receiver.received();
     let ids: BTreeSet<_> = all.iter().map(|one| one.header("webhook-id").unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 2 * held + 3, "every event was sent once to each of its endpoints");
-    // The runs were executed nearly in the order of their events. Two threads ran the events at first, and a run whose state was
-    // changed meanwhile runs again. `x-place` is the number of runs before it.
+    // The runs were executed nearly in the order of their events: at first two threads ran the events, and a run whose state has
+    // changed meanwhile is repeated. `x-place` is the number of runs before a run.
     let (mut places, mut late) = (Vec::<usize>::new(), 0);
     for one in all.iter().filter(|one| one.path == "/" && one.header("x-place").is_some()) {
         let place: usize = one.header("x-place").unwrap().parse().expect("a number");
@@ -1019,11 +1019,11 @@ async fn state_with_a_time_to_live_and_facts_in_the_log_work_beside_a_plugin_of_
 
     let keys = engine.get("/v1/plugins/mischief/state/keys").await;
     assert_eq!(keys["items"].as_array().unwrap().iter().filter(|key| key["expires_at"].is_string()).count(), 2, "{keys:#}");
-    // The record says when the run began, so that the run can be repeated after the value has expired.
+    // The record has the time at which the run began, so that the run can be repeated after the value has expired.
     let record = engine.get(&format!("/v1/runs/{}/record", runs[0]["id"].as_str().unwrap())).await;
     assert!(record["at"].is_string() && record["state"][0]["value_base64"].is_null(), "{record:#}");
 
-    // An expired value is absent for the next run, also before it is deleted, and then it is deleted.
+    // The next run does not find an expired value, even before the engine deletes it. Then the engine deletes it.
     engine.execute_in_store(
         "UPDATE state SET expires_at = 5 WHERE plugin = 'mischief'",
         "UPDATE state SET expires_at = 5 WHERE plugin = 'mischief'",

@@ -79,6 +79,6 @@ async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin
             return;
         }
     }
-    // The other side must see the end.
+    // The other side must see that the connection has ended.
     let _ = to.shutdown().await;
 }

@@ -1,4 +1,4 @@
-//! Receivers that misbehave: each has a named outcome in bounded time and memory, and delays no other.
+//! Receivers that misbehave: each attempt ends with a named outcome in bounded time and memory, and delays no other receiver.
 
 use std::time::{Duration, Instant};
 

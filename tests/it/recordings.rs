@@ -16,8 +16,8 @@ fn events() -> u64 {
     std::env::var("INNESCO_RECORDED_RUNS").map_or(36, |text| text.parse().expect("a number of runs"))
 }
 
-/// An engine whose plugin has run on events of every form: with and without a subject, a time and attributes, with other
-/// settings, and with data that it refuses. Each run reads the state that the run before it wrote.
+/// Starts an engine whose plugin has run on events of every form: with and without a subject, a time and attributes, after a
+/// change of its settings, and with data that it refuses. Each run reads the state that the run before it wrote.
 async fn engine_with_recorded_runs(receiver: &Receiver) -> Engine {
     let engine = Engine::start(&["changes"]);
     engine.endpoint("crm", &receiver.url("/"), &[]).await;
@@ -105,7 +105,7 @@ async fn recorded_runs_repeat_exactly_in_another_process_and_another_store() {
     assert_eq!(runs.len() as u64, events());
     let repeated = repeat(&engine, &file, &runs);
 
-    // What the engine sent, emitted, stored and logged.
+    // Compares the results with those that the engine sent, emitted, stored and logged.
     let fine = repeated.values().filter(|one| one["outcome"] == "ok").count();
     let big = repeated.values().map(|one| one["events"].as_array().unwrap().len()).sum::<usize>();
     assert!(fine < runs.len() && (1..fine).contains(&big), "{fine} ok, {big} big");
@@ -138,14 +138,14 @@ async fn recorded_runs_repeat_exactly_in_another_process_and_another_store() {
         );
         let repeated = one["events"].get(0).map(|event| event["data"].as_str().unwrap().parse::<Value>().unwrap());
         assert_eq!(repeated.as_ref(), emitted.get(&id), "{run}");
-        // The next run read what this one wrote.
+        // The next run read the state that this run wrote.
         let read = record["state"][0]["value_base64"].as_str().map(str::to_owned);
         assert_eq!(read, count, "{run} read what the run before it wrote: {record:#}");
         count = one["state"]["writes"][0]["value"].as_str().map(base64);
     }
     compare_with_itself(&engine, runs.len()).await;
 
-    // After a restart, and elsewhere.
+    // The runs are repeated after a restart and in another engine.
     assert!(engine.stop());
     engine.launch();
     compare_with_itself(&engine, runs.len()).await;

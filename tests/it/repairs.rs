@@ -11,7 +11,7 @@ use crate::{
 
 const MANY: usize = 100;
 
-/// A receiver whose only right path is `/right`.
+/// Starts a receiver that accepts webhooks only at `/right`.
 async fn receiver() -> Receiver {
     Receiver::answering(|request| Answer::status(if request.path == "/right" { 200 } else { 404 })).await
 }
@@ -29,13 +29,13 @@ fn done(engine: &Engine, words: &[&str]) -> String {
     said
 }
 
-/// The ids of all deliveries in a state.
+/// Returns the ids of all deliveries in a state.
 async fn ids(engine: &Engine, state: &str) -> BTreeSet<String> {
     let page = engine.get(&format!("/v1/deliveries?state={state}&limit=500")).await;
     page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// An endpoint with a wrong URL, whose deliveries wait an hour for their second attempt.
+/// Creates an endpoint with a wrong URL, whose deliveries wait an hour for their second attempt.
 async fn wrong_url(engine: &Engine, receiver: &Receiver) {
     let endpoint = json!({
         "name": "crm", "url": receiver.url("/wrong"), "events": ["order.*"], "schedule": ["0s", "1h"],

@@ -1,5 +1,5 @@
-//! A secret is rotated under load: a receiver that verifies with the old one, with both, and then only with the new one, can
-//! verify every webhook.
+//! A secret is rotated under load. A receiver that verifies with the old secret, then with both, and then only with the new one
+//! can verify every webhook.
 
 use std::{
     collections::BTreeSet,
@@ -24,12 +24,12 @@ use crate::{
 enum Verifier {
     /// The official library.
     Official(Arc<standardwebhooks::Webhook>),
-    /// The official library has no `v1a`; this follows its rule with a plain implementation of ed25519.
+    /// The official library does not support `v1a`. This follows the rule of `v1a` with a plain implementation of ed25519.
     Ed25519(ed25519_dalek::VerifyingKey),
 }
 
 impl Verifier {
-    /// Reads the secret from the answer that creates or rotates it.
+    /// Reads the secret from the answer to a request that created or rotated it.
     fn of(reply: &Value) -> Self {
         match reply["public_key"].as_str() {
             None => {
@@ -129,7 +129,7 @@ async fn rotated_under_load_every_webhook_verifies(signature: &str) {
         let old = verifiers.lock().unwrap()[0].clone();
         let reply = engine.ok("POST", "/v1/endpoints/crm/rotate-secret", json!({ "grace": "1s" })).await;
         let new = Verifier::of(&reply);
-        // Webhooks signed earlier are still in flight.
+        // Webhooks that were signed earlier are still in flight, so the old secret stays valid.
         verifiers.lock().unwrap().push(new.clone());
         let seen = receiver.received().len();
         let both = |one: &Received| old.accepts(one) && new.accepts(one);
@@ -137,7 +137,7 @@ async fn rotated_under_load_every_webhook_verifies(signature: &str) {
             .wait_for("webhooks signed with both", DEADLINE, |all| all[seen..].iter().filter(|one| both(one)).count() >= 20)
             .await;
         let until = Instant::now() + DEADLINE;
-        // The end of the grace period, as a receiver sees it.
+        // For a receiver, the grace period has ended when a webhook is no longer signed with the old secret.
         while receiver.received().last().is_none_or(|one| old.accepts(one)) {
             assert!(Instant::now() < until, "the old secret still signs after its grace period");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -10,12 +10,12 @@ use crate::{
     receivers::{Received, Receiver},
 };
 
-/// Events of the bulk retry: more than one batch of the job.
+/// Number of events of the bulk retry: more than one batch of the job.
 const MANY: usize = 1_000;
 
 /// Starts an engine with a good plugin and one with a bug, which run on the same events and send to the same receiver.
 async fn engine_with_a_bug() -> (Engine, Receiver) {
-    // The plugin with a bug fails more often than a plugin may before it is held.
+    // The limit is off, because the plugin with a bug fails more often than a plugin may before it is held.
     let engine = Engine::start_in(&["mischief"], &["--allow-net", "127.0.0.0/8"], &[("INNESCO_PLUGIN_QUARANTINE", "0")]);
     serve(&engine, "trap").await;
     let receiver = Receiver::start().await;

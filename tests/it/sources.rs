@@ -97,13 +97,13 @@ async fn requests_of_github_are_verified_and_arrive_byte_for_byte() {
     assert!(kept["headers"].as_array().unwrap().contains(&json!(["x-github-event", "push"])), "{kept}");
     assert!(!kept.to_string().contains("of-another"), "{kept}");
 
-    // A captured request is a duplicate, also after a restart; it changes nothing.
+    // A captured request that is sent again is a duplicate and changes nothing, also after a restart.
     engine.kill();
     engine.launch();
     assert_eq!(send(&engine, "POST", path(&github), &headers, body).await.event(), event);
     assert_eq!(engine.get("/v1/events").await["items"].as_array().unwrap().len(), 1);
 
-    // Every change is refused, in words that do not help an attacker.
+    // Every changed request is refused, and the answer does not help an attacker.
     for (changed, with) in
         [(body.replace("1.50", "1.51"), signature.clone()), (body.to_owned(), signature.replace("sha256=", "sha256=0"))]
     {
@@ -209,14 +209,14 @@ async fn each_sender_is_verified_by_its_preset() {
         assert_eq!(answer.status, 200, "{preset}: {}", answer.text);
         let accepted = engine.get("/v1/events?limit=1").await;
         assert_eq!(accepted["items"][0]["type"], event_type, "{preset}: {accepted}");
-        // The last header carries or completes the proof.
+        // The first of these headers carries or completes the proof.
         let (last, _) = headers[0];
         let bad: Vec<_> = signed.iter().map(|(name, value)| (*name, if *name == last { "x" } else { *value })).collect();
         let refused = send(&engine, "POST", path(&made), &bad, body).await;
         assert_eq!((refused.status, refused.code().as_str()), (401, "not_verified"), "{preset}: {}", refused.text);
     }
 
-    // Twilio signs the address as it was configured there.
+    // Twilio signs the address that was configured at Twilio.
     let twilio = source(&engine, "twilio", "twilio", json!({ "secret": secret })).await;
     let url = format!("{}?kind=sms", twilio["url"].as_str().unwrap());
     let mut sha1 = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
@@ -573,7 +573,7 @@ async fn a_form_without_a_proof_costs_little_memory() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_bodies_to_one_source_leave_room_for_others() {
-    /// Bodies that fill the share of one source.
+    /// Number of bodies that fill one source's share of the memory.
     const FILL: usize = 256;
     let engine = Engine::start(&[]);
     let signature = format!("sha256={}", "00".repeat(32));
@@ -629,7 +629,7 @@ async fn both_secrets_are_valid_during_a_rotation() {
     engine.ok("POST", "/v1/sources/github/rotate-secret", json!({ "grace": "0s", "secret": "one-of-our-own" })).await;
     assert_eq!((signed(&engine, &old, "3").await, signed(&engine, &new, "4").await), (401, 401));
     assert_eq!(signed(&engine, "one-of-our-own", "5").await, 200);
-    // No part of it is in clear text on the disk.
+    // No secret and no address is in clear text on the disk.
     engine.stop();
     for entry in std::fs::read_dir(engine.data_folder()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file())
     {
@@ -649,7 +649,7 @@ async fn both_addresses_are_valid_during_a_rotation() {
     let second = path(&rotated);
     assert!(first != second && second.starts_with("/in/campaign-") && rotated["id"] == made["id"], "{rotated}");
     assert_eq!((&rotated["url"], &rotated["addresses"]), (&json!(format!("https://hooks.example.com{second}")), &json!(2)));
-    // Both addresses are valid for a day, also for the next process and with another master key.
+    // Both addresses are valid for a day, also after a restart and a change of the master key.
     engine.ok("POST", "/v1/keys/rekey", Value::Null).await;
     engine.kill();
     engine.launch();

@@ -91,7 +91,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
     let body: Value = serde_json::from_slice(&received[0].body).expect("JSON");
     assert_eq!((&body["type"], &body["data"]), (&json!("order.created"), &json!({ "id": 7 })));
 
-    // A subscription is an endpoint like others, and shows its key.
+    // A subscription is an endpoint like others, and shows which key created it.
     let name = made["endpoint"].as_str().expect("a name").to_owned();
     let endpoint = engine.get(&format!("/v1/endpoints/{name}")).await;
     assert_eq!((&endpoint["id"], &endpoint["on_gone"]), (&made["id"], &json!("remove")));
@@ -116,7 +116,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
         .await;
     assert_eq!(engine.call("GET", &format!("/v1/endpoints/{name}"), Value::Null).await.0, 404);
 
-    // The others still exist, also for the next process.
+    // The other subscriptions still exist, also after a restart.
     let key = tool.key;
     engine.kill();
     engine.launch();
@@ -132,7 +132,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled() {
     let engine = Engine::start(&[]);
-    // The first delivery is retried in an hour, and waits meanwhile.
+    // The first delivery waits an hour for its retry.
     let receiver = Receiver::sequence(vec![Answer::status(503), Answer::status(410), Answer::status(200)]).await;
     let news = Receiver::start().await;
     engine.endpoint("news", &news.url("/"), &["innesco.endpoint.*"]).await;
@@ -141,7 +141,7 @@ async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled
     let (_, made) = tool.subscribe(&receiver.url("/"), "order.*").await;
     let name = made["endpoint"].as_str().expect("a name");
     engine.ok("PATCH", &format!("/v1/endpoints/{name}"), json!({ "schedule": ["0s", "1h"] })).await;
-    // After a change by a person it is still a subscription.
+    // It is still a subscription after a person has changed it.
     assert_eq!(tool.call("GET", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 200);
 
     let of = async |event: &str| {
@@ -170,7 +170,7 @@ async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled
     let told = told.iter().find(|one| one.path == "/").expect("news").text();
     assert!(told.contains(name) && told.contains("\"gone\""), "{told}");
 
-    // The engine's own events are listed on demand.
+    // Lists contain the engine's own events only on demand.
     let types = async |query: &str| {
         let page = engine.get(&format!("/v1/events?limit=100{query}")).await;
         let items = page["items"].as_array().unwrap().clone();
@@ -181,7 +181,7 @@ async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled
     assert_eq!(types("&type=innesco.endpoint.removed").await, 1);
     assert_eq!(types("&type=innesco.endpoint.removed&own=false").await, 0);
 
-    // An endpoint that is not a subscription stays; and a program that wants more subscribes again.
+    // An endpoint that is not a subscription stays. A program that wants more events subscribes again.
     news.wait_for("the other endpoint has both", DEADLINE, |all| all.iter().filter(|one| one.path == "/crm").count() == 2).await;
     let (status, new) = tool.subscribe(&receiver.url("/"), "order.*").await;
     assert_eq!((status, id(&new) == id(&made)), (201, false));
@@ -251,7 +251,7 @@ async fn refuses_a_bad_subscription_and_keeps_endpoints_of_people() {
         let (status, problem) = engine.call("PATCH", &path, json!({ member: value })).await;
         assert_eq!((status, &problem["pointer"]), (422, &json!(format!("/{member}"))), "{problem}");
     }
-    // A taken name: an existing endpoint never counts as a subscription.
+    // If an endpoint already has the name of a subscription, it does not become the subscription.
     let name = made["endpoint"].as_str().expect("a name").to_owned();
     assert_eq!(tool.call("DELETE", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 204);
     engine.endpoint(&name, "http://127.0.0.1:9/mine", &["*"]).await;

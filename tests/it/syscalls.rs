@@ -1,11 +1,11 @@
-//! Tampers with system calls of a running engine: a disk that fails or is slow.
+//! Tampers with system calls of a running engine, to simulate a disk that fails or is slow.
 
 use std::process::{Child, Command, Stdio};
 
 use crate::engine::Engine;
 
 /// While this value exists, the engine's calls of `calls` behave as `how` describes, such as `error=EROFS` or `delay_enter=300000`
-/// (microseconds). It may trace only what the machine allows: as root, or its own children.
+/// (microseconds). The test needs the right to trace the engine: see `namespace.rs`.
 pub struct Tampered(Child);
 
 impl Tampered {
@@ -19,7 +19,7 @@ impl Tampered {
 
     pub fn end(mut self) {
         let pid = rustix::process::Pid::from_child(&self.0);
-        // When stopped, it detaches from the engine.
+        // On this signal, strace detaches from the engine and ends.
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("strace runs");
         self.0.wait().expect("strace has ended");
     }

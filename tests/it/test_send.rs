@@ -20,7 +20,7 @@ async fn a_test_is_signed_answered_and_not_recorded() {
     .await;
     let hook = json!({ "name": "crm", "url": receiver.url("/"), "events": ["order.*"], "breaker": { "failures": 2 } });
     let created = engine.ok("POST", "/v1/endpoints", hook).await;
-    // In every state of the endpoint.
+    // A test works in every state of the endpoint.
     engine.ok("POST", "/v1/endpoints/crm/pause", Value::Null).await;
     let plain = engine.ok("POST", "/v1/endpoints/crm/test", Value::Null).await;
     assert_eq!(

@@ -43,7 +43,7 @@ fn firsts(received: &[Received]) -> Vec<(u64, u64)> {
     order
 }
 
-/// 5 % of the answers are failures, and the engine is killed repeatedly.
+/// Checks the order of arrival while 5 % of the answers are failures and the engine is killed repeatedly.
 async fn arrives_in_order(ordered: &str, events: u64, kills: usize) {
     let delivered = Arc::new(Mutex::new(Vec::new()));
     let taken = Arc::clone(&delivered);
@@ -111,7 +111,7 @@ async fn a_rate_is_respected_and_delays_no_other_endpoint() {
     let in_time = slow.received().len();
     slow.wait_for_count(all, DEADLINE).await;
     let arrivals: Vec<_> = slow.received().iter().map(|one| one.arrived).collect();
-    // A tenth of a second's burst may arrive at once, so its webhooks are not counted.
+    // The webhooks of a tenth of a second may arrive at once, so the first ones are not counted.
     let burst = 5;
     let rate = (all - burst) as f64 / arrivals[all - 1].duration_since(arrivals[burst - 1]).as_secs_f64();
     println!(
@@ -127,7 +127,7 @@ fn timeline(received: &[Received], news: &[Received]) {
     let at = |one: &Received| one.arrived.saturating_duration_since(first).as_millis();
     let mut before = 0;
     for (nth, one) in received.iter().enumerate() {
-        // A pause is the open breaker. Concurrent webhooks are recorded in any order.
+        // A pause means that the breaker is open. Concurrent webhooks are recorded in any order.
         let pause = at(one).saturating_sub(before);
         if pause >= 100 {
             println!("{:>6} ms  attempt {}, after {pause} ms of silence", at(one), nth + 1);
@@ -155,7 +155,7 @@ async fn a_breaker_opens_probes_and_closes() {
     submit(&engine, "order.created", 0..500).await;
     news.wait_for_count(1, DEADLINE).await;
     let when_it_opened = receiver.received().len();
-    // While it is open, probes are sent one at a time: three of them take three waits.
+    // While the breaker is open, probes are sent one at a time: three probes take three waits.
     receiver.wait_for_count(when_it_opened + 3, DEADLINE).await;
     let tried = receiver.received().len();
     assert!(tried < 500, "most deliveries were not attempted: {tried}");

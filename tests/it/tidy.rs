@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// From top to bottom. A module may use those in later rows, never its own row or an earlier one.
+/// The modules from top to bottom. A module may use only modules in later rows, never in its own row or an earlier one.
 const ROWS: &[&[&str]] = &[
     &["cli"],
     &["serve"],
@@ -123,7 +123,7 @@ fn each_thing_is_in_its_place_only() {
         only("wasmtime::", &["sandbox/"]);
         only("getrandom::", &["random.rs"]);
         only("rand::rng()", &[]);
-        // The modes of created files, and the environment: each has one place.
+        // Only these files set the modes of created files or read the environment.
         only(".mode(0o", &["files.rs"]);
         only("env::var(", &["config.rs", "cli/build.rs", "sandbox/fuzz.rs", "store/postgres/simulation.rs"]);
         only("StatusCode::UNPROCESSABLE_ENTITY", &["api/error.rs"]);
@@ -167,7 +167,7 @@ fn every_file_describes_itself() {
     }
 }
 
-/// Returns every `FILE::TEST` of a line, as written in the document.
+/// Returns every `FILE::TEST` that a line of a document names.
 fn named_tests(line: &str) -> impl Iterator<Item = (&str, &str)> {
     line.split('`').skip(1).step_by(2).filter_map(|word| word.split_once(".rs::"))
 }
@@ -183,7 +183,7 @@ fn missing_tests(top: &Path, document: &str, text: &str) -> Vec<String> {
             None => top.join("tests/it").join(file),
         };
         let source = fs::read_to_string(path.with_extension("rs")).unwrap_or_default();
-        // The promises of both stores are a list of cases that a macro turns into tests.
+        // In these files, a macro turns a list of cases into tests for both stores.
         let has_tests = file.contains("/conformance/") || source.contains("#[test]") || source.contains("::test");
         let exists = has_tests && source.contains(&format!("fn {test}("));
         if exists { known += 1 } else { missing.push(format!("{document}: {file}.rs::{test} does not exist")) }
@@ -230,7 +230,7 @@ fn documents_name_tests_that_exist() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Phrases that hide the subject of a sentence, or that only this project understands. The bar keeps each from being found here.
+/// Phrases that hide the subject of a sentence, or that only this project understands. The bar in each keeps the test from finding it here.
 const VAGUE: [&str; 39] = [
     "who|ever",
     "what|ever",
@@ -273,7 +273,7 @@ const VAGUE: [&str; 39] = [
     "ho|lds over",
 ];
 
-/// The words of a text without line breaks and comment signs. Parts of an identifier are words too, so names of tests count.
+/// Returns the words of a text without line breaks and comment signs. Parts of an identifier are words too, so names of tests count.
 fn words_of(text: &str) -> String {
     let lines = text.lines().map(|line| line.trim_start().trim_start_matches(['/', '!', '#', '*']));
     let joined = lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ").to_lowercase();

@@ -8,7 +8,7 @@ use crate::{
     receivers::{Answer, Receiver},
 };
 
-/// Asks why, and checks verdict, link, a part of the reason and the first command.
+/// Runs `why`, and checks the verdict, the link, a part of the reason and the first command.
 async fn expect(engine: &Engine, event: &str, endpoint: &str, (verdict, link, reason, command): (&str, &str, &str, &str)) {
     let why = engine.get(&format!("/v1/events/{event}/why?endpoint={endpoint}")).await;
     assert_eq!((&why["verdict"], &why["link"]), (&json!(verdict), &json!(link)), "{why:#}");

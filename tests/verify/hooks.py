@@ -5,16 +5,16 @@ from schemathesis.core.parameters import ParameterLocation
 
 # Refusals that no schema can express, by the beginning of their text. A schema describes the form of a value, not other conditions.
 BEYOND_A_SCHEMA = (
-    "cursor is ",  # it has to come from the store that is asked
-    "secret: ",  # it has to fit the endpoint's signature
+    "cursor is ",  # the cursor has to come from this store
+    "secret: ",  # the secret has to fit the endpoint's signature
     "token_header: needs the signature",  # this header belongs to the signature `token`
     "client_certificate",  # it has to be a certificate with its key
-    "where: narrows",  # in a change of an endpoint that subscribes to nothing
+    "where: narrows",  # when an endpoint that subscribes to nothing is changed
     "breaker.wait_max: must not be shorter",
     "is in the past",  # a time in the future
     "is more than a hundred years away",
     '" carries the endpoint\'s signature',
-    "is set by the engine or the connection",  # whatever the case of its letters
+    "is set by the engine or the connection",  # in upper or lower case
     "is given twice; header names",
     "url: ",  # it has to be a URL that the engine may send to
     "belongs to preset",  # of a source
@@ -51,9 +51,9 @@ def is_wrong(case, location):
 
 @schemathesis.hook
 def map_case(context, case):
-    """The headers of CloudEvents' binary mode belong to one content type: a schema cannot tie a header to a body."""
+    """Changes a generated request to fit rules that no schema can express, such as a header that depends on the content type."""
     if case.query and not is_wrong(case, ParameterLocation.QUERY):
-        # Only an earlier page has a valid cursor.
+        # A valid cursor comes only from an earlier page.
         case.query.pop("cursor", None)
     is_accept = case.operation.definition.raw.get("operationId") == "accept_events"
     if not is_accept or case.headers is None:
@@ -68,7 +68,7 @@ def map_case(context, case):
     else:
         for name in [name for name in case.headers if name.lower().startswith("ce-")]:
             del case.headers[name]
-    # One key names one event.
+    # An idempotency key stands for a single event.
     if isinstance(case.body, list):
         case.headers.pop("idempotency-key", None)
     return case
@@ -76,7 +76,7 @@ def map_case(context, case):
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    """Drops reports that are no failure: a refusal that no schema can express, and an invalid header that the engine does not read."""
+    """Drops reports that are not failures: a refusal that no schema can express, and an invalid header that the engine does not read."""
     if type(failure).__name__ == "AcceptedNegativeData":
         if "in header - object with unexpected properties" in failure.message:
             return False

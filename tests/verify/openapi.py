@@ -1,7 +1,7 @@
-"""Lets schemathesis read the engine's OpenAPI document and send requests that it makes up. Usage: openapi.py BINARY PLUGIN_WASM
+"""Lets schemathesis read the engine's OpenAPI document and send generated requests. Usage: openapi.py BINARY PLUGIN_WASM
 
-No answer may be a 5xx, have a status, a header or a body that is not in the document, refuse what the document allows or accept what
-it forbids. MAX_EXAMPLES sets the number of requests. SEED chooses them, and is printed."""
+No answer may be a 5xx, or have a status, a header or a body that is not in the document. The engine must not refuse what the document
+allows, or accept what it forbids. MAX_EXAMPLES sets the number of requests. SEED chooses them, and is printed."""
 
 import json
 import os

@@ -120,7 +120,7 @@ try {
       return story.state !== "waiting" && story.state !== "retrying" && story;
     });
 
-  // A hundred orders, the last ten of them sent twice: the plugins report each big order once.
+  // A hundred orders are sent, the last ten of them twice. The two plugins report each big order once.
   const stories = [];
   for (let id = 0; id < 100; id += 1) stories.push(await settled(await send("order.created", { id, total: id < 50 ? 10 : 1500 })));
   for (let id = 90; id < 100; id += 1) await settled(await send("order.created", { id, total: 1500 }));
@@ -140,24 +140,24 @@ try {
   const times = rustRuns.map((run) => run.duration_ms).sort((one, other) => one - other);
   rows[rust].run = `${times[50].toFixed(2)} ms`;
   rows[rust].memory = `${(Math.max(...rustRuns.map((run) => run.memory_bytes)) / 1e6).toFixed(1)} MB`;
-  // Rust reports big orders each time: 50, and the 10 that come twice.
+  // The plugin in Rust also reports repeated big orders: 50, and the 10 that come twice.
   await until("all webhooks arrive", () => received.length >= 50 + 50 + 60);
   check(received.length === 160, `160 webhooks arrive, not ${received.length}`);
   check(received.every((one) => /^Order \d+ over 1000$/.test(one.text)), "their texts are alike");
 
-  // A setting is read as the operator has set it.
+  // The plugins read the setting that the operator has set.
   for (const name of ["js-orders", "py-orders"]) await call("PUT", `/v1/plugins/${name}/config`, { threshold: 5 });
   const small = await settled(await send("order.created", { id: 200, total: 10 }));
   check(small.runs.filter((run) => run.webhooks === 1).length === 2, "both read the setting");
 
-  // The limits are those of every plugin.
+  // The limits apply as to every plugin.
   const bad = [["loop", "deadline"], ["memory", "out-of-memory"], ["payload", "failed"]];
   for (const [id, outcome] of bad) {
     const story = await settled(await send("order.broken", id === "payload" ? { id } : { id, total: 1500 }));
     for (const name of ["js-broken", "py-broken"]) {
       const found = story.runs.find((run) => run.plugin === name);
       const text = `${found?.outcome} ${found?.code}: ${found?.message}`;
-      // An interpreter may notice that memory is short and fail by itself.
+      // An interpreter may notice that memory is short, and fail with its own error.
       const ends = id === "memory" ? ["out-of-memory", "trapped", "failed"] : [outcome];
       check(ends.includes(found?.outcome), `${name} ${id}: ${text}`);
       if (id === "payload") check(found?.code === "bad-payload", `${name} ${id}: ${text}`);

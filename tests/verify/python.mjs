@@ -17,7 +17,7 @@ export const startPython = () => {
   };
   child.on("error", (error) => end(error.message));
   child.on("exit", (code) => end(`it ended with ${code}`));
-  child.stdin.on("error", () => {}); // the exit is reported
+  child.stdin.on("error", () => {}); // the handler of the exit reports the error
   createInterface(child.stdout).on("line", (line) => {
     const { value, error } = JSON.parse(line);
     const { resolve, reject } = waiting.shift();

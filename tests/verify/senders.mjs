@@ -1,6 +1,6 @@
-// The senders that sources.mjs imitates. For each: the library, the source that receives the request, the body, how the library
-// signs it (`sign`) and how the library checks it (`verify`). Where a library only checks, `sign` follows the sender's
-// documentation, and the library decides whether that is right. libraries.py calls the PyPI libraries; `signs` and `verifies` name
+// The senders that sources.mjs imitates. Each entry has the library, the source that receives the request, the body, how the library
+// signs it (`sign`) and how the library checks it (`verify`). If a library only checks, `sign` follows the sender's
+// documentation, and the library decides whether the signature is right. libraries.py calls the PyPI libraries; `signs` and `verifies` name
 // what they can do.
 import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
@@ -46,7 +46,7 @@ const mailgun = (key) => {
   return { timestamp, token, signature: hmac(key, timestamp + token) };
 };
 const mailgunEvent = (key) => JSON.stringify({ signature: mailgun(key), "event-data": { event: "opened", id: "7" } });
-// A mail that a route of Mailgun posts.
+// A mail, as a route of Mailgun posts it.
 const mailgunMail = (key) => String(new URLSearchParams({ sender: "zoe@example.com", subject: "Zoë", ...mailgun(key), "body-plain": "ciao" }));
 
 /** What Zoom's library answers a request with; it needs no socket. */
@@ -60,7 +60,7 @@ export const askZoom = async (key, headers, body) => {
   }
 };
 
-// All headers without which Shopify's library refuses a request, in one of its two families.
+// All headers that Shopify's library requires in a request, in one of its two families.
 const shopify = (family, hmac, topic) => ({
   [`${family}hmac-sha256`]: hmac, [`${family}topic`]: topic, [`${family}shop-domain`]: "shop.example", [`${family}api-version`]: "2026-10",
   [`${family}webhook-id`]: "b54557e4",

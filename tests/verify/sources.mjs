@@ -1,6 +1,6 @@
 // Sends webhooks to sources, each signed as its sender's own library signs it (senders.mjs). The engine must accept what the library
 // signs or accepts, and must refuse it after one byte of the body, of the signature or of the time was changed. A library that can check
-// is asked about each of these requests and must decide as the engine does. Questions of hubs must be answered as their libraries answer.
+// receives each of these requests too, and must decide as the engine does. The engine must answer questions of hubs as their libraries do.
 // Finally every example payload of GitHub's collection is sent to the source, and must be delivered byte for byte as `github.*`.
 // Usage: node sources.mjs INNESCO_BINARY
 import { spawn } from "node:child_process";

@@ -1,5 +1,5 @@
-// Sends every example payload of GitHub's own collection through the engine, also through slack-notify, to an endpoint of each signature
-// that a library can verify; then once more while the secrets are being rotated. The libraries are independent of the engine. They must
+// Sends every example payload of GitHub's own collection through the engine, also through slack-notify, to an endpoint for each signature
+// that a library can verify. Then it sends them again while the secrets are being rotated. The libraries are independent of the engine. They must
 // accept each webhook under the valid keys, and refuse it under another key and after a change of one signed byte.
 // Usage: node verify.mjs INNESCO_BINARY PLUGIN_WASM
 import { spawn } from "node:child_process";
@@ -106,7 +106,7 @@ const inProcess = {
   "npm svix": async (key, one) => new Svix(key).verify(one.body.toString("utf8"), one.headers),
   "npm stripe": async (key, one) => stripe.webhooks.constructEvent(one.body, one.headers["stripe-signature"], key),
   "npm @shopify/shopify-api": async (key, one) => {
-    // It checks the signature first, and then headers that only Shopify can send.
+    // Shopify's library checks the signature first, and then headers that only Shopify can send.
     const { webhooks } = shopifyApi({
       apiKey: "none", apiSecretKey: key, apiVersion: ApiVersion.October26, hostName: "localhost", isEmbeddedApp: false,
       logger: { level: LogSeverity.Error },

@@ -4,7 +4,7 @@
 pub const PUBLISH_BYTES: usize = 8 << 20;
 /// The limit of management requests.
 pub const MANAGEMENT_BYTES: usize = 256 << 10;
-/// Room for the rest of a head of 64 KiB.
+/// Maximum length of a header, so that the whole head stays below 64 KiB.
 const HEADER_BYTES: usize = 60_000;
 
 pub struct Body {
@@ -117,7 +117,7 @@ pub fn other_bodies(bytes: usize) -> impl Iterator<Item = Body> {
 /// Writes a body of about this many bytes for a field.
 type MakeBody = fn(&str, usize) -> Vec<u8>;
 
-/// Returns bodies for each field of a request: every allowed kind of value, and a little more.
+/// Returns bodies for each field of a request: every allowed kind of value, and some that are not allowed.
 pub fn field_bodies(fields: &[String], bytes: usize) -> impl Iterator<Item = Body> {
     let makes: [(&str, MakeBody); 5] = [
         ("a list of texts", |field, bytes| filled(bytes, &format!("{{\"{field}\":["), ",", "]}", |n| format!("\"a{n}.*\""))),
@@ -133,7 +133,7 @@ pub fn field_bodies(fields: &[String], bytes: usize) -> impl Iterator<Item = Bod
     })
 }
 
-/// Returns the headers with signatures, each with as many entries as fit into a head.
+/// Returns the headers that can list signatures, each with as many entries as fit into a head.
 pub fn signatures() -> impl Iterator<Item = (&'static str, String)> {
     let list = |entry: &str| entry.repeat(HEADER_BYTES / entry.len());
     let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();

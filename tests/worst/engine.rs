@@ -17,7 +17,7 @@ use stats_alloc::Region;
 use tokio_util::sync::CancellationToken;
 
 const KEY: &str = "key_worst_0123456789abcdef0123456789abcdef";
-/// Deadline of one request. In this build 8 MiB are read in a few seconds.
+/// Deadline of one request. An engine in this build reads 8 MiB within a few seconds.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The cost of one request.
@@ -47,7 +47,7 @@ pub struct Engine {
     _home: tempfile::TempDir,
 }
 
-/// Returns the engine, for one test at a time.
+/// Returns the engine, which only one test at a time may use.
 pub fn turn() -> MutexGuard<'static, Engine> {
     static ENGINE: LazyLock<Mutex<Engine>> = LazyLock::new(|| Mutex::new(Engine::start()));
     ENGINE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -62,7 +62,7 @@ impl Engine {
         let flags = [set("data", "data"), set("plugins", "plugins"), external_url];
         let config = Config::check(&Raw::gather(&flags, |_| Ok(None), None).expect("settings")).expect("good settings");
         let (told, hears) = std::sync::mpsc::channel();
-        // Lives as long as this process.
+        // The engine's thread runs as long as this process.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
@@ -139,7 +139,7 @@ impl Engine {
         self.send("POST", path, headers, body)
     }
 
-    /// Sends a request, reads the whole answer, and returns the allocations made meanwhile.
+    /// Sends a request, reads the whole answer, and returns the allocations that were made meanwhile.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Work {
         let head = head(method, path, headers, body.len());
         let region = Region::new(super::ALLOCATOR);
@@ -152,7 +152,7 @@ impl Engine {
             match stream.read(&mut answer) {
                 Ok(0) => break,
                 Ok(length) => drop(first.get_or_insert((length, answer))),
-                // The answer to a request refused before it has arrived may be lost.
+                // If the engine refuses a request before all of it has arrived, the answer may be lost.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
                 Err(error) => panic!("{method} {path:.80} is not answered within {DEADLINE:?}: {error}"),
             }
@@ -185,7 +185,7 @@ impl Engine {
 
 fn head(method: &str, path: &str, headers: &[(&str, &str)], length: usize) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n");
-    // A source has its own proof, which may be in the same header.
+    // The proof for a source may be in the same header as the key.
     if !headers.iter().any(|(name, _)| *name == "authorization") {
         head.push_str(&format!("authorization: Bearer {KEY}\r\n"));
     }

@@ -1,6 +1,6 @@
 //! The most expensive requests: every route of the OpenAPI document receives expensive bodies, queries and headers, as large as
 //! its limit allows. The cost is counted, never timed: allocated bytes and allocations must stay a fixed multiple of the bytes
-//! sent. Work without allocations shows at the deadline: comparing each pair in 8 MiB takes minutes.
+//! sent. The deadline detects work without allocations: comparing each pair in 8 MiB takes minutes.
 //!
 //! The engine runs in this process, under a counting allocator. The tests take turns, so that each count belongs to one request.
 
@@ -20,10 +20,10 @@ use self::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Allocated bytes allowed for each byte sent. Everything counts, also memory that is freed at once, and each growth of a list. A
-/// JSON value of two bytes takes 32 in memory, and a management request may be parsed into values twice.
+/// Allocated bytes allowed for each byte sent. Every allocation counts, also memory that is freed at once, and each growth of a list. A
+/// JSON value of two bytes takes 32 bytes in memory, and a management request may be parsed into values twice.
 const BYTES_PER_BYTE: usize = 160;
-/// Bytes sent for which one allocation is allowed. Each node of a form or a document is one or two.
+/// Bytes sent for which one allocation is allowed. Each node of a form or a document takes one or two allocations.
 const BYTES_PER_ALLOCATION: usize = 2;
 /// Allowed cost of any request, including background work of the engine.
 const BASE: Work = Work { bytes: 16 << 20, allocations: 50_000 };
@@ -141,7 +141,7 @@ fn paths_and_queries_cost_a_multiple_of_their_bytes() {
     let mut judge = Judge::default();
     let queries = ["a&".repeat(BYTES / 2), "[a]".repeat(BYTES / 3), "%41".repeat(BYTES / 3), "=".repeat(BYTES)];
     for route in engine.routes() {
-        // Things that other tests need are not deleted.
+        // The test deletes nothing that other tests need.
         let plain = engine.filled(&route.path).replace("/crm", if route.method == "DELETE" { "/missing" } else { "/crm" });
         let long = "x".repeat(BYTES);
         let parameters = route
@@ -161,7 +161,7 @@ fn paths_and_queries_cost_a_multiple_of_their_bytes() {
     judge.verdict();
 }
 
-/// One of the tests above covers every route of the document.
+/// Every route of the document is covered by one of the tests above.
 #[test]
 fn every_route_is_covered() {
     let engine = turn();

@@ -1,6 +1,6 @@
-//! The boundary to the engine: its imports inside WebAssembly, a replacement for native builds.
+//! The boundary to the engine: the engine's functions as imports in WebAssembly, and a replacement for native builds.
 //!
-//! Both sides have the same functions, so no module above depends on where it runs.
+//! Imports and replacement have the same functions, so no other module depends on where it runs.
 
 #[cfg(target_arch = "wasm32")]
 mod imports;

@@ -1,7 +1,7 @@
-//! The engine's functions for a native build, over plain maps.
+//! The engine's functions for a native build, which work on plain maps.
 //!
 //! Each thread has a separate world, so that parallel tests do not affect each other. [`with`] installs a world during a call.
-//! Outside of a call each thread has an empty world, so that a helper that logs can be tested alone.
+//! Outside of such a call, a thread has an empty world, so that a helper function that logs can be tested alone.
 
 use std::{
     cell::RefCell,
@@ -24,7 +24,7 @@ pub(crate) struct World {
     pub used: Option<BTreeSet<String>>,
 }
 
-/// A value of state, and until when it exists.
+/// A value of state, with the time until which it exists.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     pub value: Vec<u8>,
@@ -39,7 +39,7 @@ impl World {
     }
 }
 
-/// Ends a run in the middle, as the engine does when a plugin exceeds a limit of its state.
+/// The payload that ends a run in the middle, as the engine does when a plugin exceeds a limit of its state.
 pub(crate) struct Ended(pub Error);
 
 thread_local! {
@@ -80,7 +80,7 @@ fn admit(key: &str, value: Option<&[u8]>) {
         Ok(())
     });
     if let Err(error) = admitted {
-        // Not a panic: the panic hook would print a message.
+        // This unwinds without `panic!`, because the panic hook would print a message.
         resume_unwind(Box::new(Ended(error)));
     }
 }

@@ -1,6 +1,6 @@
 //! State: values that a plugin keeps from one event to the next.
 //!
-//! Three `mail.bounced` for one address emit one `contact.unreachable`. A `mail.delivered` resets the count.
+//! After three `mail.bounced` for one address the plugin emits one `contact.unreachable`. A `mail.delivered` resets the count.
 
 use innesco_sdk::prelude::*;
 
@@ -35,7 +35,7 @@ impl Plugin for BounceGuard {
             }
             return Ok(Outcome::none());
         }
-        // After the event is emitted the count stays: nothing more is emitted or written.
+        // Once the event was emitted, the count stays the same: no further event is emitted and no state is written.
         if bounces >= BOUNCES_MAX {
             return Ok(Outcome::none());
         }
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns what a series of mails emits, each `b`ounced or `d`elivered.
+    /// Returns what the plugin emits for a series of mails, each of which `b`ounced or was `d`elivered.
     fn emitted(engine: &mut testing::Engine, email: &str, mails: &str) -> Vec<Option<u64>> {
         let run = |mail| {
             let event_type = if mail == 'b' { "mail.bounced" } else { "mail.delivered" };

@@ -1,7 +1,7 @@
 //! Attributes: a mail tool's form becomes an event. Endpoints filter it by its `channel` and `initiator`.
 //!
-//! For a source that sends forms like ActiveCampaign: `type=subscribe&list=3&initiated_by=admin&contact[email]=…`, which arrives
-//! as JSON of that shape. Settings, optional: `list.3` = the name of list 3.
+//! It handles the events of a source whose sender posts forms as ActiveCampaign does: `type=subscribe&list=3&initiated_by=admin&…`. The
+//! form arrives as JSON with the same names. The optional setting `list.3` is the name of list 3.
 
 use innesco_sdk::prelude::*;
 

@@ -44,7 +44,7 @@ impl Plugin for OrderRouter {
             endpoints.push(config::get_as("big-orders")?);
         }
         endpoints.extend(country.and_then(|country| config::get(&format!("country.{country}"))));
-        endpoints.dedup(); // one webhook, even if both settings name the same endpoint
+        endpoints.dedup(); // one webhook, even if the rules for amount and country name the same endpoint
 
         endpoints.into_iter().map(|endpoint| Webhook::to(endpoint).json(&Message { text: &text, country })).collect()
     }

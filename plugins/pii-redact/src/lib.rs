@@ -1,11 +1,11 @@
 //! Transforming webhooks of an endpoint: masks personal data and keeps every other byte.
 //!
-//! For endpoints that name this plugin as their own. It masks, anywhere in a JSON body:
+//! It runs for the endpoints that name it as their plugin. It masks, anywhere in a JSON body:
 //! - e-mail addresses in any text, also in the names of members: `***@example.com`;
 //! - phone numbers in international form in any text: `+39 333 1234567` becomes `***67`;
 //! - all text and numbers in members that hold names or phone numbers, at any depth below them: `***`.
 //!
-//! Setting, optional: `fields`, more members to mask, such as `notes, address`. Case, dashes and underscores are ignored.
+//! The optional setting `fields` names more members to mask, such as `notes, address`. Case, dashes and underscores are ignored.
 
 mod mask;
 
@@ -17,7 +17,7 @@ use innesco_sdk::{
     serde_json,
 };
 
-/// Members that hold personal data, as [`plain`] writes them. Not `name`: products have names too.
+/// Members that hold personal data, as [`plain`] writes them. `name` is not in the list, because products have names too.
 #[rustfmt::skip]
 const FIELDS: &[&str] = &[
     "firstname", "middlename", "lastname", "fullname", "givenname", "familyname", "surname", "customername", "contactname",
@@ -27,7 +27,7 @@ const FIELDS: &[&str] = &[
 struct PiiRedact;
 
 impl Plugin for PiiRedact {
-    // Empty: it runs for endpoints that name it, for every event type.
+    // The list is empty: the plugin runs only for endpoints that name it, on every event type.
     const ON: &'static [&'static str] = &[];
 
     fn handle(&self, event: &Event) -> Result<Outcome> {
@@ -45,12 +45,12 @@ impl Plugin for PiiRedact {
 
 innesco_sdk::export!(PiiRedact);
 
-/// Copies valid JSON token by token, to keep spaces, the order of members and the digits of numbers.
+/// Copies valid JSON token by token, which keeps spaces, the order of members and the digits of numbers.
 fn redact(json: &str, is_personal: impl Fn(&str) -> bool) -> Result<String> {
     let mut out = String::with_capacity(json.len());
     let mut rest = json;
     let mut personal = false; // whether the next token is in a personal member
-    let mut around = Vec::new(); // the same for each enclosing object and array
+    let mut around = Vec::new(); // the value of `personal` for each enclosing object and array
     while let Some(first) = rest.chars().next() {
         let token;
         (token, rest) = rest.split_at(token_len(rest, first));
@@ -96,7 +96,7 @@ fn decoded(token: &str) -> Result<String> {
 fn token_len(rest: &str, first: char) -> usize {
     match first {
         '"' => {
-            let mut escaped = true; // so that the opening quote does not end the string
+            let mut escaped = true; // treats the opening quote as escaped, so that it does not end the string
             let closing = rest.find(|c| {
                 let closes = c == '"' && !escaped;
                 escaped = c == '\\' && !escaped;
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    /// All JSON that the engine accepts passes: the plugin must not lose an accepted event.
+    /// The plugin handles all JSON that the engine accepts, because it must not lose an accepted event.
     #[test]
     fn accepts_all_valid_json() {
         for json in [

@@ -2,9 +2,9 @@
 
 use std::{borrow::Cow, ops::RangeInclusive};
 
-/// As typed, and as encoded in a URL.
+/// The sign in an address, as typed and as encoded in a URL.
 const AT: [&str; 2] = ["@", "%40"];
-/// Number of digits of a phone number with its country code (ITU-T E.164). Fewer digits are an amount or an offset.
+/// Number of digits of a phone number with its country code (ITU-T E.164). A number with fewer digits is an amount or an offset.
 const PHONE_DIGITS: RangeInclusive<usize> = 8..=15;
 
 pub fn text(text: &str) -> Cow<'_, str> {

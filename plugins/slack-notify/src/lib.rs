@@ -1,13 +1,13 @@
 //! Translating: GitHub's payloads become Slack messages.
 //!
-//! Setting, optional: `endpoint` (`slack`), the endpoint with the Slack webhook's address.
+//! The optional setting `endpoint` (default `slack`) names the endpoint that has the address of the Slack webhook.
 
 use innesco_sdk::prelude::*;
 
 /// Maximum number of commits listed for a push.
 const COMMITS_SHOWN: usize = 5;
 
-// Only the members that this plugin reads. A member that GitHub may omit or set to null is an `Option`.
+// These types have only the members that this plugin reads. A member that GitHub may omit or set to null is an `Option`.
 
 #[derive(Deserialize)]
 struct Push {
@@ -145,7 +145,7 @@ mod tests {
         outcome.webhooks()[0].json_body()["text"].as_str().unwrap().to_owned()
     }
 
-    /// A push in GitHub's shape, shortened, with changed members.
+    /// Returns a shortened push in GitHub's format, with changed members.
     fn pushed(changes: Value) -> Value {
         let commit = json!({
             "id": "0d1a26e67d8f5eaf1f6ba5c57fc3c7d91ac0fd1c", "tree_id": "f9d2a07e9488b91af2641b26b9407fe22a451433",

@@ -1,12 +1,12 @@
 //! Fanning out: one WooCommerce order becomes a CRM contact and, once paid, a call to a mail service.
 //!
-//! Settings, both optional: `crm` (`crm`) and `mailer` (`mailer`), the names of the endpoints.
+//! The optional settings `crm` (default `crm`) and `mailer` (default `mailer`) are the names of the endpoints.
 
 use innesco_sdk::prelude::*;
 
 /// A WooCommerce order, with only the members that this plugin reads. Amounts and quantities are passed on unchanged.
 ///
-/// `order.deleted` has only an id, therefore the defaults.
+/// The other members have defaults, because `order.deleted` has only an id.
 #[derive(Deserialize)]
 struct Order {
     id: u64,
@@ -102,7 +102,7 @@ mod tests {
 
     use super::*;
 
-    /// An order in WooCommerce's shape, shortened, with this status.
+    /// Returns a shortened order in WooCommerce's format, with this status.
     fn order(status: &str) -> Value {
         json!({
             "id": 727, "parent_id": 0, "number": "727", "order_key": "wc_order_58d2d042d1d", "created_via": "checkout",

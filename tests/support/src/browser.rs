@@ -20,14 +20,14 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Time between two looks at a page.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Name of an element's id in the protocol.
+/// Name of the member that holds an element's id in the protocol.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const INSTALL: &str = "install them: apt-get install chromium chromium-driver";
 
 /// A browser with one window. Dropping it ends its processes.
 pub struct Browser {
     client: Client,
-    /// Address of the session at the driver.
+    /// URL of this browser's session at the driver.
     session: String,
     profile: TempDir,
     driver: Child,
@@ -250,7 +250,7 @@ impl Browser {
         ran.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
-    /// Runs script in every page from now on, before the page's own.
+    /// Runs script in every page from now on, before the page's own script.
     pub async fn run_in_every_page(&self, script: &str) {
         self.devtools("Page.addScriptToEvaluateOnNewDocument", json!({ "source": script })).await;
     }
@@ -323,7 +323,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It may already have ended.
+        // The driver may already have ended.
         let _ = self.driver.kill();
         let _ = self.driver.wait();
         // A killed driver leaves its browser running. The browser is found by the profile in its command line.

@@ -30,7 +30,7 @@ pub fn wasm_of_the_first_sdk() -> Vec<u8> {
 pub fn stock_wasm(package: &str) -> Vec<u8> {
     build_with(package, &crate::root(), "guests-stock", |command| {
         let profile = [("LTO", "false"), ("CODEGEN_UNITS", "16"), ("DEBUG", "false"), ("STRIP", "none")];
-        // Cargo reads the flags of the folders above the current one.
+        // Cargo reads flags from the current folder and its parents, so it runs in `/`, outside of the workspace.
         command.current_dir("/").envs(profile.map(|(name, value)| (format!("CARGO_PROFILE_RELEASE_{name}"), value)));
     })
 }

@@ -18,7 +18,7 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Returns a folder for test builds, kept between runs. Cargo gives its path only to integration tests, as `CARGO_TARGET_TMPDIR`.
+/// Returns a folder for test builds that is kept between runs. Cargo gives its path only to integration tests, as `CARGO_TARGET_TMPDIR`.
 fn kept_folder() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     program.ancestors().nth(3).expect("cargo puts a test program into PROFILE/deps").join("tmp")

@@ -16,26 +16,26 @@ use crate::receivers::Identity;
 /// Timeout for an answer of the server.
 const READY_MAX: Duration = Duration::from_secs(60);
 
-/// Keeps the server running while its standard input is open, then removes everything.
+/// A shell script that keeps the server running while the script's standard input is open, and then removes everything.
 const KEEPER: &str = r#"folder="$1"; shift; "$@" & pid=$!; trap '' INT TERM; cat > /dev/null; kill -QUIT $pid 2> /dev/null; wait $pid; rm -rf "$folder""#;
 
 /// A running server.
 pub struct PostgresServer {
     folder: PathBuf,
     programs: PathBuf,
-    /// The words that precede every command and run it as another user, because the server refuses to run as root.
+    /// The beginning of every command, which runs it as another user, because the server refuses to run as root.
     as_owner: Vec<String>,
-    /// One shell per start of the server. It waits for the end of this process, and then removes the folder.
+    /// One shell per start of the server. Each waits for the end of this process, and then removes the folder.
     keepers: Vec<Child>,
     databases: AtomicU32,
-    /// Certificates offered so far.
+    /// Number of certificates offered so far.
     identities: AtomicU32,
-    /// The port in the name of its socket; also its TCP port if it listens on 127.0.0.1.
+    /// The port in the name of the server's socket; also the TCP port if the server listens on 127.0.0.1.
     port: u16,
 }
 
 impl PostgresServer {
-    /// Creates and starts a server. `durable` makes it sync its commits, as in production; otherwise they only survive a crash of
+    /// Creates and starts a server. If `durable`, the server syncs its commits, as in production. Otherwise they survive only a crash of
     /// the server.
     pub fn start(durable: bool) -> Self {
         Self::start_at("", 5432, durable)
@@ -121,7 +121,7 @@ impl PostgresServer {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
-    /// Offers TLS with this certificate on connections opened from now on.
+    /// Offers TLS with this certificate on connections that are opened afterwards.
     pub fn offer_tls(&self, identity: &Identity) {
         let number = self.identities.fetch_add(1, Ordering::Relaxed);
         let (certificate, key) = (format!("tls-{number}.crt"), format!("tls-{number}.key"));
@@ -146,7 +146,7 @@ impl PostgresServer {
         }
     }
 
-    /// Returns the port of 127.0.0.1 on which it listens ([`Self::start_on_tcp`]).
+    /// Returns the port of 127.0.0.1 on which the server listens ([`Self::start_on_tcp`]).
     pub const fn port(&self) -> u16 {
         self.port
     }
@@ -175,8 +175,8 @@ impl PostgresServer {
         self.run();
     }
 
-    /// Makes every commit in a database succeed without an answer until [`Self::break_off_commit`]. Applies to connections opened
-    /// from now on.
+    /// Makes every commit in a database succeed without an answer until [`Self::break_off_commit`]. Affects only connections that are
+    /// opened afterwards.
     pub fn hold_back_commits(&self, database: &str) {
         // Every commit then waits for a standby that never answers.
         self.ask("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = on")).expect("a setting");
@@ -240,7 +240,8 @@ fn programs() -> PathBuf {
     found.pop().expect("PostgreSQL is not installed, and these tests start a server: apt-get install postgresql")
 }
 
-/// The server refuses to run as root: root gives the folder to the user `postgres` of the package.
+/// Returns the beginning of commands that run as the user `postgres`, and gives the folder to that user, if this process is root:
+/// the server refuses to run as root.
 fn as_owner(folder: &Path) -> Vec<String> {
     let number = |args: &[&str]| {
         let output = Command::new("id").args(args).output().expect("id can be started");

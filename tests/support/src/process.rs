@@ -1,4 +1,4 @@
-//! A server process: started, measured through the kernel, ended.
+//! Starts a server process, measures it through the kernel, and ends it.
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ impl Server {
                 break line[at..].split_whitespace().next().expect("a URL").to_owned();
             }
         };
-        // The rest of its output is read, so that it never waits for a full pipe.
+        // Reads the rest of the process's output, so that the process never blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         Ok(Self { child, url })
     }
@@ -87,13 +87,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may already have ended.
+        // The process may already have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Returns the processor time of the load and the sink.
+/// Returns the processor time of this process, which contains the load and the sink.
 pub fn own_cpu() -> Duration {
     cpu("self")
 }
@@ -116,7 +116,7 @@ fn ticks(process: &str, fields_at: [usize; 2]) -> Duration {
     TICK * fields_at.into_iter().filter_map(|at| fields.get(at)?.parse::<u32>().ok()).sum::<u32>()
 }
 
-/// Returns the load of the machine in the last minute; above the number of cores, other programs compute too.
+/// Returns the load of the machine in the last minute. If it is above the number of cores, other programs are computing too.
 pub fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(f64::NAN)

@@ -1,12 +1,12 @@
 //! The work that every system of the benchmark does for every event: it turns an order of about 1 KB into a note of about 1.2 KB.
 //!
-//! Compiled into the plugin and into the null relays, so that only their environment differs.
+//! It is compiled into the plugin and into the null relays, so that only their environment differs.
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize)]
 pub struct Order {
-    /// The event's number, with which the receiver looks up when the event was sent. It comes first, so that it is found quickly.
+    /// The event's number, by which the receiver looks up when the event was sent. It comes first, so that it is found quickly.
     seq: u64,
     number: String,
     currency: String,

@@ -1,6 +1,6 @@
-//! Test guest for comparisons: a plugin in many variants. Variant 00 is the base. Each other one has one planted change of meaning.
+//! Test guest for comparisons: a plugin in many variants. Variant 00 is the base. Each other variant has one planted change of behaviour.
 //!
-//! The variant is a text in the file, `variant 00`. A test replaces its digits, which makes another version without a build.
+//! The file contains the number of its variant as text: `variant 00`. A test replaces the digits, which makes another version without a build.
 
 use innesco_sdk::prelude::*;
 
@@ -13,7 +13,7 @@ struct Order {
 
 static VARIANT: [u8; 10] = *b"variant 00";
 
-/// Returns the number of the variant. The compiler must not know it.
+/// Returns the number of the variant. The compiler must not know the number, so that it keeps all variants.
 fn variant() -> u32 {
     let [.., tens, ones] = std::hint::black_box(&VARIANT);
     u32::from(tens - b'0') * 10 + u32::from(ones - b'0')

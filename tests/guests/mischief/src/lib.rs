@@ -68,7 +68,7 @@ impl Plugin for Mischief {
                 Ok(Webhook::to("receiver").json(&json!({ "first": seen }))?.into())
             }
             "again" => Ok(Emit::new("mischief.again").json(&json!({}))?.into()),
-            // Counts in state, so that the order of the runs shows in their webhooks.
+            // Counts runs in the state, so that the webhooks show the order of the runs.
             "nothing" if event.subject.is_some() => {
                 let place = state::get_json::<u64>("place")?.unwrap_or(0);
                 state::set_json("place", &(place + 1))?;

@@ -14,9 +14,9 @@ use innesco_sdk::prelude::*;
 const SECRET: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 /// Start of the part of the stack that is searched, behind everything that is never written.
 const STACK_FROM: usize = 4_096;
-/// Part of the stack, below this frame, that the functions called from here may use.
+/// Size of the part of the stack, below this frame, that the functions called from here may use.
 const FRAMES_BYTES: usize = 32 << 10;
-/// Enough that the allocator has to ask for more memory. With the stack, it is more than the engine keeps for the next run.
+/// Size of the heap: the allocator has to ask for more memory. With the stack, it exceeds what the engine keeps for the next run.
 const HEAP_BYTES: usize = 5 << 18;
 
 static ZEROS: [AtomicU64; 4_096] = [const { AtomicU64::new(0) }; 4_096];
@@ -60,7 +60,7 @@ impl Plugin for Stock {
     }
 }
 
-/// Returns whether this range of addresses contains the secret. Other words belong to this instance, which has already received its
+/// Returns whether this range of addresses contains the secret. Other values may come from this instance, which has already received its
 /// event.
 #[expect(unsafe_code, reason = "reads memory that holds no value")]
 fn holds_secret((from, to): (usize, usize)) -> bool {
@@ -68,7 +68,7 @@ fn holds_secret((from, to): (usize, usize)) -> bool {
     (from..to).step_by(8).any(|at| unsafe { ptr::with_exposed_provenance::<u64>(at).read_volatile() } == SECRET)
 }
 
-/// Writes a word to each place of this range of addresses.
+/// Fills this range of addresses with a word.
 #[expect(unsafe_code, reason = "writes memory that holds no value")]
 fn fill((from, to): (usize, usize), word: u64) {
     for at in (from..to).step_by(8) {

@@ -11,7 +11,7 @@ use std::{fmt::Write as _, fs};
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// Guests that load, and whose runs end as the named outcome for every event.
+/// Guests that load, each with the outcome with which all its runs end.
 pub const HOSTILE: [(&str, &str); 13] = [
     ("deep-recursion", "trapped"),
     ("divide-by-zero", "trapped"),
@@ -99,7 +99,7 @@ fn describe(name: &str, on: &[&str], version: &str) -> String {
     out
 }
 
-/// Memory for the host's arguments: from 64 KiB upwards, never freed.
+/// Allocates memory for the host's arguments, from 64 KiB upwards. It is never freed.
 const REALLOC: &str = r#"
 (global $free (mut i32) (i32.const 65536))
 (func $realloc (export "cabi_realloc") (param $old i32) (param $was i32) (param $align i32) (param $bytes i32) (result i32)
@@ -114,7 +114,7 @@ const REALLOC: &str = r#"
   (local.get $at))
 "#;
 
-/// `$webhook` writes a valid webhook of 56 bytes: to `receiver`, text, `hi`.
+/// `$webhook` writes a valid record of a webhook, 56 bytes long: the text `hi` to `receiver`.
 const WEBHOOK: &str = r#"
 (data (i32.const 4096) "receiver")
 (data (i32.const 4112) "text/plain")

@@ -1,4 +1,4 @@
-//! Plugin files that no tool writes: real files, changed at random. The same seed gives the same files.
+//! Makes plugin files that no tool would write: changes real files at random. The same seed gives the same files.
 //!
 //! Randomly flipped bytes seldom pass the first check. So most changes follow the file's structure: they move, repeat, nest and
 //! remove whole sections with matching lengths, also in the types that a core module embeds and in the contents of a component.
@@ -36,7 +36,7 @@ impl Mutator {
         file
     }
 
-    /// Returns how often a piece of `bytes` bytes is repeated: a result above the maximum size of a file is cut off anyway.
+    /// Returns how often a piece of `bytes` bytes is repeated. The limit is the maximum size of a file, because more is cut off anyway.
     fn times(&mut self, bytes: usize) -> usize {
         self.random.random_range(1..REPEATS_MAX).min(BYTES_MAX / bytes.max(1) + 1)
     }
@@ -155,7 +155,7 @@ impl Mutator {
     }
 }
 
-/// Divides a file into its sections: number and content.
+/// Divides a file into its sections, each with its number and content.
 struct Sections {
     head: [u8; 8],
     list: Vec<(u8, Vec<u8>)>,

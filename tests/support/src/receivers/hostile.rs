@@ -16,7 +16,7 @@ use super::{Identity, reached, wire};
 pub struct Tally {
     /// Number of accepted connections.
     pub accepted: usize,
-    /// Number of connections that the other side has not closed.
+    /// Number of connections that the client has not closed.
     pub open: usize,
     /// Number of complete requests.
     pub requests: usize,
@@ -30,7 +30,7 @@ pub enum Reads {
     Whole,
     /// Only the head.
     Head,
-    /// The complete first request of a connection, which is answered `200`, and the head of the second one.
+    /// The complete first request of a connection, which the receiver answers with `200`, and the head of the second request.
     HeadOfSecond,
 }
 
@@ -135,8 +135,8 @@ impl Hostile {
         Self::after_request(|_| async {}).await
     }
 
-    /// Reads a request up to `reads`, writes `answer` and closes the TCP connection: unread data resets it, and TLS ends without
-    /// `close_notify`. Counts every request with a complete head.
+    /// Reads a request up to `reads`, writes `answer` and closes the TCP connection. Unread data resets the connection, and TLS ends
+    /// without `close_notify`. Counts every request with a complete head.
     pub async fn raw(answer: impl Into<Vec<u8>>, reads: Reads, identity: Option<&Identity>) -> Self {
         let (answer, tls) = (answer.into(), identity.map(|identity| identity.acceptor(&[b"http/1.1"])));
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -237,7 +237,7 @@ impl Hostile {
         let counted = tally.clone();
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // The bytes before a reset must already be sent, otherwise they are lost.
+                // Bytes must be sent at once, because a reset discards those that are still waiting.
                 let _ = stream.set_nodelay(true);
                 counted.send_modify(|tally| {
                     tally.accepted += 1;

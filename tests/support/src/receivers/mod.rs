@@ -1,10 +1,10 @@
 //! Receivers for tests, on loopback and with real sockets.
 //!
-//! [`Receiver`] behaves well: it stores its requests and answers as configured. [`Hostile`] misbehaves: each of its constructors is
-//! one kind. Both count what happens, and a test waits for a count with a deadline. If the deadline passes, the message shows the
+//! [`Receiver`] behaves well: it stores its requests and answers as configured. [`Hostile`] misbehaves: each of its constructors makes
+//! one kind. Both types count what happens, and a test waits for a count with a deadline. If the deadline passes, the message shows the
 //! last state.
 //!
-//! Written on bare sockets, so that a test sees the exact bytes and can break every rule.
+//! Receivers use plain sockets, so that a test sees the exact bytes and can break every rule of HTTP.
 
 mod hostile;
 mod wire;
@@ -41,14 +41,14 @@ use tokio_rustls::{
 /// One received request.
 #[derive(Clone)]
 pub struct Received {
-    /// Its number, from 0.
+    /// Number of the request, from 0.
     pub number: usize,
-    /// Number of its connection, from 0.
+    /// Number of the connection, from 0.
     pub connection: usize,
     pub method: String,
-    /// With the query.
+    /// The path with the query.
     pub path: String,
-    /// In the received order and spelling.
+    /// The headers in the received order and spelling.
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
     pub arrived: Instant,
@@ -142,7 +142,7 @@ impl Receiver {
         Self::serve(Box::new(program), Some(identity.acceptor(&[b"http/1.1"]))).await
     }
 
-    /// Like [`Self::with_tls`], and requires a client certificate issued by `wanted`.
+    /// Like [`Self::with_tls`], but requires a client certificate issued by `wanted`.
     pub async fn with_mutual_tls(
         identity: &Identity,
         wanted: &Identity,
@@ -168,7 +168,7 @@ impl Receiver {
                         None => converse(stream, number, &program, &record).await,
                         Some(tls) => match tls.accept(stream).into_fallible().await {
                             Ok(stream) => converse(stream, number, &program, &record).await,
-                            // Reads until the other side closes: closing while the other side still sends would lose the reason.
+                            // Reads until the client closes: if this side closed while the client still sends, the client would not learn the reason.
                             Err((_, mut stream)) => {
                                 let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                             }

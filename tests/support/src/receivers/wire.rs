@@ -10,7 +10,7 @@ pub struct WireRequest {
     pub body: Bytes,
 }
 
-/// Reads the head of one request; later bytes stay in `buffer`. Returns `None` if the other side closed before its end.
+/// Reads the head of one request; later bytes stay in `buffer`. Returns `None` if the other side closed before the end of the head.
 pub async fn read_head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     let head_end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
