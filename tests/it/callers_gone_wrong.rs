@@ -147,7 +147,7 @@ async fn ten_thousand_silent_connections_block_no_caller() {
     let grown = most_memory.saturating_sub(memory);
     assert!(grown < 100 << 10, "silent connections took {grown} KiB");
 
-    // This side closes none of them: the engine does.
+    // The test closes none of the connections: the engine does.
     wait_until_left(&engine, files).await;
     for stream in silent.iter_mut().rev().take(10) {
         assert_eq!(rest(stream).await, "", "closed without an answer");
@@ -405,13 +405,13 @@ async fn odd_requests_are_refused_and_change_nothing() {
         ("a chunk size above 64 bits", post("transfer-encoding: chunked\r\n", "fffffffffffffffff\r\n"), &[400]),
         ("a chunk size that is not hexadecimal", post("transfer-encoding: chunked\r\n", "zz\r\n"), &[400]),
         ("a body without a length", post("", event), &[400]),
-        // Too large.
+        // Requests that are too large.
         ("a header of 1 MB", get("/healthz", &format!("x-a: {}\r\n", "y".repeat(1 << 20))), &[431]),
         ("a thousand headers", get("/healthz", &many), &[431]),
         ("a query of 100 kB", get(&format!("/v1/events?{query}"), ""), &[414, 431]),
         ("a query parameter of 20 kB", get(&format!("/v1/events?state={}", "q".repeat(20_000)), ""), &[400]),
         ("a path of 20 kB", get(&format!("/v1/events/{}", "q".repeat(20_000)), ""), &[404]),
-        // Not text.
+        // Requests that are not text.
         ("a path with bytes that are not ASCII", raw_path, &[400, 401]),
         ("a path with an escape that is not UTF-8", get("/v1/events/%ff%fe", ""), &[400, 404]),
         ("an id with an escape that is not UTF-8", get("/v1/deliveries/%00%ff", ""), &[400, 404]),
@@ -531,7 +531,7 @@ async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
     for _ in 0..PLACES - 1 {
         stalled.push(takes_nothing(to).await);
     }
-    // Without an early end, the engine would wait for these callers as long as `drain`, an hour.
+    // If these callers delayed the stop, it would take as long as `drain`: an hour.
     assert!(tokio::task::spawn_blocking(move || engine.stop()).await.expect("it got the stop signal"), "the engine exits with 0");
 }
 

@@ -214,7 +214,7 @@ async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
     assert_eq!(node.get("/v1/deliveries?state=dead").await["items"], json!([]), "no delivery is dead");
     assert_eq!(node.get("/v1/events?state=failed").await["items"], json!([]), "no run is parked");
 
-    // One id per webhook: a repeated webhook has the same id.
+    // Each webhook has one id: a repeat has the same id.
     let mut names: BTreeMap<(String, u64), BTreeSet<String>> = BTreeMap::new();
     for one in receiver.received().iter() {
         if let Some(job) = job(one) {

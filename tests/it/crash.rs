@@ -24,7 +24,7 @@ const CALLERS: usize = 8;
 /// The jobs whose acceptance the callers have seen.
 #[derive(Default)]
 struct Ledger {
-    /// Each job with its event, if the answer was complete.
+    /// Each job with the id of its event, if the answer was complete.
     accepted: Mutex<BTreeMap<u64, Option<String>>>,
     broken: AtomicU64,
 }

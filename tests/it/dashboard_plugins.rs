@@ -13,7 +13,7 @@ use crate::{
     receivers::Receiver,
 };
 
-/// Runs of the plugin that are recorded.
+/// Number of recorded runs of the plugin.
 const EVENTS: u64 = 10;
 
 /// Writes a variant of the guest `changes` into a file that a browser can upload.

@@ -22,7 +22,7 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Creates a client for tests. It needs a cryptography provider even for plain HTTP.
 pub fn client() -> reqwest::Client {
-    // Only the first call installs it.
+    // Only the first call installs the provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
 }

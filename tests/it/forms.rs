@@ -208,7 +208,7 @@ async fn a_change_keeps_other_members_and_shows_no_key() {
     let change = async |patch: Value| engine.ok("PATCH", "/v1/endpoints/bank", patch).await;
     let titled = change(json!({ "title": "Our bank" })).await;
     assert_eq!((members(&titled), &titled["client_certificate"], &titled["secret"]), (members(&made), shown, &Value::Null));
-    // A new certificate needs its key. Only an unchanged one keeps the stored key.
+    // A new certificate needs its key. Only an unchanged certificate keeps the stored key.
     let renewed = change(json!({ "client_certificate": certificate(&other, other.key_pem()) })).await;
     assert_ne!(&renewed["client_certificate"], shown);
     let (status, problem) = engine

@@ -154,7 +154,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     let source = engine.ok("POST", "/v1/sources", json!({ "name": "forms", "preset": "none" })).await;
     let key = engine.ok("POST", "/v1/keys", json!({ "name": "shop", "role": "publish" })).await;
 
-    // One item of every kind, finished unless a comment says otherwise.
+    // Creates items of every kind. `at_rest` lists the states in which their deliveries end.
     let mut events = Vec::new();
     let raw = r#"{"type":"order.created","id":"o-1","source":"shop","subject":"é","data": {"z": 1500.00, "a": 12345678901234567890123}}"#;
     let answer = engine.request("POST", "/v1/events").body(raw).header("content-type", "application/json").send().await.unwrap();

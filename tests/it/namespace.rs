@@ -1,5 +1,5 @@
 //! Rights that a few tests need and an ordinary user lacks: to mount a small disk, to trace a running engine, to set a machine's
-//! uptime. Such a test gets them in a separate user namespace. If such namespaces are restricted, only this test fails, and names
+//! uptime. Such a test gets these rights in a separate user namespace. If such namespaces are restricted, only this test fails, and names
 //! the command that helps.
 
 use std::process::{Command, Output};

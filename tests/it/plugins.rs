@@ -763,7 +763,7 @@ fn a_missing_plugin_folder_is_refused_at_start() {
     assert!(!home.path().join("pluggins").exists());
 }
 
-/// Sends jobs until `stopped`, and records those that the engine accepted. Its address changes with each start.
+/// Sends jobs until `stopped`, and records those that the engine accepted. The engine's address changes with each start.
 async fn send_jobs(
     url: Arc<Mutex<String>>,
     next: Arc<AtomicU64>,

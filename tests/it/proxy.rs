@@ -11,7 +11,7 @@ use tokio::{
     sync::watch,
 };
 
-/// The proxy. It ends when this is dropped.
+/// A proxy, which ends when this value is dropped.
 pub struct Proxy {
     address: SocketAddr,
     /// Incremented with each cut.

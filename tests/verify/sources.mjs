@@ -45,7 +45,7 @@ const start = () => {
     {
       env: {
         ...process.env, INNESCO_ADMIN_KEY: adminKey, INNESCO_EXTERNAL_URL: "https://hooks.example.com",
-        // Each refused request has another caller's address, because the engine limits a caller after 30 refusals.
+        // Each refused request names a different caller address, because the engine limits a caller after 30 refusals.
         INNESCO_TRUSTED_PROXIES: "127.0.0.1",
       },
       stdio: ["ignore", "pipe", "inherit"],

@@ -12,7 +12,7 @@ use innesco_sdk::prelude::*;
 
 /// The secret, eight times the same byte.
 const SECRET: u64 = 0xa5a5_a5a5_a5a5_a5a5;
-/// Start of the part of the stack that is searched, behind everything that is never written.
+/// Lowest address of the part of the stack that is searched. Nothing is ever written below it.
 const STACK_FROM: usize = 4_096;
 /// Size of the part of the stack, below this frame, that the functions called from here may use.
 const FRAMES_BYTES: usize = 32 << 10;
