@@ -35,7 +35,7 @@ impl Stream {
         stream
     }
 
-    /// Returns whether more has arrived; `false` at the end.
+    /// Reads more of the stream. Returns `false` at its end.
     async fn more(&mut self) -> bool {
         let chunk = tokio::time::timeout(DEADLINE, self.response.chunk()).await.expect("a pulse at least").expect("a stream");
         chunk.inspect(|bytes| self.text.push_str(std::str::from_utf8(bytes).expect("text"))).is_some()

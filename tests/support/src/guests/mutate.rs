@@ -73,7 +73,7 @@ impl Mutator {
                 let piece = bytes[at..until].repeat(self.random.random_range(1..REPEATS_MAX));
                 bytes.splice(at..at, piece);
             }
-            // Numbers at the limits of their range, short and long.
+            // Replaces a byte by a number at the limit of a range.
             5 => {
                 let number = [0, 1, 0x7f, 0x80, 0x7fff_ffff, 0xffff_ffff][self.random.random_range(0..6_usize)];
                 bytes.splice(at..=at, leb(number));
@@ -114,7 +114,7 @@ impl Mutator {
                 list.splice(at..at, std::iter::repeat_n(section, times));
             }
             3 => list[at].0 = self.random.random_range(0..14),
-            // A section of another file.
+            // Inserts a section of another file.
             4 => {
                 let other = self.pick();
                 if let Some(other) = Sections::parse(&other).filter(|other| !other.list.is_empty()) {
@@ -122,7 +122,7 @@ impl Mutator {
                     list.insert(at, other.list[from].clone());
                 }
             }
-            // A wrong number of members.
+            // Replaces the number of members by a wrong one.
             5 => {
                 let count = [0, 1, 0x7f, 0x4000, 0xffff_ffff][self.random.random_range(0..5_usize)];
                 let content = &mut list[at].1;
@@ -138,7 +138,7 @@ impl Mutator {
         sections
     }
 
-    /// Changes the content of a section. If the content is itself a file, its structure is changed.
+    /// Changes the content of a section. If the content is itself a file, changes the structure of that file.
     fn content(&mut self, id: u8, content: Vec<u8>, depth: usize) -> Vec<u8> {
         const TYPES: &[u8] = b"component-type";
         if depth < 4 && Sections::parse(&content).is_some() {
