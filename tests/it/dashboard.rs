@@ -349,7 +349,7 @@ async fn live_pages(most: usize) {
     });
     // After a minute of failures, the first page would list it among what needs a person, above everything else.
     engine.ok("POST", "/v1/endpoints/sales-slack/pause", Value::Null).await;
-    // A page, and what has the focus on it.
+    // Each page, and the element that has the focus on it.
     let pages = [
         ("/", "#newest a.go"),
         ("/events", "tr:nth-child(3) a.go"),

@@ -37,14 +37,14 @@ pub fn stock_wasm(package: &str) -> Vec<u8> {
 
 fn build(package: &str, workspace: &Path, folder: &str, [debug, strip]: [&str; 2]) -> Vec<u8> {
     build_with(package, workspace, folder, |command| {
-        // The profile of the workspace is for the engine.
+        // These replace parts of the workspace's profile, which is for the engine.
         let profile = [("CARGO_PROFILE_RELEASE_DEBUG", debug), ("CARGO_PROFILE_RELEASE_STRIP", strip)];
         command.envs(profile).current_dir(workspace);
     })
 }
 
 fn build_with(package: &str, workspace: &Path, folder: &str, set: impl FnOnce(&mut Command)) -> Vec<u8> {
-    // Not the usual target folder, because the outer cargo may hold its lock.
+    // This is not the usual target folder, because the cargo that runs the test may hold its lock.
     let target = crate::kept_folder().join(folder);
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"]).arg(&target);

@@ -17,7 +17,7 @@ struct Later {
     millis: u64,
 }
 
-/// A test replaces the digit, which makes another version without a build. Each webhook shows it.
+/// A test replaces the digit, which makes another version without a build. Each webhook shows the digit.
 static VERSION: [u8; 9] = *b"version 0";
 
 struct Ledger;
