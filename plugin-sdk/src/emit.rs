@@ -22,7 +22,7 @@ pub struct Emit {
     pub data: Vec<u8>,
     /// Extension attributes; subscriptions can filter by them.
     pub attributes: Vec<(String, String)>,
-    /// How long after the run the event takes place. Without it, it takes place with the run.
+    /// Time from the run to the event. With `None`, the event takes place with the run.
     pub after: Option<Duration>,
 }
 
@@ -68,8 +68,8 @@ impl Emit {
         self
     }
 
-    /// Lets the event take place this long after the run, up to 30 days: a reminder, an escalation, a check. The engine stores it with
-    /// the run, and routes it when it is due, to the plugins and endpoints of that time. Cancelling the event that this plugin handles
+    /// Lets the event take place this long after the run, up to 30 days: a reminder, an escalation, a check. The engine stores the
+    /// event with the run, and routes it when it is due, to the plugins and endpoints of that time. Cancelling the event that this plugin handles
     /// (`innesco event cancel`) also cancels it.
     ///
     /// ```

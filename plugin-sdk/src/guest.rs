@@ -6,7 +6,7 @@ use crate::{__bindings::innesco::plugin::types, Emit, Error, Plugin, Webhook, ho
 
 pub use types::{Event, Failure, Manifest, Outcome};
 
-/// Attribute by which an emitted event takes place later.
+/// The attribute with the delay of an emitted event.
 const AFTER: &str = "innesco.after";
 
 /// Describes the plugin. The attribute `sdk` names the SDK that built the file; each attribute `setting` declares one setting.

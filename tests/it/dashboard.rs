@@ -324,7 +324,7 @@ async fn all_live_pages_shift_nothing_and_keep_the_focus() {
     live_pages(usize::MAX).await;
 }
 
-/// Opens the first pages and updates each while many events arrive.
+/// Opens the first `most` pages, and updates each of them while many events arrive.
 async fn live_pages(most: usize) {
     let engine = Arc::new(Engine::start(&["order-router"]));
     let (failing, opened) = fill(&engine).await;
@@ -347,7 +347,7 @@ async fn live_pages(most: usize) {
             }
         }
     });
-    // After a minute of failures, the first page would list it among what needs a person, above everything else.
+    // After a minute of failures, the first page would list this endpoint above everything else, because it needs a person.
     engine.ok("POST", "/v1/endpoints/sales-slack/pause", Value::Null).await;
     // Each page, and the element that has the focus on it.
     let pages = [

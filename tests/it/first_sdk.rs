@@ -41,7 +41,7 @@ async fn a_plugin_of_the_first_sdk_runs_beside_one_of_todays_contract() {
         assert_eq!((&of_first["webhooks"], &of_first["events"]), (&json!(1), &json!(1)));
         assert_eq!(of_first["log"][0]["message"], format!("job {job} is number {job}"));
     }
-    // Each job: a webhook of each plugin, and the event that the first SDK's plugin emits.
+    // Each job causes a webhook of each plugin, and the event that the first SDK's plugin emits.
     let received = receiver.wait_for_count(6, DEADLINE).await;
     let mut sent: Vec<Value> = received.iter().filter(|one| one.header("x-sdk") == Some("first")).map(body).collect();
     sent.sort_by_key(|body| body["first_sdk"].as_u64());

@@ -10,7 +10,7 @@ use crate::{
     receivers::{Received, Receiver},
 };
 
-/// Far enough in the future that no test waits for it.
+/// A delay so long that no test waits for its end.
 const FAR: u64 = 30 * 86_400_000;
 
 fn cli(engine: &Engine, arguments: &[&str]) -> (bool, String) {
@@ -56,7 +56,7 @@ async fn a_scheduled_event_survives_a_kill_and_arrives_once_when_it_is_due() {
     }
     engine.kill();
     engine.launch();
-    // Killed again and again while events become due.
+    // The engine is killed repeatedly while events become due.
     for arrived in 1..5 {
         receiver.wait_for_count(arrived, DEADLINE).await;
         engine.kill();
@@ -75,7 +75,7 @@ async fn a_scheduled_event_survives_a_kill_and_arrives_once_when_it_is_due() {
     assert_eq!((&story["scheduled"], story["emitted"].as_array().map(Vec::len)), (&json!([]), Some(1)), "{story:#}");
     assert_eq!(story["chain"][1]["type"], "job.due", "{story:#}");
 
-    // The one that waits for 30 days is in the story of its cause.
+    // The event that waits for 30 days is in the history of its cause.
     let story = engine.get(&format!("/v1/events/{far}")).await;
     let waits = &story["scheduled"][0];
     assert_eq!((&waits["type"], &waits["subject"], &waits["cancelled_at"]), (&json!("job.due"), &json!("99"), &Value::Null));
