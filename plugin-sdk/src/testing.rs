@@ -241,7 +241,7 @@ impl Line {
 }
 
 impl PartialEq<&str> for Line {
-    /// Compares with `level: message`.
+    /// Compares the line with a text of the form `level: message`.
     fn eq(&self, text: &&str) -> bool {
         text.split_once(": ") == Some((&self.level, &self.message))
     }

@@ -48,7 +48,7 @@ enum Flood {
     Files(fn(usize) -> Vec<u8>),
 }
 
-/// The floods, by name.
+/// Returns the floods, by name.
 async fn floods(engine: &Engine) -> anyhow::Result<Vec<(&'static str, Flood)>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let form = "content-type: application/x-www-form-urlencoded\r\n";

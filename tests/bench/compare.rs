@@ -41,7 +41,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     engine.no_delivery_is("pending").await?;
     drop(engine);
 
-    // A new process, so that its peak memory does not include the recording.
+    // Starts a new process, so that the peak memory does not include the recording.
     let engine = Engine::start(folder.path(), &[])?;
     let candidate = engine.push("order-router", rebuilt(router), true).await?;
     let [mut rate, mut cpu, mut start_mb, mut peak_mb] = std::array::from_fn(|_| Figure::default());

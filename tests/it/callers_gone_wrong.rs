@@ -92,7 +92,7 @@ impl GoodCaller {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Waits until it has sent `more` further events.
+    /// Waits until the caller has sent `more` further events.
     async fn still_works(&self, more: usize) {
         let (from, until) = (self.sent(), Instant::now() + DEADLINE);
         while self.sent() < from + more {
@@ -102,7 +102,7 @@ impl GoodCaller {
         }
     }
 
-    /// Stops it and returns the number of accepted events.
+    /// Stops the caller and returns the number of accepted events.
     async fn finish(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.calling.await.expect("the good caller was served throughout");

@@ -147,12 +147,12 @@ pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
     assert_eq!(bench.event_ids(without_own(EventFilter::default())).await[..2], [last[1], known]);
     let waiting = EventFilter { state: Some(EventState::Waiting), ..EventFilter::default() };
     assert_eq!(bench.event_ids(without_own(waiting)).await[..2], [last[1], known]);
-    let events = ["order.created", "order.item.added", "orders.created", "order", "order_.x", "orderé.x"];
+    let events = ["parcel.created", "parcel.item.added", "parcels.created", "parcel", "parcel_.x", "parcelé.x"];
     let events = events.into_iter().filter(|name| EventType::parse(name).is_ok()).map(|name| of(name, "shop")).collect();
     let ids: Vec<_> = bench.store.accept(events).await.unwrap().iter().map(|one| one.id()).collect();
-    assert_eq!(bench.event_ids(by(Some("order.*"), None)).await, [ids[1], ids[0]]);
-    assert_eq!(bench.event_ids(by(Some("order.item.*"), Some("shop"))).await, [ids[1]]);
-    let waiting = EventFilter { state: Some(EventState::Waiting), ..by(Some("order.*"), None) };
+    assert_eq!(bench.event_ids(by(Some("parcel.*"), None)).await, [ids[1], ids[0]]);
+    assert_eq!(bench.event_ids(by(Some("parcel.item.*"), Some("shop"))).await, [ids[1]]);
+    let waiting = EventFilter { state: Some(EventState::Waiting), ..by(Some("parcel.*"), None) };
     assert_eq!(bench.event_ids(waiting).await, [ids[1], ids[0]]);
     assert_eq!(bench.event_ids(by(Some("*"), None)).await, bench.event_ids(EventFilter::default()).await);
 }
