@@ -41,7 +41,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         engine.endpoint(name, &receiver, &["sample.*"]).await?;
     }
     engine.endpoint("receiver", &receiver, &[]).await?;
-    engine.source("shop", "github").await?;
+    engine.source("github", "github").await?;
     let sample = Target::new(&engine.server.url, "sample.created");
     closed_loop(&sample, &ledger, 1, 1, LOAD_MAX).await;
     engine.nothing_waits().await?;
@@ -123,7 +123,7 @@ fn pages(event: &str) -> Vec<String> {
         "/plugins",
         "/plugins/bench-plugin",
         "/sources",
-        "/sources/shop",
+        "/sources/github",
         "/search?q=SO-2026",
         "/search?q=sample.7",
         "/settings/keys",
