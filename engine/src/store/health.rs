@@ -1,5 +1,7 @@
 //! Health of the store: whether writes succeed, and how much work waits at each stage.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::Error;
@@ -34,4 +36,25 @@ pub struct Load {
     /// Size of the disk that holds the store; 0 if the store is on another machine.
     pub disk_bytes: u64,
     pub disk_free_bytes: u64,
+}
+
+impl Load {
+    /// Returns how much work waits for the engine, and how long the oldest of it has waited. Parked runs and dead deliveries wait for
+    /// a person, and scheduled events for their time, so they do not count.
+    pub fn waiting(&self) -> (u64, Duration) {
+        let stages = self.stages.iter().filter(|stage| ["events", "runs", "deliveries"].contains(&stage.name));
+        stages.fold((0, Duration::ZERO), |(depth, oldest), stage| (depth + stage.depth, oldest.max(stage.oldest)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_work_for_the_engine_counts_as_waiting() {
+        let stage = |name, depth, seconds| StageReading { name, depth, oldest: Duration::from_secs(seconds) };
+        let stages = vec![stage("events", 2, 5), stage("runs-parked", 9, 90), stage("deliveries", 3, 7), stage("dead", 4, 80)];
+        assert_eq!(Load { stages, ..Load::default() }.waiting(), (5, Duration::from_secs(7)));
+    }
 }

@@ -187,7 +187,17 @@ mod tests {
             .into_iter()
             .map(|stage| (stage.name, stage.depth, stage.oldest.as_secs()))
             .collect();
-        assert_eq!(found, [("events", 2, 30), ("runs", 3, 7), ("runs-parked", 1, 0), ("deliveries", 3, 2), ("dead", 2, 600)]);
+        assert_eq!(
+            found,
+            [
+                ("events", 2, 30),
+                ("runs", 3, 7),
+                ("runs-parked", 1, 0),
+                ("deliveries", 3, 2),
+                ("scheduled", 0, 0),
+                ("dead", 2, 600)
+            ]
+        );
         // The wait of a replayed event starts with the request for the replay.
         db.execute_batch("UPDATE event_queue SET round = 1, next_at = 1600000, lease = 5 WHERE id = 1").unwrap();
         assert_eq!(stages(&db, wall, steady).unwrap()[0].oldest, LEASE - Duration::from_secs(100));

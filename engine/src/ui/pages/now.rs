@@ -98,8 +98,7 @@ async fn figures(ui: &Ui, visit: &Visit, last: Last) -> Result<Markup, Problem> 
     let load = metrics::load(&ui.api).await;
     let total = &stats.total;
     let span = stats.bucket_s * slots.iter().filter(|slot| slot.counts.is_some()).count().max(1) as u64;
-    let waiting: u64 = load.load.stages.iter().map(|stage| stage.depth).sum();
-    let oldest = load.load.stages.iter().map(|stage| stage.oldest).max().unwrap_or_default();
+    let (waiting, oldest) = load.load.waiting();
     let unit = (t.per)(&formats.span(Duration::from_secs(stats.bucket_s)));
     let millis = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| formats.millis(value));
     let share = match total.delivered {

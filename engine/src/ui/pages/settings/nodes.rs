@@ -75,7 +75,7 @@ fn health_of(ui: &Ui, visit: &Visit, is_ready: bool, reasons: &[String], load: &
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.settings;
     let used = if load.disk_bytes == 0 { 0 } else { 100 - load.disk_free_bytes * 100 / load.disk_bytes };
-    let waiting: u64 = load.stages.iter().map(|stage| stage.depth).sum();
+    let (waiting, _) = load.waiting();
     html! {
         h2 { (t.health) }
         ul.gate {
