@@ -77,7 +77,7 @@ async fn every_route_allows_exactly_the_roles_of_the_table() {
             }
         };
         assert_eq!(said, expected, "the document and the table agree on {method} {path}");
-        // The call names things that do not exist and has no body, so that it changes nothing even if it is allowed.
+        // The call has no body and addresses only things that do not exist, so it changes nothing even if it is allowed.
         let address = path.replace('{', "no-").replace('}', "");
         let ask = async |key: Option<&str>| {
             let mut request = client().request(method.parse().expect("a method"), format!("{}{address}", engine.url));

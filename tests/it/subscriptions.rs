@@ -1,5 +1,5 @@
-//! Automation tools subscribe and unsubscribe (REST hooks), each with a key of the role with the fewest rights. A key of the role
-//! `subscribe` reaches only public addresses, so tests with a receiver use a key of the role `operate`.
+//! Automation tools subscribe and unsubscribe (REST hooks). For this each tool needs only a key of the role `subscribe`. Such a key
+//! reaches only public addresses, so tests with a receiver use a key of the role `operate`.
 
 use std::{
     collections::BTreeSet,
@@ -215,7 +215,7 @@ async fn a_disabled_subscription_resumes_when_requested_again() {
         })
         .await;
 
-    // A subscription that a person paused stays paused.
+    // A subscription that a person disabled stays disabled.
     engine.ok("POST", &format!("/v1/endpoints/{name}/disable"), Value::Null).await;
     assert_eq!(tool.subscribe(&receiver.url("/"), "order.*").await.1["state"], "disabled");
 }

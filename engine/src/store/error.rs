@@ -34,7 +34,7 @@ pub enum Error {
     /// A name that must be unique is taken.
     #[error("{what} {name:?} already exists")]
     Taken { what: &'static str, name: String },
-    /// An event has the sender's id of an earlier event but another type: one of the two ids is wrong.
+    /// The sender gave an event the id of an earlier event of another type, so one of the two ids is wrong.
     #[error("{0}")]
     IdTaken(Box<IdTaken>),
     /// The object's state does not allow this step.
@@ -45,7 +45,7 @@ pub enum Error {
     Internal(String),
 }
 
-/// An event with the sender's id of an earlier event but another type.
+/// An event to which its sender gave the id of an earlier event of another type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the id {id:?} of source {source_name:?} belongs to an event of type {earlier_type}, so one of type {event_type} cannot have it"
@@ -93,7 +93,7 @@ impl From<SealError> for Error {
 }
 
 impl Error {
-    /// Returns whether a rule refused the step before any change. Any other error may have occurred after some changes.
+    /// Returns whether a rule refused the step before any change. Any other error may occur in the middle of a step.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::IdTaken(_) | Self::Conflict(_) | Self::Overloaded(_))
     }

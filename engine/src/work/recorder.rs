@@ -1,5 +1,5 @@
-//! The recorder: commits attempts (commit 3), as many at a time as queued up during the last commit, then reports them and
-//! disables or removes endpoints that answered `410`.
+//! The recorder commits attempts (commit 3). Each commit takes all attempts that queued up during the previous one. Afterwards the
+//! recorder reports them, and disables or removes endpoints that answered `410`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -81,7 +81,7 @@ impl Recorder {
     /// Puts a failed batch back, because an attempt that is not recorded would be made again. Gives up an attempt that fails
     /// alone while all others pass.
     fn take_back(&self, batches: &mut Batches<Recording>, batch: Batch<Recording>, error: &store::Error) -> Step {
-        // Logged with every retry. The store itself logs only once that it fails.
+        // Logged with every retry. The store logs its own failure only once.
         tracing::debug!(%error, count = batch.items().count(), "batch of attempts failed; retrying");
         match batches.take_back(batch, Blame::of(error)) {
             Verdict::GoOn => Step::Again,
@@ -164,7 +164,7 @@ impl Recorder {
     }
 }
 
-/// Number of endpoints whose metrics are cached: more than an engine has. The cache is emptied when it is full, so that deleted
+/// Maximum number of endpoints whose metrics are cached. An engine usually has fewer. The cache is emptied when it is full, so that deleted
 /// endpoints leave it.
 const AT_HAND_MAX: usize = 16_384;
 

@@ -1,5 +1,5 @@
-//! The settler: commits the results of events and runs (commit 2), as many at a time as queued up during the last commit and as
-//! one batch takes (`batches.rs`). A settlement that the store refuses delays no other: it is amended (`amend.rs`) or given up.
+//! The settler commits the results of events and runs (commit 2). Each commit takes all results that queued up during the previous
+//! one and fit into one batch (`batches.rs`). A settlement that the store refuses delays no other: it is amended (`amend.rs`) or given up.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 

@@ -1,8 +1,8 @@
 //! Verifies that a request comes from a sender of the source. Works on the received bytes, before any other code reads them.
 //!
-//! A source accepts a list of proofs. The first one whose header is present decides, so a wrong signature refuses a request even
-//! with a valid token. A request that can be refused by its head is refused before the body is read ([`Proofs::check_head`]). The
-//! work for a request without a proof is bounded: one HMAC per secret (Twilio: up to four), ten signatures, [`FIELDS_MAX`]
+//! A source accepts a list of proofs. The first one that a request brings and that can use one of the secrets decides, so a wrong
+//! signature refuses a request even with a valid token. A request that can be refused by its head is refused before the body is read ([`Proofs::check_head`]). The
+//! work that an unverified request can cause is bounded: one HMAC per secret (Twilio: up to four), ten signatures, [`FIELDS_MAX`]
 //! fields.
 
 use std::{borrow::Cow, time::Duration};
@@ -55,7 +55,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// Returns whether the body is a form of pairs, not a multipart one.
+    /// Returns whether the body is a URL-encoded form. A multipart form is not.
     pub fn is_form(&self) -> bool {
         self.header("content-type").is_some_and(super::data::is_form)
     }
@@ -211,7 +211,7 @@ impl Rule {
         *self != Self::Standard || secrets.iter().any(|secret| Verifier::parse(secret).is_ok())
     }
 
-    /// Returns whether the signature covers the place. Without a signature nothing is covered.
+    /// Returns whether the signature covers everything that `pick` reads. Without a signature nothing is covered.
     pub fn covers(&self, pick: &Pick) -> bool {
         match (self, pick) {
             (Self::Hmac(rule), Pick::Header(names)) => names.iter().all(|name| rule.covers_header(name)),
@@ -267,7 +267,7 @@ impl Rule {
 pub struct Proofs(pub Vec<Rule>);
 
 impl Proofs {
-    /// Returns the proof for new senders.
+    /// Returns the first proof, which new senders should use.
     pub fn main(&self) -> &Rule {
         self.0.first().unwrap_or(&Rule::Nothing)
     }
@@ -294,7 +294,7 @@ impl Proofs {
         })
     }
 
-    /// Returns where each proof is, the deciding one first: `header:NAME` or `body:/POINTER`.
+    /// Returns where each proof is, in order of precedence: `header:NAME` or `body:/POINTER`.
     pub fn places(&self) -> Vec<String> {
         let place = |rule: &Rule| match (rule.headers().first(), rule.member()) {
             (Some(name), _) => Some(format!("header:{name}")),
@@ -308,7 +308,7 @@ impl Proofs {
         self.0.iter().flat_map(Rule::headers).any(|name| request.header(name).is_some())
     }
 
-    /// Returns the deciding proof of a request: the first present one.
+    /// Returns the deciding proof of a request: the first present one that can use one of the secrets, else the first present one.
     fn deciding(&self, secrets: &[&str], request: &Incoming<'_>) -> Result<(usize, &Rule), Refusal> {
         let mut brought = self.0.iter().enumerate().filter(|(_, rule)| rule.is_brought_by(request));
         let usable = brought.clone().find(|(_, rule)| rule.has_use_for(secrets));
@@ -335,7 +335,7 @@ impl Proofs {
     /// Verifies a request with its body, with any valid secret.
     ///
     /// # Errors
-    /// Refuses a request that none of the proofs covers.
+    /// Refuses a request that has no proof, or that the deciding proof does not verify.
     pub fn verify(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Believed, Refusal> {
         let (by, rule) = self.deciding(secrets, request)?;
         Ok(Believed { by, ..rule.verify(secrets, request, now)? })
@@ -372,7 +372,7 @@ fn basic(username: &str, secrets: &[&str], request: &Incoming<'_>) -> Result<Bel
 /// Reads the claims of Standard Webhooks headers, with the names used in this request.
 fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusal> {
     let has = |family: &[&str; 3]| family.iter().any(|name| request.header(name).is_some());
-    // A request with both families of headers is refused: one could prove the request and the other give its id.
+    // A request with both families of headers is refused. Otherwise one family could prove the request while its id came from the other.
     let names = match FAMILIES.map(|family| has(&family)) {
         [true, true] => return Err(Refusal::BothFamilies),
         [false, true] => FAMILIES[1],
@@ -380,7 +380,7 @@ fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusa
     };
     let [id, stamp, list] = names.map(|name| request.only(name));
     let (id, stamp, list) = (id?, stamp?, list?);
-    // A dot inside would allow dividing the signed text at another place (Standard Webhooks 1.0).
+    // With a dot in the id, the same signed text could be divided into other parts (Standard Webhooks 1.0).
     if id.contains('.') {
         return Err(Refusal::malformed(names[0], "has a dot".to_owned()));
     }

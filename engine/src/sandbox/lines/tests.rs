@@ -192,7 +192,7 @@ fn table_of(module: &[u8]) -> (usize, Duration) {
     (length, took)
 }
 
-/// More time than reading any debug information may take, in an unoptimised build on a busy machine.
+/// Reading debug information must take less than this, even in an unoptimised build on a busy machine.
 const TOO_LONG: Duration = Duration::from_secs(8);
 
 #[test]
