@@ -175,8 +175,9 @@ async fn volume(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Result<Markup, P
     let number = formats.number(stats.total.accepted);
     Ok(html! {
         figcaption {
-            b { ((t.accepted_number)(&number)) }
+            // The number is last: it grows, and nothing stands after it that would move.
             span.muted { @match chosen.text("source").filter(|_| source.is_some()) { Some(name) => ((t.in_span_from)(span, &foreign::isolated(name))), None => ((t.in_span)(span)) } }
+            b { ((t.accepted_number)(&number)) }
             (peek(visit, "volume", texts.now.table))
         }
         (charts::bars_of(visit, &bars, charts::LOW, &visit.path))
