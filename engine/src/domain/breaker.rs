@@ -1,5 +1,5 @@
-//! A circuit breaker: after repeated failures the engine pauses an endpoint, then probes it with one webhook at a time. Other
-//! deliveries wait in the meantime. A delivery that waits uses up no attempt.
+//! A circuit breaker: after repeated failures the engine stops sending to an endpoint for a while, and then probes it with one
+//! webhook at a time. Other deliveries wait in the meantime. A delivery that waits uses up no attempt.
 
 use std::time::Duration;
 
@@ -104,7 +104,7 @@ impl Breaker {
         until
     }
 
-    /// Starts probing if it is time. Returns whether probing has just started.
+    /// Starts probing if the breaker was open long enough. Returns whether probing has just started.
     pub fn probe(&mut self, now: Timestamp) -> bool {
         match *self {
             Self::Open { until, wait } if until <= now => {

@@ -12,7 +12,8 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Maximum size of the chain and of the key, each in bytes: enough for a dozen certificates or the longest RSA key in use.
+    /// Maximum size of the chain in bytes, and also of the key. This is enough for a dozen certificates, or for the longest RSA
+    /// key in use.
     pub const PEM_BYTES_MAX: usize = 32 << 10;
 }
 

@@ -32,7 +32,8 @@ pub const RUNNING_MAX: usize = 4;
 /// Maximum number of runs of one comparison.
 pub const RUNS_MAX: u64 = 1_000_000;
 
-/// A percentage of runs. Their ids decide, so the selection is the same on every node and after a restart.
+/// A percentage of runs. The id of a run decides whether the run is selected, so the selection is the same on every node and
+/// after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share(u8);
 
@@ -107,7 +108,7 @@ pub struct Report {
     pub targets_differ: u64,
     /// Recorded runs that cannot be repeated. They are not compared.
     pub not_repeatable: u64,
-    /// Pairs in which a version read state that is not recorded. Both versions then read its current value.
+    /// Pairs in which a version read state that is not recorded. Both versions then read the current value of the state.
     pub read_current_state: u64,
     /// New runs that were left out because the node was busy.
     pub skipped: u64,

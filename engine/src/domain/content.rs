@@ -1,9 +1,9 @@
-//! The data of an event with its content type. Only this module checks data that is declared as JSON, and it checks every origin:
-//! `data`, `data_base64`, binary mode, sources, plugins and rows of the store. So later code never sees invalid bytes declared as
-//! JSON, and an envelope can embed the data unchanged.
+//! The data of an event with its content type. Only this module checks data that is declared as JSON. It checks such data from
+//! every origin: `data`, `data_base64`, binary mode, sources, plugins and rows of the store. So later code never sees invalid
+//! bytes declared as JSON, and an envelope can embed the data unchanged.
 //!
-//! The grammar is RFC 8259. It includes numbers of any size, repeated member names and escaped half surrogates (`\ud83d`). The
-//! bytes stay as they were sent; only a byte-order mark before them is dropped (RFC 8259, section 8.1, allows that).
+//! The grammar is that of RFC 8259. It allows numbers of any size, repeated member names and escaped half surrogates (`\ud83d`).
+//! The bytes stay as they were sent; only a byte-order mark before them is dropped (RFC 8259, section 8.1, allows that).
 
 use std::sync::Arc;
 

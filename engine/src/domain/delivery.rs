@@ -28,7 +28,7 @@ pub struct Payload {
 /// The state in which a new delivery is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitialState {
-    /// The delivery is sent at once: by a worker of this process, if one has room.
+    /// The delivery is due at once. If a worker of this process has room, that worker sends it.
     Due,
     /// Its endpoint is paused. The delivery is claimed once the endpoint is resumed.
     Held,
@@ -39,7 +39,7 @@ pub enum InitialState {
 }
 
 impl InitialState {
-    /// Returns the end of a delivery that is never sent; `None` for one that is sent.
+    /// Returns the end of a delivery that is never sent; `None` if the delivery is sent now or later.
     pub const fn ending(self) -> Option<Ending> {
         match self {
             Self::Due | Self::Held => None,
@@ -49,14 +49,15 @@ impl InitialState {
     }
 }
 
-/// A delivery that is stored with commit 2.
+/// A delivery that is stored together with the runs of its event.
 #[derive(Clone, Debug)]
 pub struct NewDelivery {
     pub endpoint: EndpointId,
     /// The plugin's webhook; `None` sends the event's data in the endpoint's envelope.
     pub payload: Option<Arc<Payload>>,
     pub initial_state: InitialState,
-    /// Ordering key: an ordered endpoint gets the deliveries with the same key in order.
+    /// Ordering key. An ordered endpoint gets deliveries with the same key in the order of their events. `None` if the endpoint
+    /// is not ordered.
     pub ordering: Option<i64>,
 }
 
@@ -196,7 +197,7 @@ pub enum AttemptOutcome {
     /// The address guard refused the address.
     Blocked,
     TlsFailed,
-    /// The body of the answer exceeds the limit; its status counts.
+    /// The body of the answer exceeds the limit. The status of the answer counts.
     BodyTooLarge {
         status: u16,
     },
@@ -265,7 +266,7 @@ pub struct Attempt {
     pub at: Timestamp,
     pub outcome: AttemptOutcome,
     pub latency: Duration,
-    /// A sentence about the outcome, if its name does not explain it.
+    /// A sentence about the outcome, if the name of the outcome does not explain enough.
     pub detail: Option<String>,
     /// The first bytes of the answer, at most [`Self::EXCERPT_MAX`].
     pub excerpt: Bytes,
@@ -287,7 +288,7 @@ pub enum Next {
 
 /// Decides the next state after the `made`-th attempt (counted from 1) under `schedule`.
 ///
-/// `now` is the clock of due times; `jitter` is in 0..1.
+/// `now` is a reading of the steady clock, which due times use. `jitter` is in 0..1.
 pub fn after_attempt(attempt: &Attempt, made: u32, schedule: &Schedule, now: Timestamp, jitter: f64) -> Next {
     if attempt.outcome.is_success() {
         return Next::Delivered;

@@ -1,9 +1,10 @@
 //! Writes numbers and bytes as short lower-case text without look-alikes: Crockford's base 32 (no `i`, `l`, `o`, `u`).
 
-/// The digits ordered by value. Text sorts them in the same order.
+/// The digits in the order of their values. They sort in the same order as text.
 pub const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Appends the number of digits, then the digits, so that shorter numbers sort before longer ones.
+/// Appends one digit for the length of the number, then the digits of the number. So numbers with fewer digits sort before
+/// numbers with more digits.
 pub fn push_ordered(text: &mut String, number: u64) {
     let digits = (64 - number.leading_zeros()).div_ceil(5).max(1);
     text.push(char::from(ALPHABET[digits as usize]));

@@ -82,7 +82,7 @@ impl Subscription {
     /// Maximum length of the name of a condition on the data, in bytes.
     pub const DATA_LEN_MAX: usize = 256;
 
-    /// Returns whether the conditions hold; an index checks the patterns.
+    /// Returns whether the conditions hold. Does not check the patterns, because an index has already checked them.
     pub fn conditions_hold(&self, facts: &Facts<'_>) -> bool {
         self.conditions.iter().all(|(name, allowed)| facts.is_one_of(name, allowed))
     }
@@ -210,10 +210,10 @@ impl OnGone {
 /// The addresses that webhooks to an endpoint may reach.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Public addresses, and networks that the operator opened (`allow_net`): an operator created the endpoint.
+    /// Public addresses, and networks that the operator opened (`allow_net`). For endpoints that an operator created.
     #[default]
     Opened,
-    /// Public addresses only: a program created the endpoint with a key that is not an operator's.
+    /// Public addresses only. For endpoints that a program created with a key that is not an operator's.
     Public,
 }
 
@@ -246,7 +246,7 @@ impl Reach {
 pub struct Policy {
     /// Timeout of one complete attempt.
     pub timeout: Duration,
-    /// Headers of every webhook. None has a name that the engine reserves.
+    /// Headers of every webhook. No header has a name that the engine reserves.
     pub headers: Vec<(String, String)>,
     /// `None` means the default schedule.
     pub schedule: Option<Arc<Schedule>>,
@@ -362,7 +362,7 @@ pub struct NewEndpoint {
     /// The plugin that processes each event on its way to the endpoint.
     pub plugin: Option<Slug>,
     pub scheme: Scheme,
-    /// Newest first; every valid one signs.
+    /// Newest first. Every valid secret signs. If a webhook can carry only one signature, only the newest secret signs.
     pub secrets: Vec<HeldSecret>,
     pub policy: Policy,
     pub state: EndpointState,
@@ -387,12 +387,12 @@ impl fmt::Debug for NewEndpoint {
 }
 
 impl NewEndpoint {
-    /// Number of hex digits in a subscription's name; enough that two never collide by chance.
+    /// Number of hex digits in a subscription's name. With this many digits, two names are never equal by chance.
     const SUBSCRIPTION_DIGITS: usize = 16;
 
     /// Returns the endpoint of a program's subscription. Its name is derived from event pattern and URL, so concurrent and
-    /// repeated requests create one endpoint. Keys that see only their own subscriptions get separate endpoints, because a shared
-    /// endpoint would show one key the subscriptions of another.
+    /// repeated requests create only one endpoint. Keys that see only their own subscriptions get separate endpoints, because a
+    /// shared endpoint would show one key the subscriptions of another.
     pub fn subscription(url: String, events: Pattern, title: String, secret: Secret, maker: KeyId, reach: Reach) -> Self {
         let whose = match reach {
             Reach::Opened => String::new(),
@@ -414,14 +414,14 @@ impl NewEndpoint {
     }
 
     /// Returns whether an event may go to this endpoint, regardless of its subscription. An operational event about an endpoint
-    /// never goes to that endpoint, because its delivery could cause the next such event. Operational events name other endpoints
-    /// and contain text of plugins, so they go only to operators' endpoints.
+    /// never goes to that endpoint, because delivering the event could cause the next event about the endpoint. Operational
+    /// events name other endpoints and contain text of plugins, so they go only to operators' endpoints.
     pub fn may_hear(&self, event: &NewEvent) -> bool {
         let is_for_operators = event.event_type.is_ours();
         !is_for_operators || self.policy.reach == Reach::Opened && event.subject.as_deref() != Some(&self.name)
     }
 
-    /// Returns whether it is a program's subscription.
+    /// Returns whether the endpoint is a program's subscription.
     pub fn is_subscription(&self) -> bool {
         self.policy.on_gone == OnGone::Remove
     }

@@ -21,16 +21,16 @@ pub struct NewEvent {
     pub source: Arc<str>,
     pub event_type: EventType,
     pub subject: Option<Arc<str>>,
-    /// RFC 3339, as the caller wrote it; `None` means the time of acceptance.
+    /// The caller's time in RFC 3339, in the form that every receiver can read. `None` means the time of acceptance.
     pub time: Option<Arc<str>>,
-    /// Its data with the content type.
+    /// The event's data with its content type.
     pub content: Content,
     pub attributes: Arc<Attributes>,
-    /// Number of earlier events in its chain.
+    /// Number of earlier events in the chain of events that caused this one.
     pub depth: u8,
     /// The event whose run emitted this one.
     pub cause: Option<EventId>,
-    /// The request from which a source created it.
+    /// The request from which a source created the event.
     pub request: Option<Arc<Request>>,
 }
 
@@ -38,7 +38,7 @@ pub struct NewEvent {
 /// published event is never taken for a repeat of a source's event, nor the other way round.
 const SOURCE_DOOR: char = '\u{1}';
 
-/// Returns whether only the engine may use a `source`: the engine's source or that of a plugin.
+/// Returns whether a `source` is reserved for the engine, because it names the engine or a plugin.
 pub fn is_reserved_source(source: &str) -> bool {
     source == "innesco" || source.starts_with("plugin/")
 }
@@ -53,7 +53,7 @@ impl NewEvent {
     }
 }
 
-/// State of an event as a whole: that of its worst part.
+/// State of an event as a whole, which is the state of its worst part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventState {
     /// Nothing has failed, but the event, a run or the first attempt of a delivery waits.

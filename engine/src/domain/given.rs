@@ -1,7 +1,7 @@
-//! Cleans text of settings, addresses and keys from the environment, a file or a flag.
+//! Cleans the text of settings, addresses and keys that come from the environment, a file or a flag.
 //!
 //! `echo key | base64`, editors on Windows and copied web pages add invisible characters. Characters around a value are removed.
-//! A value with such a character inside is refused, because it cannot be intended.
+//! A value with such a character inside is refused, because the character cannot be intended.
 
 use std::borrow::Cow;
 
@@ -58,7 +58,8 @@ pub fn key(text: &str) -> Result<&str, BadText> {
 
 /// Returns a setting without its passwords: those of a URL (`user:password@`) and of parameters (`?password=…`).
 ///
-/// Works on text, because a malformed address may contain a password too. If in doubt, it hides the text.
+/// Works on the text instead of a parsed URL, because a malformed address may contain a password too. If in doubt, it hides the
+/// text.
 pub fn without_passwords(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let rest = match (rest.find(':'), rest.rfind('@')) {
@@ -74,7 +75,7 @@ pub fn without_passwords(text: &str) -> String {
 fn without_value(pair: &str) -> String {
     const SECRET: [&str; 4] = ["pass", "secret", "token", "key"];
     match pair.split_once('=') {
-        // A name with escapes may be any name, so its value is hidden.
+        // A name with percent escapes may stand for one of these names, so its value is hidden.
         Some((name, _)) if name.contains('%') || SECRET.iter().any(|word| name.to_ascii_lowercase().contains(word)) => {
             format!("{name}=***")
         }

@@ -1,10 +1,11 @@
-//! How long the old secret of an endpoint, or the old secret or address of a source, stays valid after a rotation.
+//! The grace period after a rotation. Until it ends, the replaced secret of an endpoint or source, or the replaced address of a
+//! source, stays valid.
 
 use std::time::Duration;
 
 use super::duration;
 
-/// Grace period of a rotation that names none.
+/// Grace period if the request for a rotation does not set one.
 pub const DEFAULT: &str = "24h";
 /// What a grace period must be, for error messages.
 pub const RULE: &str = "a duration of at most 7 days; write 0s, 1h or 24h";

@@ -1,18 +1,18 @@
 //! Ids: 64-bit numbers inside the engine, opaque text for users and programs.
 //!
-//! An event has a sequence number. Its runs and deliveries carry that number in their upper bits, and an attempt carries the
-//! number of its delivery. So the children of a parent have one range of row ids and need no foreign-key index. As text, an id is
-//! a prefix, the store's tag and the number (`evt_k7q22a9`). The tag is random per store and replaced by a restore, so that no id
-//! is issued twice. Texts with the same tag sort like their numbers.
+//! An event has a sequence number. The ids of its runs and deliveries carry that number in their upper bits, and the id of an
+//! attempt carries the id of its delivery. So the children of a parent have one range of row ids and need no foreign-key index.
+//! As text, an id is a prefix, the store's tag and the number (`evt_k7q22a9`). Each store has a random tag, and a restore
+//! replaces it, so that no id is issued twice. Texts with the same tag sort like their numbers.
 
 use std::fmt;
 
 use super::digits;
 
-/// Bits for the number of an event's run, and of its delivery. The SQL of the stores contains this constant and the next as
-/// literals.
+/// Bits for the number of a run, or of a delivery, within its event. The SQL of the stores contains this constant and the next
+/// one as literals.
 pub const CHILD_BITS: u32 = 14;
-/// Bits for the number of a delivery's attempt.
+/// Bits for the number of an attempt within its delivery.
 pub const ATTEMPT_BITS: u32 = 8;
 
 /// Maximum number of deliveries of one event over all its rounds, and maximum number of its runs.
@@ -56,7 +56,7 @@ id!(
     EventId, "evt"
 );
 id!(
-    /// A run: one plugin on one event.
+    /// A run of one plugin on one event.
     RunId, "run"
 );
 id!(
@@ -116,13 +116,13 @@ impl EventId {
         ScheduledId(self.0 << CHILD_BITS | i64::from(k))
     }
 
-    /// Returns the range of row ids of this event's runs, which is also that of its deliveries and of the events that it
-    /// scheduled.
+    /// Returns the range of row ids that the runs of this event have. Its deliveries and the events that it scheduled have ids in
+    /// the same range.
     pub const fn children(self) -> (i64, i64) {
         (self.0 << CHILD_BITS, (self.0 + 1) << CHILD_BITS)
     }
 
-    /// Returns the range of row ids of attempts of this event's deliveries.
+    /// Returns the range of row ids that the attempts of all deliveries of this event have.
     pub const fn attempts(self) -> (i64, i64) {
         let (from, until) = self.children();
         (from << ATTEMPT_BITS, until << ATTEMPT_BITS)
@@ -134,7 +134,7 @@ impl RunId {
         EventId(self.0 >> CHILD_BITS)
     }
 
-    /// Returns its number among its event's runs.
+    /// Returns the number of this run within its event.
     pub const fn k(self) -> u32 {
         (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
     }
@@ -146,7 +146,7 @@ impl ScheduledId {
         EventId(self.0 >> CHILD_BITS)
     }
 
-    /// Returns its number among the events that its cause scheduled.
+    /// Returns the number of this event among all events that its cause scheduled.
     pub const fn k(self) -> u32 {
         (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
     }
@@ -157,7 +157,7 @@ impl DeliveryId {
         EventId(self.0 >> CHILD_BITS)
     }
 
-    /// Returns its number among its event's deliveries.
+    /// Returns the number of this delivery within its event.
     pub const fn k(self) -> u32 {
         (self.0 & (CHILDREN_MAX as i64 - 1)) as u32
     }
@@ -179,7 +179,7 @@ impl AttemptId {
         DeliveryId(self.0 >> ATTEMPT_BITS)
     }
 
-    /// Returns its number, counted from 1.
+    /// Returns the number of this attempt within its delivery, counted from 1.
     pub const fn n(self) -> u32 {
         (self.0 & ATTEMPTS_MAX as i64) as u32
     }

@@ -1,5 +1,5 @@
-//! Jobs: one command on many deliveries, runs or events, executed in batches. A job is a row with its filter, its cursor and its
-//! end (the last event at its creation), so it survives a restart.
+//! Jobs: one command on many deliveries, runs or events, executed in batches. A job is stored as a row with its filter, its
+//! cursor and its end (the last event that existed when the job was created), so it survives a restart.
 //!
 //! The cursor moves in the transaction of each batch. So even an interrupted job processes each item once. An item that fails
 //! again is not retried by the same job.
@@ -23,7 +23,7 @@ pub enum Ended {
     #[default]
     Dead,
     Cancelled,
-    /// Waiting for the next attempt, which becomes due now.
+    /// The deliveries wait for their next attempt. The job makes that attempt due now.
     Retrying,
 }
 
@@ -43,8 +43,8 @@ impl Ended {
         Self::ALL.into_iter().find(|ended| ended.as_str() == text)
     }
 
-    /// Returns the state of a delivery; `at` is when it ended or is due again. Returns `None` if the word of its reason cannot be
-    /// read.
+    /// Returns the state of a delivery. `at` is the time at which the delivery ended, or is due again. Returns `None` if the word
+    /// of its reason cannot be read.
     pub fn state(self, at: Timestamp, reason: Option<&str>) -> Option<DeliveryState> {
         match self {
             Self::Cancelled => Some(DeliveryState::Cancelled { at, reason: None }),
@@ -107,7 +107,7 @@ impl RetryFilter {
     }
 }
 
-/// Returns whether a type matches a pattern, if one is set.
+/// Returns whether a type matches a pattern. Without a pattern, every type matches.
 fn fits(wanted: &Option<Pattern>, event_type: &Option<String>) -> bool {
     wanted.as_ref().is_none_or(|wanted| event_type.as_ref().is_some_and(|it| wanted.matches(it)))
 }
@@ -202,7 +202,7 @@ pub enum Decision {
     Unreadable,
 }
 
-/// One batch of a job, as the numbers of its rows.
+/// One batch of a job. The numbers are those of the items' rows.
 #[derive(Debug)]
 pub struct Batch {
     pub taken: Vec<i64>,
@@ -214,7 +214,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Takes the matching items in order, at most `most`.
+    /// Takes the matching items in order. The batch has at most `most` items; unreadable items count too.
     pub fn of(found: Vec<(i64, Decision)>, most: usize) -> Self {
         let mut batch = Self { taken: Vec::new(), cursor: None, unreadable: 0, is_whole: true };
         for (id, decision) in found {
@@ -256,7 +256,7 @@ impl Task {
         }
     }
 
-    /// Returns the number of the first row created after the job; `last` is the last event at the job's creation.
+    /// Returns the row number before which the job ends. `last` is the last event that existed when the job was created.
     pub const fn end(&self, last: EventId) -> i64 {
         match self {
             Self::RetryDeliveries(_) | Self::RetryRuns(_) => last.children().1,

@@ -1,4 +1,4 @@
-//! API keys: their roles.
+//! The roles of API keys.
 
 /// The role of an API key. A table of the API (`api/access.rs`) maps routes to roles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

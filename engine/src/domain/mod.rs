@@ -1,7 +1,8 @@
 //! The nouns and rules of Innesco.
 //!
-//! No I/O, no async, no SQL, no HTTP, no clock and no randomness: times, random bytes and ids are arguments, so every rule can be
-//! tested with a table of cases. Text from outside is parsed into these types once, at the boundary, and trusted afterwards.
+//! This module contains no I/O, async code, SQL, HTTP, clock or randomness. Times, random bytes and ids are arguments, so every
+//! rule can be tested with a table of cases. Text from outside is parsed into these types once, at the boundary, and trusted
+//! afterwards.
 
 pub mod breaker;
 pub mod certificate;

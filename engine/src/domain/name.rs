@@ -1,4 +1,4 @@
-//! Names: slugs, event types, attributes. Parsed at the boundary, trusted afterwards.
+//! Names: slugs, event types and attributes. They are parsed once, at the boundary, and trusted afterwards.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -82,7 +82,7 @@ impl EventType {
         self.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-' | b'_'))
     }
 
-    /// Returns whether it is an operational event of the engine, which only the engine may send.
+    /// Returns whether this is the type of an operational event. Only the engine may send such events.
     pub fn is_ours(&self) -> bool {
         self.starts_with("innesco.")
     }
@@ -133,7 +133,7 @@ impl Attributes {
     }
 }
 
-/// Returns the known name most similar to a mistyped one, for helpful errors.
+/// Returns the known name that is most similar to a mistyped name, for helpful errors.
 ///
 /// The work is bounded: it skips texts that are not names, and compares at most [`COMPARED_MAX`] names.
 pub fn nearest<'a>(typed: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

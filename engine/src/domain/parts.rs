@@ -1,8 +1,9 @@
-//! The budget of values that are created from one body: fields, members, elements, attributes, items. Each value needs far more
-//! memory than its text: an object with one member takes about 500 bytes, and the text `[a]` in a form creates one. So the size
-//! of a body does not limit the memory of its parsed form. Every parser takes from this budget before it creates a value.
+//! A budget that limits how many values (fields, members, elements, attributes, items) are created from one body. Each value
+//! needs far more memory than its text: an object with one member takes about 500 bytes, and in a form the three characters `[a]`
+//! create such an object. So the size of a body does not limit the memory of its parsed form. Every parser takes from this budget
+//! before it creates a value.
 
-/// Maximum number of values created from one body: at about 500 bytes each, 25 MB.
+/// Maximum number of values created from one body. At about 500 bytes each, they take 25 MB.
 pub const PARTS_MAX: usize = 50_000;
 
 /// The body has more parts than [`PARTS_MAX`].

@@ -130,7 +130,7 @@ pub struct Manifest {
     /// The author's version, for people; the digest identifies the version.
     pub version: String,
     pub description: String,
-    /// The event types that it runs on; empty for a plugin that only serves endpoints that name it.
+    /// Patterns of the event types that the plugin runs on. Empty for a plugin that runs only for endpoints that name it.
     pub on: Vec<Pattern>,
     pub settings: Vec<Setting>,
 }

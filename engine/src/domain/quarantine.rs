@@ -1,4 +1,4 @@
-//! Quarantine: when a version of a plugin has broken its limits so often that the plugin is held.
+//! Quarantine: decides when a plugin is held because one of its versions has broken limits too often.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,7 +7,7 @@ use super::{
     time::Timestamp,
 };
 
-/// The time in which breaches count.
+/// How long a breach counts.
 const SPAN: Duration = Duration::from_secs(60);
 
 /// The breaches of one version within the last [`SPAN`].

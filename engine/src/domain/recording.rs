@@ -2,7 +2,8 @@
 //!
 //! A run is a function of its version, its event, the endpoint that it belongs to, its plugin's settings, and the state that it
 //! read. The run's row has the first three. [`Recording`] has the other two, and the time that decides which values of state have
-//! expired. A later capability of plugins (such as HTTP requests) needs a member here, or runs that use it cannot be repeated.
+//! expired. If plugins get a further capability (such as HTTP requests), it needs a member here. Otherwise runs that use the
+//! capability cannot be repeated.
 
 use super::time::Timestamp;
 

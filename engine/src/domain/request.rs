@@ -1,4 +1,4 @@
-//! The request from which an event was created: the parts around the data, stored with it.
+//! The request from which a source created an event. The parts around the data are stored with the event.
 
 use bytes::Bytes;
 
@@ -15,7 +15,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns its parts as attributes for plugins. Their names have a dot, which other attributes cannot have.
+    /// Returns the parts of the request as attributes for plugins. The names of these attributes have a dot, which the names of
+    /// other attributes cannot have.
     pub fn attributes(&self) -> Vec<(String, String)> {
         use base64::{Engine as _, prelude::BASE64_STANDARD};
         let mut all = vec![("http.method".to_owned(), self.method.clone())];

@@ -48,7 +48,8 @@ pub const DELETED_ENDPOINT_KEPT: Duration = Duration::from_secs(3600);
 /// endpoint, the event's time may be later than the deletion's, by at most this much.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
-/// Returns the time before which a deleted endpoint may be removed. `oldest_event` is when the oldest stored event was accepted.
+/// Returns a time. An endpoint that was deleted before this time may be removed from the store. `oldest_event` is the time at
+/// which the oldest stored event was accepted.
 pub fn endpoints_forgotten_before(now: Timestamp, oldest_event: Option<Timestamp>) -> Timestamp {
     let aged = now.minus(DELETED_ENDPOINT_KEPT);
     oldest_event.map_or(aged, |oldest| aged.min(oldest.minus(CLOCKS_DIFFER)))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::time::Timestamp;
 
-/// The waits before each attempt; the first one is usually zero. The number of entries is the number of attempts.
+/// The wait before each attempt; the first wait is usually zero. The number of entries is the number of attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule(Vec<Duration>);
 
@@ -26,7 +26,7 @@ impl Schedule {
         &self.0
     }
 
-    /// Returns when the attempt after the `made`-th (from 1) is due; `None` if none is left.
+    /// Returns when the next attempt is due after `made` attempts; `None` if no attempt is left.
     ///
     /// `jitter` in 0..1 spreads the wait by ±10 %, so that deliveries that failed together are not retried together.
     /// `retry_after` is the receiver's request. It can only lengthen the wait, and at most to one day.
@@ -61,8 +61,8 @@ pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     }
     let millis = match httpdate::parse_http_date(value) {
         Ok(date) => i64::try_from(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()?,
-        // The date form of e-mail (RFC 2822): it may have a time zone, a day with one digit, and no weekday. Some servers send it
-        // in HTTP.
+        // The date form of e-mail (RFC 2822): it may have a time zone or a day with one digit, and the weekday may be missing.
+        // Some servers send this form in HTTP.
         Err(_) => jiff::fmt::rfc2822::parse(value).ok()?.timestamp().as_millisecond(),
     };
     Some(Timestamp::from_millis(millis).since(now).min(RETRY_AFTER_MAX))

@@ -52,7 +52,7 @@ impl EndpointTable {
         self.by_id.get(self.by_name.get(&slug)?)
     }
 
-    /// Returns the deleted endpoint of this name, if no endpoint has it now.
+    /// Returns the deleted endpoint that had this name, unless an existing endpoint has the name now.
     pub fn deleted(&self, name: &str) -> Option<EndpointId> {
         let slug = Slug::parse(name).ok()?;
         if self.by_name.contains_key(&slug) { None } else { self.deleted.get(&slug).copied() }

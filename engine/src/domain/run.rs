@@ -1,9 +1,10 @@
-//! A run: one plugin on one event. Its outcomes, its requests, and the state machine of its tries.
+//! A run of one plugin on one event: its outcomes, its requests, and the state machine of its tries.
 //!
-//! [`RunRecord`] is one try as commit 2 stores it. Its [`RunEnd`] has one variant for each way in which a try can end, and each
-//! variant holds only what is true then: a deferred run has no effects, a failed run has a reason, a parked run may name a
-//! missing endpoint. So a run whose result is refused cannot leave a webhook or a state write behind. [`RunIdentity`] creates
-//! records. Functions change a record by returning a new one. The SQLite store and the Postgres store use the same accessors.
+//! [`RunRecord`] is one try, as the second commit of an event (commit 2 in `ARCHITECTURE.md`) stores it. Its [`RunEnd`] has one
+//! variant for each way in which a try can end, and each variant holds only what such an end has: a deferred run has no effects,
+//! a failed run has a reason, a parked run may name a missing endpoint. So a run whose result is refused cannot leave a webhook
+//! or a state write behind. [`RunIdentity`] creates records. A function that changes the end of a record returns a new record.
+//! The SQLite store and the Postgres store use the same accessors.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -66,7 +67,7 @@ impl fmt::Display for RunOutcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFailure {
     pub outcome: RunOutcome,
-    /// A short stable word: the plugin's for [`RunOutcome::Failed`], the engine's otherwise.
+    /// A short stable word. The plugin chooses it for [`RunOutcome::Failed`], and the engine for every other outcome.
     pub code: String,
     /// A sentence for the operator.
     pub message: String,
@@ -110,7 +111,7 @@ impl LogLevel {
 pub struct LogLine {
     pub level: LogLevel,
     pub message: String,
-    /// Facts of the line, as names and values.
+    /// Fields of the line, as names and values.
     pub fields: Vec<(String, String)>,
 }
 
@@ -143,7 +144,7 @@ pub const AFTER_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// An event that a plugin requests. The engine sets its source and depth.
 #[derive(Clone, Debug)]
 pub struct Emitted {
-    /// How long after the run the event is due; zero means together with the run.
+    /// How long after the run the event is due. If it is zero, the event is stored together with the run.
     pub after: Duration,
     pub event_type: super::name::EventType,
     pub subject: Option<String>,
@@ -314,7 +315,7 @@ pub struct Effects {
     pub state_use: StateUse,
 }
 
-/// One try of a run, as commit 2 stores it.
+/// One try of a run, as the second commit of its event stores it.
 #[derive(Clone, Debug)]
 pub struct RunRecord {
     pub identity: RunIdentity,
@@ -375,7 +376,8 @@ impl RunIdentity {
         RunRecord { identity: self, end: RunEnd::Ok { execution, effects } }
     }
 
-    /// Records a run that failed: a retryable one waits, up to four times; any other is parked.
+    /// Records a run that failed. If the failure is retryable, the run waits for another try, up to four times. Otherwise the run
+    /// is parked.
     pub fn failed(self, execution: Execution, failure: RunFailure, now: Timestamp) -> RunRecord {
         let wait = RETRY_AFTER.get(self.tries_before as usize);
         match wait {

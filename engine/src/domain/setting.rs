@@ -157,7 +157,7 @@ pub fn check(declared: &[Setting], given: &BTreeMap<String, Given>) -> Result<BT
 }
 
 /// Returns every stored setting that does not fit the declaration, and every required one without a value. Settings can be stored
-/// before their plugin exists, and a new version can declare others.
+/// before their plugin exists, and a new version of a plugin can declare other settings.
 pub fn misfits(declared: &[Setting], stored: &BTreeMap<String, String>) -> Vec<Misfit> {
     let wrong = stored.iter().filter_map(|(name, text)| match find(declared, name) {
         Ok(Some(setting)) if !setting.kind.fits(text) => Some(wrong_type(name, setting.kind)),
@@ -175,7 +175,7 @@ pub fn effective(declared: &[Setting], stored: &BTreeMap<String, String>) -> BTr
     all
 }
 
-/// Finds the declaration of a setting. `None` if nothing is declared.
+/// Finds the declaration of a setting. Returns `None` if the plugin declares no settings.
 fn find<'a>(declared: &'a [Setting], name: &str) -> Result<Option<&'a Setting>, Misfit> {
     if declared.is_empty() {
         return Ok(None);

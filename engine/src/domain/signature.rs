@@ -4,8 +4,7 @@
 //! Standard Webhooks signs `{webhook-id}.{webhook-timestamp}.{body}`. The header lists one `version,base64` per secret, so a
 //! receiver that knows any of the secrets accepts the webhook. Every webhook carries its id and time, regardless of the scheme.
 //!
-//! Signatures are compared as text, in constant time: the expected signature is formatted as its sender formats it. Another
-//! spelling of the same bytes does not match, so a change of any byte of a signature is refused too.
+//! Received signatures are decoded from base64, with or without padding, and compared as bytes in constant time.
 //!
 //! A secret never appears in `Debug` or `Display`. Only [`Secret::reveal`] returns it.
 
@@ -205,7 +204,7 @@ impl Secret {
         }
     }
 
-    /// Computes HMAC-SHA256 with the secret's text as the key: receivers of such schemes get that text.
+    /// Computes HMAC-SHA256 with the secret's text as the key, because receivers of these schemes use that text as the key.
     fn sign_as_text(&self, content: &[&[u8]]) -> [u8; 32] {
         hmac(self.reveal().as_bytes(), content)
     }
@@ -270,7 +269,8 @@ impl<'a> Proof<'a> {
 }
 
 impl<'a> Proof<'a> {
-    /// Returns the same headers as [`Self::headers`] for people: `masked` stands for the signature or the secret.
+    /// Returns the headers of [`Self::headers`] in a form to show to people, with `masked` in place of the signature or the
+    /// secret.
     pub fn masked_headers(self, webhook_id: &str, at: Timestamp, masked: &str) -> Vec<(&'a str, String)> {
         let mut headers = vec![("webhook-id", webhook_id.to_owned()), ("webhook-timestamp", at.seconds().to_string())];
         headers.extend(self.scheme.header(self.token_header).map(|name| (name, masked.to_owned())));
@@ -335,12 +335,12 @@ pub enum Rejection {
 /// Maximum difference between a webhook's timestamp and the receiver's clock.
 pub const TOLERANCE: Duration = Duration::from_secs(300);
 
-/// Maximum number of signatures of one webhook. Senders list one per secret, which is two during a rotation. Each costs a
-/// receiver work before the sender is verified.
+/// Maximum number of signatures of one webhook. Senders list one per secret, which is two during a rotation. Each signature costs
+/// the receiver work before the sender is verified.
 pub const SIGNATURES_MAX: usize = 10;
 
-/// Maximum number of checks of an ed25519 signature against a key per webhook. Unlike an HMAC, each check hashes the whole body
-/// again.
+/// Maximum number of ed25519 checks per webhook; one check tries one signature with one key. Each check hashes the whole body
+/// again, which an HMAC does only once per secret.
 const PUBLIC_KEY_CHECKS_MAX: usize = 10;
 
 /// The claims in a webhook's headers (Standard Webhooks 1.0), before its body is read.

@@ -1,7 +1,7 @@
 //! Counts over time: what happened to events, runs and attempts, per minute or per hour.
 //!
-//! Counts are stored in cells. A sheet holds the cells of one subject: those of each minute for an hour, or those of each hour
-//! for a UTC day. So a table with one row per sheet stays small.
+//! Counts are stored in cells. A sheet holds the cells of one subject: either the 60 minutes of one hour, or the 24 hours of one
+//! UTC day. So a table with one row per sheet stays small.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -34,7 +34,7 @@ impl About {
         }
     }
 
-    /// Reads [`Self::key`].
+    /// Reads the output of [`Self::key`].
     pub fn from_key(key: &str) -> Option<Self> {
         match key.split_once('/') {
             None => (key == "engine").then_some(Self::Engine),
@@ -132,7 +132,7 @@ impl Latencies {
         }
     }
 
-    /// Returns the bound below which `percent` of all latencies are; `None` if there are none.
+    /// Returns the bound that `percent` of all latencies do not exceed; `None` if no latency was counted.
     pub fn percentile(&self, percent: u64) -> Option<Duration> {
         let all: u128 = self.0.iter().map(|count| u128::from(*count)).sum();
         if all == 0 {

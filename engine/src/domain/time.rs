@@ -52,9 +52,9 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Reads RFC 3339 and writes it in the form that every receiver can read: upper-case `T` and `Z`, at most nine digits of a
-/// second, no leap second. jiff accepts more than RFC 3339, and the standard allows forms that SDKs refuse (lower case, a space
-/// for `T`).
+/// Reads a time in RFC 3339 and writes it in the form that every receiver can read: upper-case `T` and `Z`, at most nine digits
+/// after the decimal point, no leap second. The function reads the text without jiff, because jiff accepts more than RFC 3339.
+/// The standard also allows forms that SDKs refuse (lower case, a space for `T`).
 pub fn rfc3339(text: &str) -> Option<String> {
     /// Maximum number of digits of a fraction: nanoseconds, the finest that SDKs read.
     const FRACTION_MAX: usize = 9;
@@ -73,7 +73,7 @@ pub fn rfc3339(text: &str) -> Option<String> {
     for (place, marks) in [(4, &b"-"[..]), (7, b"-"), (10, b"Tt "), (13, b":"), (16, b":")] {
         mark(place, marks)?;
     }
-    // A leap second, which most clocks do not have.
+    // Second 60 is a leap second. It becomes 59, because most clocks have no leap seconds.
     let second = digits(17..19, 60)?.min(59);
     let rest = text.get(19..)?;
     let (fraction, zone) = match rest.strip_prefix('.') {

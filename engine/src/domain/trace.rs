@@ -1,7 +1,8 @@
 //! The trace of an event: W3C Trace Context, stored as the attributes of CloudEvents' distributed-tracing extension.
 //!
 //! An event carries `traceparent` and `tracestate` as received. Span ids are derived from the ids of their subjects (event, run,
-//! attempt). So a run's span knows its parent, a webhook's `traceparent` names its attempt, and nothing has to be stored.
+//! attempt). So the parent of a run's span can be computed, the `traceparent` of a webhook names its attempt, and no span id has
+//! to be stored.
 
 use std::fmt;
 
@@ -19,7 +20,7 @@ pub const TRACESTATE: &str = "tracestate";
 
 /// Maximum number of characters of `tracestate` that are passed on; the standard requires at least 512.
 const STATE_LEN_MAX: usize = 512;
-/// Maximum number of its entries, from the standard.
+/// Maximum number of entries of `tracestate`, from the standard.
 const STATE_COUNT_MAX: usize = 32;
 
 pub type TraceId = [u8; 16];
@@ -30,7 +31,7 @@ pub type SpanId = [u8; 8];
 pub struct TraceParent {
     pub trace: TraceId,
     pub span: SpanId,
-    /// Bit 0: sampled. Bit 1: the trace id is random. Others have no meaning yet.
+    /// Bit 0: sampled. Bit 1: the trace id is random. The other bits have no meaning yet.
     pub flags: u8,
 }
 
@@ -38,7 +39,8 @@ impl TraceParent {
     const SAMPLED: u8 = 1;
     const KNOWN_FLAGS: u8 = 3;
 
-    /// Reads `traceparent`. Returns `None` if it is malformed and must be ignored. Later versions may be longer.
+    /// Reads `traceparent`. Returns `None` if it is malformed and must be ignored. A `traceparent` of a later version may be
+    /// longer.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let (version, rest) = bytes.split_at_checked(2)?;
@@ -72,7 +74,7 @@ impl TraceParent {
         Self::parse(event.attributes.get(TRACEPARENT)?)
     }
 
-    /// Starts a trace for an event without one.
+    /// Starts a trace for an event that came without a trace.
     pub fn begin(tag: Tag, event: EventId) -> Self {
         Self {
             trace: derived(&[b"trace", tag.as_str().as_bytes(), &number(event.as_i64())]),
@@ -92,7 +94,7 @@ impl fmt::Display for TraceParent {
     }
 }
 
-/// Reads lower-case hexadecimal digits. The standard allows no others.
+/// Reads hexadecimal digits in lower case. The standard does not allow upper case.
 pub(super) fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     let digit = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),
@@ -109,8 +111,8 @@ pub(super) fn hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// Returns `tracestate` to pass on: as many entries as fit, from the left, where the newest are. Returns `None` if the text is
-/// malformed: the caller then drops all of it.
+/// Returns the `tracestate` that is passed on. It has as many entries as fit, starting from the left, where the newest entries
+/// are. Returns `None` if the text is malformed. The caller then drops the whole text.
 pub fn trace_state(text: &str) -> Option<String> {
     let mut kept = String::new();
     let entries = text.split(',').map(|entry| entry.trim_matches([' ', '\t'])).filter(|entry| !entry.is_empty());
@@ -132,10 +134,10 @@ pub fn trace_state(text: &str) -> Option<String> {
     (!kept.is_empty()).then_some(kept)
 }
 
-/// Adds a trace to attributes without one, if there is room.
+/// Adds a trace to attributes that contain no trace, if there is room.
 pub fn adopt(attributes: &mut Attributes, parent: &str, state: Option<&str>) {
     if attributes.get(TRACEPARENT).is_none() && attributes.push(TRACEPARENT, parent.to_owned()).is_ok() {
-        // An existing state stays. Without room the state is left out, as the standard allows.
+        // An existing state stays. If there is no room, the state is left out, as the standard allows.
         let _ = state.map(|state| attributes.push(TRACESTATE, state.to_owned()));
     }
 }
@@ -170,7 +172,7 @@ const fn number(number: i64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-/// Derives an id that looks random. Never all zeros, which the standard forbids.
+/// Derives an id that looks random. The id is never all zeros, because the standard forbids that.
 fn derived<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,10 +1,11 @@
 //! Why an endpoint did or did not receive an event. [`why`] follows one event on its way to one endpoint and names the link that
-//! decided. The answer says where the event was stopped, what it waits for, or that it was delivered. It also says what would
-//! change the result.
+//! decided. The answer says where the event was stopped, what it waits for, or that it was delivered. The answer also says what
+//! would change the result.
 //!
 //! The function does not read the store. The API fills in [`Situation`] from the store and the catalog. An event can reach an
 //! endpoint in two ways: by the endpoint's subscription, perhaps through the endpoint's plugin, and by the webhook of any plugin.
-//! If the event has no webhook to the endpoint, `routing` judges both ways. Otherwise `sending` judges the webhook.
+//! `routing` judges both ways. If the event has no webhook to the endpoint, that judgement is the answer. Otherwise the answer is
+//! the judgement of `sending` on the webhook.
 
 mod routing;
 mod sending;
@@ -46,7 +47,8 @@ impl Verdict {
     }
 }
 
-/// A link of the chain from an event to an endpoint, in the order of the chain.
+/// A link of the chain from an event to an endpoint. The variants are in the order of the chain. Each variant states what is true
+/// if the event passes the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// The endpoint exists.
@@ -57,7 +59,8 @@ pub enum Link {
     Type,
     /// The conditions (`where`) of the subscription hold.
     Where,
-    /// The endpoint may receive an `innesco.*` event: it is not about this endpoint, and the endpoint belongs to an operator.
+    /// The endpoint may receive an `innesco.*` event, because the event is not about this endpoint and the endpoint belongs to an
+    /// operator.
     OwnEvents,
     /// The type matches the manifest of a plugin.
     Manifest,
@@ -69,17 +72,17 @@ pub enum Link {
     Plugin,
     /// The endpoint is active.
     State,
-    /// Its circuit breaker is closed.
+    /// The endpoint's circuit breaker is closed.
     Breaker,
-    /// Its rate allows another webhook.
+    /// The endpoint's rate allows another webhook.
     Rate,
     /// The endpoint's limit allows another concurrent webhook.
     Concurrency,
     /// No earlier webhook of an ordered endpoint is unfinished.
     Order,
-    /// An attempt of the schedule is due.
+    /// The next attempt of the webhook's schedule is due.
     Schedule,
-    /// The webhook itself.
+    /// The webhook exists and was delivered.
     Delivery,
 }
 
@@ -136,11 +139,11 @@ pub struct Situation<'a> {
     pub endpoint: Target<'a>,
     /// Every plugin that exists now.
     pub plugins: Vec<PluginFact>,
-    /// The event's runs: those of plugins, and those that belong to this endpoint.
+    /// The event's runs that belong to this endpoint or to no endpoint.
     pub runs: Vec<RunFact>,
     /// The event's webhooks to this endpoint.
     pub deliveries: Vec<DeliveryFact>,
-    /// Plugins that recently sent to this endpoint by name, on any event.
+    /// Plugins that recently sent to this endpoint by name, for this event or for any other event.
     pub senders: Vec<Slug>,
     /// How the sender treats the endpoint now; `None` if this process sends nothing to it.
     pub standing: Option<Standing>,
@@ -159,7 +162,7 @@ pub enum Target<'a> {
 pub struct PluginFact {
     pub name: Slug,
     pub on: Vec<Pattern>,
-    /// Why it does not run, if it does not.
+    /// Why the plugin does not run; `None` if it runs.
     pub halt: Option<Halt>,
 }
 
@@ -169,7 +172,7 @@ pub struct RunFact {
     pub id: RunId,
     pub round: u32,
     pub plugin: Slug,
-    /// Whether it belongs to this endpoint.
+    /// Whether the run belongs to this endpoint.
     pub is_endpoints: bool,
     pub state: RunState,
     pub outcome: Option<RunOutcome>,
@@ -185,7 +188,7 @@ pub struct RunFact {
 pub struct DeliveryFact {
     pub id: DeliveryId,
     pub round: u32,
-    /// The run that made it.
+    /// The run that requested the webhook.
     pub run: Option<RunId>,
     pub state: DeliveryState,
     pub attempts: u32,
@@ -200,7 +203,7 @@ pub struct DeliveryFact {
 pub enum Behind {
     /// A webhook to the same endpoint; `attempts` counts its failed attempts.
     Delivery { id: DeliveryId, attempts: u32 },
-    /// An event that waits to be run, in whole or in part.
+    /// An event that was not run yet, or that still has a run in the queue.
     Event(EventId),
 }
 
@@ -208,11 +211,11 @@ pub enum Behind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub breaker: Breaker,
-    /// The time until which its rate allows no webhook.
+    /// The time until which the endpoint's rate allows no webhook.
     pub rate_until: Option<Timestamp>,
-    /// Maximum number of concurrent webhooks, by the endpoint's policy and by how its receiver answers.
+    /// Maximum number of concurrent webhooks. It depends on the endpoint's policy and on how the receiver answers.
     pub at_once: usize,
-    /// Webhooks that are sent now, or wait for the rate.
+    /// Webhooks that are being sent now, or that wait until the rate allows them.
     pub under_way: usize,
     /// Webhooks that wait in memory for their turn.
     pub waiting: usize,
@@ -224,13 +227,13 @@ pub struct Why {
     pub verdict: Verdict,
     /// The link that decided.
     pub link: Link,
-    /// What happened there, in a sentence without a full stop.
+    /// What happened at this link, in a sentence without a full stop.
     pub reason: String,
-    /// When it was delivered, ended, or continues.
+    /// When the event was delivered, when its way ended, or when it continues.
     pub at: Option<Timestamp>,
-    /// What would change it, in a sentence without a full stop; `None` if nothing has to be done.
+    /// What would change the result, in a sentence without a full stop; `None` if nothing has to be done.
     pub change: Option<String>,
-    /// The commands that make this change, in their order.
+    /// The commands that make this change, in the order in which to run them.
     pub commands: Vec<String>,
     pub run: Option<RunId>,
     pub delivery: Option<DeliveryId>,
@@ -242,9 +245,9 @@ pub struct Why {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub link: Link,
-    /// `None`: the event passed it.
+    /// `None`: the event passed this link.
     pub stopped: Option<Verdict>,
-    /// What was found there.
+    /// What was found at this link.
     pub found: String,
 }
 

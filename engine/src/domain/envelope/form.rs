@@ -1,12 +1,12 @@
 //! Encodes a body as a web form: pairs of name and value, with nested names such as `a[b][0]`, which PHP, Rails and most query
-//! libraries read. `null` is the empty value. An empty object or list has no pair, because a form cannot represent it.
+//! libraries read. `null` becomes an empty value. An empty object or list has no pair, because a form cannot represent it.
 
 use serde_json::value::RawValue;
 use url::form_urlencoded::byte_serialize;
 
 use super::{BYTES_MAX, Node, Root, Value};
 
-/// The default name of a single value.
+/// The name of a value that has no name.
 const ALONE: &str = "data";
 
 /// Writes a form. Returns `None` if it exceeds [`BYTES_MAX`].

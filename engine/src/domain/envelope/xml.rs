@@ -18,7 +18,7 @@ use super::{BYTES_MAX, Node, Root, Value};
 
 /// The root element.
 const ROOT: &str = "webhook";
-/// The element for values without a name, or with one that XML does not allow.
+/// The element for values without a name, or with a name that XML does not allow.
 const ITEM: &str = "item";
 
 /// Writes XML. Returns `None` if it exceeds [`BYTES_MAX`].
@@ -98,7 +98,8 @@ fn text(to: &mut Writer<Bounded>, text: &str) -> io::Result<()> {
     to.write_event(Event::Text(BytesText::new(&characters(text))))
 }
 
-/// Returns whether it can name an element: only ASCII, no colon (used by namespaces), and not the reserved prefix of XML.
+/// Returns whether a name can be the name of an element: only ASCII, no colon (used by namespaces), and not the reserved prefix
+/// of XML.
 fn is_plain(name: &str) -> bool {
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let continues = name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'));

@@ -1,4 +1,5 @@
-//! Why an event led to no webhook for the endpoint: the endpoint's subscription, and the plugins that could have sent to it.
+//! Explains why an event led to no webhook for the endpoint. Looks at the endpoint's subscription, and at the plugins that could
+//! have sent to the endpoint.
 
 use super::{
     Link, RunFact, Situation, Step, Verdict, Why, passed,
@@ -78,7 +79,8 @@ pub fn judge(situation: &Situation<'_>, endpoint: &Endpoint, round: u32, chain: 
     }
 }
 
-/// Judges the way by the endpoint's subscription. `None` if it has none.
+/// Judges the way through the endpoint's subscription. Returns `None` if the endpoint has no subscription. Also returns `None` if
+/// the event has a webhook to the endpoint and the endpoint's plugin did not run.
 fn subscription(
     situation: &Situation<'_>,
     endpoint: &Endpoint,
@@ -179,7 +181,7 @@ fn endpoint_plugin(situation: &Situation<'_>, run: &RunFact) -> Why {
     })
 }
 
-/// How much a plugin explains, best first.
+/// How much a plugin explains. The variant that explains most is first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     /// The plugin's run is not finished. Either the plugin sent to the endpoint before, or the run waits for the endpoint.
@@ -193,7 +195,7 @@ enum Rank {
     Other,
 }
 
-/// Judges the way by each plugin that ran, or that would run.
+/// Judges the way through each plugin that ran, or that would run.
 fn plugins(situation: &Situation<'_>, round: u32) -> Vec<(Rank, Why)> {
     let mut found = Vec::new();
     let runs = situation.runs.iter().filter(|run| !run.is_endpoints && (run.round == round || is_open(run)));
@@ -257,7 +259,7 @@ const fn is_open(run: &RunFact) -> bool {
     matches!(run.state, RunState::Waiting { .. } | RunState::Parked)
 }
 
-/// Judges a run that did not end `ok`; `None` for one that did.
+/// Judges a run that did not end `ok`. Returns `None` if the run ended `ok`.
 fn unfinished(situation: &Situation<'_>, run: &RunFact, link: Link, who: &str) -> Option<Why> {
     let id = run.id.text(situation.tag);
     let retry = format!("innesco run retry {id}");
@@ -304,7 +306,7 @@ fn unfinished(situation: &Situation<'_>, run: &RunFact, link: Link, who: &str) -
     Some(why.by_run(run.id))
 }
 
-/// Returns why the plugin of a run does not run now, if it does not.
+/// Returns why the plugin of a run does not run now; `None` if it runs.
 fn halt(situation: &Situation<'_>, run: &RunFact) -> Option<Halt> {
     situation.plugins.iter().find(|plugin| plugin.name == run.plugin)?.halt
 }

@@ -7,8 +7,8 @@ use crate::domain::{
     endpoint::{DisabledReason, Endpoint, EndpointState},
 };
 
-/// Returns the webhook that decides: a dead one before one that waits, and one that waits before a finished one. Finished ones of
-/// earlier rounds do not count.
+/// Returns the webhook that decides: a dead webhook if there is one, otherwise a waiting one, otherwise a cancelled one,
+/// otherwise a delivered one. Of earlier rounds, only waiting webhooks count.
 pub fn decisive(deliveries: &[DeliveryFact], round: u32) -> Option<&DeliveryFact> {
     let rank = |one: &DeliveryFact| match one.state {
         DeliveryState::Dead { .. } => 0,
@@ -85,7 +85,7 @@ fn dead(endpoint: &Endpoint, id: &str, delivery: &DeliveryFact, reason: DeadReas
     }
 }
 
-/// Returns what holds back a webhook of an active endpoint, if anything other than its schedule does.
+/// Returns what holds back a webhook of an active endpoint; `None` if only its schedule can hold it back.
 fn held(situation: &Situation<'_>, endpoint: &Endpoint, delivery: &DeliveryFact, chain: &mut Vec<Step>) -> Option<Why> {
     let (name, policy) = (&endpoint.new.name, &endpoint.new.policy);
     let id = delivery.id.text(situation.tag);
@@ -183,7 +183,7 @@ const fn disabled(reason: DisabledReason) -> &'static str {
     }
 }
 
-/// `was tried 3 times, last: answered 503`.
+/// Returns a phrase such as `was tried 3 times, last: answered 503`.
 fn tried(delivery: &DeliveryFact) -> String {
     match (delivery.attempts, delivery.last) {
         (0, _) => "was not tried yet".to_owned(),

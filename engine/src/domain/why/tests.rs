@@ -1,5 +1,5 @@
-//! One row per situation: the link that decided, whether the event continues without any action by a person, and the command that
-//! changes it.
+//! Each row of a table is one situation. It states the link that decides, whether the event continues without any action by a
+//! person, and the command that would change the result.
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,7 +61,7 @@ fn endpoint(events: &[&str]) -> Endpoint {
     Endpoint { id: EndpointId::from_i64(3), created_at: CREATED, failing_since: None, new }
 }
 
-/// A situation that a row changes.
+/// A situation. Each row of a table changes a part of it.
 struct Case {
     event: Event,
     to_run: bool,
