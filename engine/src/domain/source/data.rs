@@ -1,5 +1,5 @@
-//! Reads a body as an event's data: JSON unchanged, forms and XML as JSON, other bodies unchanged. Only this file decides how a
-//! body is read, by the source's setting `body_as` and the body's content type.
+//! Reads a body as an event's data. JSON stays unchanged, forms and XML become JSON, and other bodies stay unchanged. Only this
+//! file decides how a body is read. It uses the source's setting `body_as` and the body's content type.
 //!
 //! A body that is not what it declares, or exceeds a limit, is stored as bytes with the reason. It was sent, so it must not be
 //! lost.
@@ -23,10 +23,10 @@ use crate::domain::{
 /// The content type of a body that a source reads as text.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Maximum factor by which a body may grow when it becomes JSON: text in a single-byte charset doubles, other bodies become
-/// shorter. The default of `plugin.output_max` leaves room for this.
+/// Maximum factor by which a body may grow when it becomes JSON. Text in a single-byte charset can double its size; other bodies
+/// become shorter. The default of `plugin.output_max` leaves room for this.
 const GROWTH_MAX: usize = 2;
-/// Additional growth of a short body, in bytes: quotes, commas and names of items.
+/// Additional growth that is allowed, in bytes, for quotes, commas and names of items. Short bodies need it.
 const GROWTH_SLACK: usize = 512 << 10;
 
 /// How a source reads its bodies.
@@ -65,7 +65,7 @@ impl BodyAs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data {
     pub content: Content,
-    /// Whether it differs from the received body.
+    /// Whether the data differs from the received body.
     pub rewritten: bool,
     /// Why a body was stored as bytes although it should have been read.
     pub unread: Option<Unread>,
@@ -134,12 +134,12 @@ fn is_xml(content_type: &str) -> bool {
     essence == "application/xml" || essence == "text/xml" || essence.ends_with("+xml")
 }
 
-/// Returns whether it can only be JSON: an object or an array.
+/// Returns whether a body begins like a JSON object or array.
 fn looks_like_json(body: &[u8]) -> bool {
     body.trim_ascii_start().starts_with(b"{") || body.trim_ascii_start().starts_with(b"[")
 }
 
-/// Reads a body. Without a body, the query is read.
+/// Reads a body. If the body is empty, reads the query instead.
 pub fn read(body_as: BodyAs, content_type: Option<&str>, query: &str, body: &Bytes) -> Data {
     let content_type = content_type.map(str::trim).filter(|text| is_sendable(text));
     if body.is_empty() {
@@ -181,7 +181,7 @@ fn is_sendable(content_type: &str) -> bool {
     !content_type.is_empty() && content_type.len() <= LEN_MAX && content_type.bytes().all(|c| (32..127).contains(&c))
 }
 
-/// Wraps the JSON of another reader.
+/// Wraps the JSON text that a reader of forms or XML has written.
 fn json_text(text: String) -> Result<Content, Unread> {
     Ok(Content::new(JSON, text.into())?)
 }

@@ -1,4 +1,4 @@
-//! A signature with a shared secret. A rule describes it by parts: where it is, its encoding, and the signed text.
+//! A signature with a shared secret. A rule describes the signature: where it is, how it is encoded, and which text is signed.
 //!
 //! Signatures are compared as bytes, in constant time. Their spelling (upper case in hex, padding in base64) proves nothing, and
 //! libraries differ there. The id of a duplicate is derived from the signed text, never from the signature.
@@ -28,17 +28,17 @@ use crate::domain::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HmacRule {
     pub place: Place,
-    /// Where the body may have a second signature: of the same text, made with another key. One valid signature is enough.
+    /// Where the body may have a second signature of the same text, made with another key. One valid signature is enough.
     pub second: Option<Path>,
     pub algorithm: Algorithm,
     pub encoding: Encoding,
-    /// Text before the signature. Blanks after it are skipped.
+    /// Text before the signature. Blanks between this text and the signature are skipped.
     pub prefix: String,
     /// The signed text.
     pub template: Template,
     /// What `{body}` stands for in the template.
     pub body: SignedBody,
-    /// For a list header such as `t=1,v1=ab`: the name of its entries with signatures. One valid signature is enough.
+    /// For a list header such as `t=1,v1=ab`: the name of the entries that are signatures. One valid signature is enough.
     pub list_key: Option<String>,
     /// How the secret's text becomes the key.
     pub key: KeyEncoding,
@@ -70,7 +70,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignedBody {
     AsSent,
-    /// The field `payload` of a form or, with `GET`, of the query; other bodies as sent (Gitea, Forgejo, Gogs).
+    /// The field `payload` of a form or, with `GET`, of the query. Any other body is signed as it is sent (Gitea, Forgejo, Gogs).
     PayloadField,
 }
 
@@ -205,7 +205,7 @@ impl KeyEncoding {
 
 /// Reads a signed time: seconds since 1970, milliseconds if the number is too large for seconds, or RFC 3339.
 fn instant(text: &str) -> Option<Timestamp> {
-    /// In seconds this is the year 5138.
+    /// As a number of seconds, this is in the year 5138.
     const MILLIS_FROM: i64 = 100_000_000_000;
     if text.bytes().all(|c| c.is_ascii_digit()) {
         let number: i64 = text.parse().ok()?;

@@ -1,17 +1,17 @@
 //! A source: an inbound address for third parties, with the rule that verifies its senders and turns their requests into events.
 //!
-//! A [`Draft`] holds what an operator set: only the differences from the preset. [`Draft::settle`] turns it into complete and
-//! valid [`Settings`]. The draft is stored, so that an improved preset applies to all its sources while the operator's choices
-//! stay.
+//! A [`Draft`] holds only the settings that an operator has set, which are the differences from the preset. [`Draft::settle`]
+//! turns it into complete and valid [`Settings`]. The draft is stored, so that an improved preset applies to all its sources
+//! while the operator's choices stay.
 //!
 //! [`Source::verify`] decides whether a request is verified. [`Source::event`] turns it into an event, even if its body cannot be
 //! read, so signed bytes are never lost. A duplicate is detected by the signed id, otherwise by the digest of the signed text. If
-//! the sender proves itself by a password or a token, without a signature, only an id that the source names counts: two equal
-//! bodies may be two events, and losing one is worse than having it twice.
+//! requests have a password or a token instead of a signature, a duplicate is detected only by the id whose place the operator
+//! has set. Equal bodies do not count, because they may be two events, and losing an event is worse than having it twice.
 //!
-//! Headers and method reach plugins as attributes with a dot in the name (`http.header.…`). Attributes carry them because the
-//! contract's records never change. No CloudEvents attribute can have a dot, so envelopes and subscriptions do not see these
-//! attributes.
+//! Headers and method reach plugins as attributes with a dot in the name (`http.header.…`). They are attributes because the
+//! records of the plugin contract never change. No CloudEvents attribute can have a dot, so envelopes and subscriptions do not
+//! see these attributes.
 
 pub mod data;
 mod hmac;
@@ -70,7 +70,7 @@ pub struct NewSource {
     pub former: Vec<FormerToken>,
     pub draft: Draft,
     pub settings: Settings,
-    /// Newest first; every valid one is accepted.
+    /// Newest first. Every valid secret is accepted.
     pub secrets: Vec<HeldSecret>,
     /// The token that a hub must send to verify the address.
     pub verify_token: Option<Secret>,
@@ -132,7 +132,7 @@ const ID_LEN_MAX: usize = 512;
 const UNREAD: &str = "bodyerror";
 /// The last part of the event type if the request gives no other.
 const RECEIVED: &str = "received";
-/// Headers with credentials of a caller or about the connection, which are never stored.
+/// Headers that are never stored, because they carry a caller's credentials or describe the connection.
 const NEVER_KEPT: [&str; 9] = [
     "authorization",
     "proxy-authorization",
@@ -146,7 +146,7 @@ const NEVER_KEPT: [&str; 9] = [
 ];
 
 impl NewSource {
-    /// Reads a secret that its senders sign with or send.
+    /// Reads a secret with which the source's senders sign, or which they send.
     ///
     /// # Errors
     /// Explains what is wrong with it, without repeating it.
@@ -154,7 +154,7 @@ impl NewSource {
         secret::read(settings.preset, &settings.proofs, text)
     }
 
-    /// Creates a secret for its senders.
+    /// Creates a secret for the source's senders.
     pub fn new_secret(settings: &Settings, seed: [u8; Secret::SEED_LEN]) -> Secret {
         secret::make(&settings.proofs, seed)
     }
@@ -170,13 +170,14 @@ impl Source {
         format!("{}-{}", self.new.name, token.as_str())
     }
 
-    /// Returns its address and the previous ones, each with the end of its grace period.
+    /// Returns the address of the source, and the previous addresses with the ends of their grace periods.
     pub fn addresses(&self) -> impl Iterator<Item = (String, Option<Timestamp>)> {
         let former = self.new.former.iter().map(|former| (self.address_with(&former.token), Some(former.until)));
         std::iter::once((self.address(), None)).chain(former)
     }
 
-    /// Replaces the address. The current address stays valid until `grace` is over. No earlier address stays valid longer.
+    /// Replaces the address. The current address stays valid until `grace` is over. An earlier address stays valid until then at
+    /// most.
     pub fn rotate_address(&mut self, token: Token, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         let new = &mut self.new;
@@ -188,7 +189,7 @@ impl Source {
         new.former.truncate(FORMER_MAX);
     }
 
-    /// Puts a new secret before the others. No earlier secret stays valid after `grace` is over.
+    /// Puts a new secret before the others. The earlier secrets stay valid until `grace` is over at most.
     pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));
@@ -205,15 +206,15 @@ impl Source {
         self.new.secrets.iter().filter(holds).map(|held| held.secret.reveal()).collect()
     }
 
-    /// Checks the head of a request. `None`: the body is needed, and [`Self::verify`] decides. The steady clock `steady` decides
-    /// which secrets are valid. The wall clock `wall` is compared with the senders' times.
+    /// Checks the head of a request. Returns `None` if the body is needed. Then [`Self::verify`] decides. The steady clock
+    /// `steady` decides which secrets are valid. The wall clock `wall` is compared with the senders' times.
     pub fn check_head(&self, head: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Option<Believed>, Refusal> {
         let secrets = self.secrets(steady);
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
         self.new.settings.proofs.check_head(&secrets, head, wall)
     }
 
-    /// Verifies that a request comes from one of its senders.
+    /// Verifies that a request comes from one of the source's senders.
     pub fn verify(&self, request: &Incoming<'_>, steady: Timestamp, wall: Timestamp) -> Result<Believed, Refusal> {
         let secrets = self.secrets(steady);
         let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
@@ -255,7 +256,7 @@ impl Source {
         }
     }
 
-    /// Returns the part of a verified request that becomes data: only what its sender proved.
+    /// Returns the part of a verified request that becomes the event's data. This is only the part that the proof covers.
     fn data(&self, request: &Incoming<'_>, body: &Bytes, believed: &Believed) -> data::Data {
         let rewritten = |body_as: BodyAs, bytes: String| {
             let read = data::read(body_as, None, "", &bytes.into());
@@ -291,7 +292,7 @@ impl Source {
         given.or_else(|| if prefix.is_empty() { None } else { typed(RECEIVED) }).unwrap_or_else(received)
     }
 
-    /// Returns the id by which a duplicate of this request is detected. `None`: every request is a new event.
+    /// Returns the id by which a duplicate of this request is detected. `None` means that a repeated request is a new event.
     fn repeat_id(&self, request: &Incoming<'_>, json: Option<&str>, believed: &Believed) -> Option<String> {
         let digest = believed.digest.map(|digest| signature::hex(&digest));
         let whole = |digest: &str| format!("sha256:{digest}");
@@ -355,7 +356,8 @@ fn cut(text: &str) -> String {
     text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Converts an event kind to an event type: `orders/create` becomes `orders.create`, `Push Hook` becomes `push_hook`.
+/// Converts a sender's word for the kind of an event to an event type: `orders/create` becomes `orders.create`, `Push Hook`
+/// becomes `push_hook`.
 fn plain(given: &str) -> String {
     let letter = |c: char| match c {
         '/' | ':' | '.' => '.',

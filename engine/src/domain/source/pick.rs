@@ -49,7 +49,8 @@ impl Pick {
         }
     }
 
-    /// Returns the text at the place. `data` is the event's data as JSON. Numbers and booleans are text as written.
+    /// Returns the text at the place. `data` is the event's data as JSON. Numbers and booleans are returned as text, as they were
+    /// written.
     pub fn from<'a>(&'a self, request: &Incoming<'a>, data: Option<&'a str>) -> Option<Cow<'a, str>> {
         let found = match self {
             Self::Header(names) => Cow::Borrowed(names.iter().find_map(|name| request.header(name))?),
@@ -71,7 +72,7 @@ impl fmt::Display for Pick {
 }
 
 impl Path {
-    /// Parses a JSON pointer (RFC 6901), or the plain part of JSONPath: `$.order.lines[0].sku`.
+    /// Parses a JSON pointer (RFC 6901), or a simple JSONPath such as `$.order.lines[0].sku`.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix('$') {
             let path = path.replace('[', ".").replace(']', "");
@@ -83,7 +84,7 @@ impl Path {
         Some(Self(names.map(|name| name.replace("~1", "/").replace("~0", "~")).collect()))
     }
 
-    /// Returns the name if the path has one step.
+    /// Returns the name if the path has only one step.
     pub fn only_step(&self) -> Option<&str> {
         match self.0.as_slice() {
             [name] => Some(name),
@@ -91,7 +92,7 @@ impl Path {
         }
     }
 
-    /// Returns the scalar at the place. Everything else is skipped.
+    /// Returns the scalar at the place; `None` if there is none. The rest of the JSON is read, but not stored.
     pub fn find<'a>(&self, json: &'a str) -> Option<Cow<'a, str>> {
         let mut place = json;
         for name in &self.0 {

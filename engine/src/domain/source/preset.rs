@@ -135,13 +135,13 @@ impl Preset {
             Self::StandardWebhooks => Rule::Standard,
             Self::Github => by_body("x-hub-signature-256", Encoding::Hex, "sha256="),
             Self::Stripe => Rule::Hmac(HmacRule {
-                // The older v0 is only for test events and proves nothing.
+                // Stripe's older signature `v0` is only for test events and proves nothing.
                 list_key: Some("v1".to_owned()),
                 stamp: Some(Stamp { place: Place::List("t".to_owned()), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("stripe-signature", Encoding::Hex, "", "{timestamp}.{body}", None)
             }),
-            // Shopify's headers have no `x-` since the Events API of 2026. If both are present, Shopify's library reads the newer
-            // one.
+            // Shopify's headers have no `x-` since the Events API of 2026. If a request has both headers, Shopify's library reads
+            // the newer header.
             Self::Shopify => {
                 let header = |name| by_body(name, Encoding::Base64, "");
                 return Proofs(vec![header("shopify-hmac-sha256"), header("x-shopify-hmac-sha256")]);
@@ -183,8 +183,8 @@ impl Preset {
                 stamp: Some(Stamp { place: in_body("/webhookTimestamp"), tolerance: TOLERANCE_DEFAULT }),
                 ..hmac("linear-signature", Encoding::Hex, "", "{body}", None)
             }),
-            // A webhook of Mailgun has its signature in a member of its JSON. A Mailgun route posts a received mail as a form
-            // with the same three fields.
+            // A webhook of Mailgun has timestamp, token and signature in a member of its JSON. A Mailgun route posts a received
+            // mail as a form with these three fields.
             Self::Mailgun => {
                 let signed = |within: &str| HmacRule {
                     place: in_body(&format!("{within}/signature")),
@@ -230,7 +230,7 @@ impl Preset {
 
     /// Returns how duplicates are detected. An id that the signature does not cover is combined with the digest of the signed
     /// text, so that one captured request cannot claim the id of a later one. The digest alone is not enough, because senders
-    /// repeat whole bodies: two `workflow_dispatch` of GitHub differ only in the delivery's id.
+    /// repeat whole bodies: two `workflow_dispatch` webhooks of GitHub can differ only in the id of the delivery.
     pub fn dedupe(self) -> Dedupe {
         let pick = match self {
             Self::Github => "header:x-github-delivery",
@@ -250,7 +250,7 @@ impl Preset {
         Dedupe::Pick(known(pick))
     }
 
-    /// Returns the methods that its senders use.
+    /// Returns the HTTP methods that senders of this preset use.
     pub const fn methods(self) -> &'static [&'static str] {
         match self {
             // A webhook of Gitea can use GET, with the payload in the query.
@@ -259,20 +259,20 @@ impl Preset {
         }
     }
 
-    /// Returns the answer that its senders expect: a content type and a body. `None`: they ignore the answer, and it contains the
-    /// event's id.
+    /// Returns the answer that senders of this preset expect: a content type and a body. `None` means that senders ignore the
+    /// body, so the answer contains the event's id.
     pub const fn answer(self) -> Option<(&'static str, &'static str)> {
         match self {
             // Slack reads every body as an instruction: after a slash command it shows the body, and in a modal the body is an
             // error.
             Self::Slack => Some(("text/plain; charset=utf-8", "")),
-            // Twilio reads every answer as TwiML. JSON causes its error 12300, which the person on the phone hears.
+            // Twilio reads every answer as TwiML. JSON causes Twilio's error 12300, which the person on the phone hears.
             Self::Twilio => Some(("text/xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Response></Response>")),
             _ => None,
         }
     }
 
-    /// Returns the size of the largest body that its senders document, in bytes.
+    /// Returns the documented maximum size of a body of these senders, in bytes.
     pub const fn body_bytes_sent(self) -> Option<u64> {
         match self {
             // GitHub: "Payloads are capped at 25 MB". GitLab sends no payload above 25 MB (its merge request 38687).
@@ -281,7 +281,7 @@ impl Preset {
         }
     }
 
-    /// Returns the default limit of a body, in bytes, below the engine's limit.
+    /// Returns the default limit of a body, in bytes, if it is lower than the engine's limit.
     pub const fn body_bytes_max(self) -> Option<u64> {
         match self {
             // Twilio's forms have a few kilobytes. Each form is hashed at least twice per secret, because the spelling of the

@@ -1,4 +1,5 @@
-//! Questions that senders ask an address before or between their webhooks. They are answered and create no events.
+//! Questions that senders ask an address before or between their webhooks. The source answers a question, and creates no event
+//! for it.
 //!
 //! Most questions have no proof, because the sender has not yet stored the secret. The answer to such a question repeats a text
 //! of the question, or is empty. If the answer is computed with a secret ([`Source::challenge`]), the sender is verified first.
@@ -49,11 +50,11 @@ impl Source {
     /// Maximum size of an unsigned question, in bytes. A larger body is not read without a proof.
     pub const PROBE_BYTES_MAX: u64 = 512;
 
-    /// Answers a question in the head alone: `HEAD`, the challenge of a hub (Meta, WebSub, Strava), or the parameter or header
-    /// that the source names.
+    /// Answers a question that needs no body: a `HEAD` request, the challenge of a hub (Meta, WebSub, Strava), or a request with
+    /// the challenge parameter or header that is set for the source.
     ///
     /// # Errors
-    /// Refuses a hub with another token.
+    /// Refuses the question of a hub if its token is wrong.
     pub fn answer_head(&self, head: &Incoming<'_>) -> Result<Option<Reply>, Refusal> {
         if head.method == "HEAD" {
             return Ok(Some(Reply::default()));
@@ -61,7 +62,7 @@ impl Source {
         let parameter = |name: &str| head.field(head.query.as_bytes(), name).filter(|text| text.len() <= CHALLENGE_LEN_MAX);
         if let Some(challenge) = &self.new.settings.challenge {
             let text = match &challenge.place {
-                // A request with a proof is an event, whose address has the same parameter by chance.
+                // If the request also has a proof, it is an event, and its address has this parameter only by chance.
                 ChallengePlace::Query(_) if self.new.settings.proofs.are_brought_by(head) => None,
                 ChallengePlace::Query(name) => head.field(head.query.as_bytes(), name),
                 // Only questions have this header. Okta sends its credentials beside it.
@@ -85,7 +86,7 @@ impl Source {
         Ok(match parameter("hub.challenge") {
             Some(challenge) if self.new.settings.preset == Preset::Strava => Some(Reply::json(&[("hub.challenge", &challenge)])),
             Some(challenge) => Some(Reply::text(challenge)),
-            // A hub that denies a subscription reports it, and expects a success.
+            // A hub that denies a subscription reports this, and expects a success status.
             None if mode == "denied" => Some(Reply::default()),
             None => None,
         })
@@ -98,10 +99,10 @@ impl Source {
         asks && short && !self.new.settings.proofs.are_brought_by(head)
     }
 
-    /// Answers an unsigned question in a body. `None`: the body is not a question.
+    /// Answers an unsigned question in a body. Returns `None` if the body is not a question.
     ///
-    /// WooCommerce tests an address before it uses its secret, with an unsigned form that only names the webhook. Slack checks
-    /// the certificate of an address with a form with `ssl_check=1`.
+    /// Before WooCommerce uses its secret, it tests the address with an unsigned form that only names the webhook. Slack checks
+    /// the TLS certificate of an address: it sends a form that contains `ssl_check=1`.
     pub fn answer_probe(&self, request: &Incoming<'_>) -> Option<Reply> {
         /// Maximum number of digits of a webhook's number.
         const DIGITS_MAX: usize = 20;
@@ -124,7 +125,7 @@ impl Source {
         asks.then(Reply::default)
     }
 
-    /// Returns the challenge of senders that put it into a body, and its place there.
+    /// Returns the challenge of the source if senders put it into a body, and its place in that body.
     fn body_challenge(&self) -> Option<(&Challenge, &Path)> {
         match &self.new.settings.challenge {
             Some(challenge @ Challenge { place: ChallengePlace::Body(path), .. }) => Some((challenge, path)),
@@ -132,8 +133,8 @@ impl Source {
         }
     }
 
-    /// Answers a question in a verified request. `None`: it is an event. The steady clock `steady` decides which secrets are
-    /// valid.
+    /// Answers a question in a verified request. Returns `None` if the request is an event. The steady clock `steady` decides
+    /// which secrets are valid.
     pub fn challenge(&self, request: &Incoming<'_>, believed: &Believed, steady: Timestamp) -> Option<Reply> {
         let preset = self.new.settings.preset;
         if preset == Preset::Slack && is_ssl_check(request) {

@@ -44,7 +44,7 @@ pub enum BadSecret {
     NotAKey,
 }
 
-/// Reads a secret that senders sign with or send.
+/// Reads a secret with which senders sign, or which they send.
 pub fn read(preset: Preset, proofs: &Proofs, text: &str) -> Result<Secret, BadSecret> {
     if *proofs.main() == Rule::Standard && proofs.0.len() == 1 {
         return standard(text).map(Secret::Text);

@@ -1,5 +1,5 @@
-//! What real senders do differently: one test for each kind of difference, with a table of senders. If a sender publishes no test
-//! vector, the signature is computed here from the documented signed text.
+//! Differences between real senders. Each kind of difference has a test with a table of senders. If a sender publishes no test
+//! vector, the signature is computed here from the signed text that the sender documents.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 
@@ -55,8 +55,8 @@ fn post<'a>(headers: Vec<(&'a str, &'a str)>, body: &'a str) -> Sent<'a> {
     Sent { method: "POST", query: "", headers, body }
 }
 
-/// A preset accepts every spelling of its sender. If a request has several proofs, the first one in the preset's list for which
-/// the source has a secret decides.
+/// A preset accepts every spelling of its sender. If a request has several proofs, only one decides: the first proof in the
+/// preset's list for which the source has a secret.
 #[test]
 fn presets_accept_every_spelling_of_their_senders() {
     let body = r#"{"id":7}"#;
@@ -170,8 +170,8 @@ fn presets_accept_every_spelling_of_their_senders() {
     assert_eq!(id, "m1", "the signed id, not an unsigned one");
 }
 
-/// An id that the signature does not cover is combined with the digest of the signed text. An attacker who sends a captured
-/// request under the id of another event therefore does not take that id.
+/// An id that the signature does not cover is combined with the digest of the signed text. So if an attacker sends a captured
+/// request under the id of another event, that other event is still accepted.
 #[test]
 fn only_a_signed_id_is_used_alone() {
     let hmac = |template: &str, dedupe: &str| {
@@ -689,7 +689,7 @@ fn questions_of_senders_are_answered() {
         assert_eq!(answered, answer, "{name}");
     }
 
-    // monday.com puts its challenge into JSON, before or instead of a proof.
+    // monday.com puts its challenge into the JSON of a request without a proof.
     for (secrets, name) in [(&[SECRET][..], "header-token"), (&[], "none")] {
         let monday = source(Draft { challenge: some("body:/challenge=challenge"), ..of(name) }, secrets);
         let json = headers(&[JSON]);

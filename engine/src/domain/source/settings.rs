@@ -1,4 +1,5 @@
-//! The settings of a source: as the operator gave them ([`Draft`]), and completed by the preset ([`Settings`]).
+//! The settings of a source. A [`Draft`] has the settings that the operator gave. [`Settings`] are complete, with the preset's
+//! values for the others.
 
 use std::{fmt, net::IpAddr, time::Duration};
 
@@ -74,7 +75,7 @@ pub struct Settings {
     pub body_as: BodyAs,
     /// Networks from which requests are allowed; empty: all.
     pub allow: Vec<IpNet>,
-    /// Stored headers, in lower case; `None`: all without credentials.
+    /// Names of the headers that are stored, in lower case; `None`: all headers without credentials.
     pub headers: Option<Vec<String>>,
     /// Maximum size of a body. The engine's limit applies too.
     pub body_bytes_max: Option<u64>,
@@ -85,8 +86,8 @@ pub struct Settings {
 /// How a duplicate of a request is detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dedupe {
-    /// By the sender's id. For a request without an id, [`Self::Digest`] applies. If other parts are signed but the id is not,
-    /// the id and the digest together decide.
+    /// By the sender's id. For a request without an id, [`Self::Digest`] applies. If the request is signed but the signature does
+    /// not cover the id, the id and the digest decide together.
     Pick(Pick),
     /// By the signed text, if there is a signature.
     Digest,
@@ -117,7 +118,7 @@ pub enum ChallengePlace {
     Query(String),
     /// Name in lower case.
     Header(String),
-    /// A place in a short JSON body or form that has no proof.
+    /// A place in the short body (JSON or a form) of a request that has no proof.
     Body(Path),
 }
 

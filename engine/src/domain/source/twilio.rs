@@ -1,5 +1,6 @@
-//! Twilio's signature: an HMAC of the address and the sorted fields of a form; for other bodies a digest in the query. It uses
-//! SHA-1 with the auth token, or SHA-256 with a shared key if another header says so.
+//! Twilio's signature: an HMAC of the address and, if the body is a form, of its sorted fields. For any other body, the query of
+//! the address contains a digest of the body. The HMAC uses SHA-1 with the auth token, or SHA-256 with a shared key if another
+//! header says so.
 //!
 //! The signed text has no separators, and a repeated field counts once. So an attacker can divide the same text into other pairs.
 //! For this reason the event's data is built from the signed pairs, and a duplicate is detected by the signed text, however it is
@@ -46,8 +47,8 @@ pub fn given(request: &Incoming<'_>) -> Result<(Algorithm, Vec<u8>), Refusal> {
     Ok((algorithm, read.ok_or_else(malformed)?))
 }
 
-/// Verifies a request. Reads at most [`FIELDS_MAX`] fields, and computes one HMAC per secret and spelling of the address: two, or
-/// four if the address has another spelling.
+/// Verifies a request. Reads at most [`FIELDS_MAX`] fields, and computes one HMAC for each pair of a secret and a spelling of the
+/// address. An address has at most four spellings.
 pub fn verify(secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refusal> {
     let (algorithm, given) = given(request)?;
     let in_query = request.field(request.query.as_bytes(), "bodySHA256");
@@ -83,7 +84,8 @@ pub fn verify(secrets: &[&str], request: &Incoming<'_>) -> Result<Believed, Refu
 /// A field's name and value.
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
-/// Returns the fields as they are signed: sorted, each once. Borrowed from the body unless they contain escapes.
+/// Returns the fields as they are signed: sorted, and each only once. A field is borrowed from the body unless it contains
+/// escapes.
 fn sorted(form: &[u8]) -> Result<Vec<Pair<'_>>, Refusal> {
     let mut pairs: Vec<_> = form_urlencoded::parse(form).take(FIELDS_MAX + 1).collect();
     if pairs.len() > FIELDS_MAX {

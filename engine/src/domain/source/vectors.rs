@@ -56,10 +56,10 @@ const STANDARD: [(&str, &str); 3] = [
 pub(super) const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SLACK_BODY: &[u8] = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
 
-/// The headers with a proof.
+/// The headers that carry a proof.
 type Proof = Vec<(&'static str, &'static str)>;
 
-/// Every sender that signs: the source, its headers, the body, and the time.
+/// Returns a request of each of several senders that sign: the source, the request's headers, its body, and its time.
 fn signers() -> Vec<(Source, Proof, &'static [u8], i64)> {
     let github = ("x-hub-signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17");
     let stripe = "t=1614265330,v1=10c96c6fd3f320fcfc264cdc4f476c15060ede8e8a08404cea2ddf3b72544a9c";
@@ -453,7 +453,7 @@ fn refuses_a_head_without_a_usable_proof_before_the_body() {
     }
 }
 
-/// An unsigned id neither names an event nor hides another one.
+/// An attacker who changes an unsigned id cannot make another event look like a duplicate.
 #[test]
 fn detects_duplicates_by_the_signed_text() {
     let standard = preset("standard-webhooks", &[WHSEC]);

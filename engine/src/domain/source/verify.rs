@@ -1,8 +1,9 @@
 //! Verifies that a request comes from a sender of the source. Works on the received bytes, before any other code reads them.
 //!
-//! A source accepts a list of proofs. The first one that a request brings and that can use one of the secrets decides, so a wrong
-//! signature refuses a request even with a valid token. A request that can be refused by its head is refused before the body is read ([`Proofs::check_head`]). The
-//! work that an unverified request can cause is bounded: one HMAC per secret (Twilio: up to four), ten signatures, [`FIELDS_MAX`]
+//! A source accepts several proofs, in an order of precedence. The first proof that is in the request, and that can use one of
+//! the source's secrets, decides. So a request with a wrong signature is refused even if it also has a valid token. If the head
+//! of a request shows that the request must be refused, the body is not read ([`Proofs::check_head`]). The work that an
+//! unverified request can cause is bounded: at most one HMAC per secret (for Twilio, four), ten signatures and [`FIELDS_MAX`]
 //! fields.
 
 use std::{borrow::Cow, time::Duration};
@@ -45,7 +46,8 @@ impl<'a> Incoming<'a> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the only header with that name. If there were two, a proxy could use one and the engine the other.
+    /// Returns the only header with that name. Refuses a request with two such headers, because a proxy could use one of them and
+    /// the engine the other.
     pub fn only(&self, name: &str) -> Result<&'a str, Refusal> {
         let mut all = self.headers.iter().filter(|(known, _)| known == name);
         match (all.next(), all.next()) {
@@ -60,7 +62,7 @@ impl<'a> Incoming<'a> {
         self.header("content-type").is_some_and(super::data::is_form)
     }
 
-    /// Returns the first field with that name in a form or a query, among the first [`FIELDS_MAX`].
+    /// Returns the first field with that name in a form or a query. Searches only the first [`FIELDS_MAX`] fields.
     pub fn field<'f>(&self, form: &'f [u8], name: &str) -> Option<Cow<'f, str>> {
         form_urlencoded::parse(form).take(FIELDS_MAX).find(|(known, _)| known == name).map(|(_, value)| value)
     }
@@ -97,7 +99,7 @@ pub enum Rule {
     Nothing,
 }
 
-/// Why a request is not verified. Contains no part of a secret, nor of a valid signature.
+/// Why a request is not verified. Contains neither a part of a secret nor a part of a valid signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("{0} is missing")]
@@ -157,11 +159,11 @@ pub enum Evidence {
     Whole,
     /// One signed field.
     Payload(String),
-    /// The signed fields, sorted and each once.
+    /// The signed fields, sorted, and each only once.
     Form(Vec<(String, String)>),
 }
 
-/// The headers of Standard Webhooks, and those of Svix, from which the standard came.
+/// The headers of Standard Webhooks, and those of Svix, which are older than the standard.
 const FAMILIES: [[&str; 3]; 2] =
     [["webhook-id", "webhook-timestamp", "webhook-signature"], ["svix-id", "svix-timestamp", "svix-signature"]];
 
@@ -231,7 +233,7 @@ impl Rule {
         }
     }
 
-    /// Checks the head of a request. `None`: the body is needed, and [`Self::verify`] decides.
+    /// Checks the head of a request. Returns `None` if the body is needed. Then [`Self::verify`] decides.
     fn check_head(&self, secrets: &[&str], request: &Incoming<'_>, now: Timestamp) -> Result<Option<Believed>, Refusal> {
         match self {
             Self::Standard => claim(request, now).map(|_| None),
@@ -262,7 +264,7 @@ impl Rule {
     }
 }
 
-/// The proofs that a source accepts; the first one that a request has decides. Never empty.
+/// The proofs that a source accepts, in their order of precedence. The list is never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proofs(pub Vec<Rule>);
 
@@ -308,7 +310,8 @@ impl Proofs {
         self.0.iter().flat_map(Rule::headers).any(|name| request.header(name).is_some())
     }
 
-    /// Returns the deciding proof of a request: the first present one that can use one of the secrets, else the first present one.
+    /// Returns the proof that decides about a request. This is the first proof in the request that can use one of the secrets. If
+    /// none can, it is the first proof in the request.
     fn deciding(&self, secrets: &[&str], request: &Incoming<'_>) -> Result<(usize, &Rule), Refusal> {
         let mut brought = self.0.iter().enumerate().filter(|(_, rule)| rule.is_brought_by(request));
         let usable = brought.clone().find(|(_, rule)| rule.has_use_for(secrets));
@@ -323,7 +326,8 @@ impl Proofs {
         })
     }
 
-    /// Checks the head of a request, so that the body of an unverified caller is not read. `None`: the body decides.
+    /// Checks the head of a request, so that the body of an unverified caller is not read. Returns `None` if the body is needed
+    /// to decide.
     ///
     /// # Errors
     /// Refuses a request whose head has no proof, or a proof that cannot be valid.
@@ -342,7 +346,7 @@ impl Proofs {
     }
 }
 
-/// Compares in constant time, except for the lengths.
+/// Compares two texts in constant time. Only a difference in length is visible in the time.
 pub fn same(one: &str, other: &str) -> bool {
     one.as_bytes().ct_eq(other.as_bytes()).into()
 }
@@ -372,7 +376,8 @@ fn basic(username: &str, secrets: &[&str], request: &Incoming<'_>) -> Result<Bel
 /// Reads the claims of Standard Webhooks headers, with the names used in this request.
 fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusal> {
     let has = |family: &[&str; 3]| family.iter().any(|name| request.header(name).is_some());
-    // A request with both families of headers is refused. Otherwise one family could prove the request while its id came from the other.
+    // A request with both families of headers is refused. Otherwise one family could prove the request while the id came from the
+    // other family.
     let names = match FAMILIES.map(|family| has(&family)) {
         [true, true] => return Err(Refusal::BothFamilies),
         [false, true] => FAMILIES[1],
@@ -380,7 +385,7 @@ fn claim<'a>(request: &Incoming<'a>, now: Timestamp) -> Result<Claim<'a>, Refusa
     };
     let [id, stamp, list] = names.map(|name| request.only(name));
     let (id, stamp, list) = (id?, stamp?, list?);
-    // With a dot in the id, the same signed text could be divided into other parts (Standard Webhooks 1.0).
+    // If the id could have a dot, the same signed text could be divided into other parts (Standard Webhooks 1.0).
     if id.contains('.') {
         return Err(Refusal::malformed(names[0], "has a dot".to_owned()));
     }

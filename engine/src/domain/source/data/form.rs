@@ -1,5 +1,6 @@
-//! A form as JSON. Its fields are text. `a[b]` is a member of an object, `a[]` an item of a list, and a repeated name a list. A
-//! form whose only field `payload` is JSON becomes that JSON, as GitHub sends it.
+//! A form as JSON. Its fields are text. `a[b]` becomes a member of an object, `a[]` an item of a list, and a repeated name a
+//! list. If a form has only the field `payload`, and the value of that field is JSON, the form becomes that JSON. GitHub sends
+//! such forms.
 
 use std::borrow::Cow;
 
@@ -20,7 +21,7 @@ use crate::domain::{
 /// Maximum depth of names: the limit of Rack, for which many forms are written.
 pub const DEPTH_MAX: usize = 32;
 
-/// Reads a form. `charset` is that of its content type.
+/// Reads a form. `charset` comes from the content type.
 ///
 /// Without a charset, the fields are UTF-8 (WHATWG URL, "application/x-www-form-urlencoded parsing"). If they are not, a field of
 /// the form may name the charset: `_charset_` (HTML), or `charset` (PayPal).
@@ -95,14 +96,14 @@ impl Form {
     }
 }
 
-/// Divides `a[b][]` into `a`, `b` and an empty step. A name of another form is one step.
+/// Divides `a[b][]` into `a`, `b` and an empty step. A name without such brackets is a single step.
 fn steps(name: &str) -> Vec<&str> {
     let Some((first, rest)) = name.split_once('[') else { return vec![name] };
     let Some(rest) = rest.strip_suffix(']') else { return vec![name] };
     let mut steps = vec![first];
     steps.extend(rest.split("][").take(DEPTH_MAX));
     let plain = |step: &&str| !step.contains(['[', ']']);
-    // An item of a list can only be the last step, because it would be unclear to which item the next field belongs.
+    // `[]` can only be the last step, because otherwise it would be unclear to which item of the list the next field belongs.
     let only_last = steps[1..].iter().rev().skip(1).all(|step| !step.is_empty());
     let readable = !first.is_empty() && steps.len() <= DEPTH_MAX && only_last && steps.iter().all(plain);
     if readable { steps } else { vec![name] }

@@ -1,5 +1,6 @@
-//! Reads `multipart/form-data` (RFC 7578) as JSON: a form with its fields in parts. A file is represented by name, type and size;
-//! its bytes stay in the body, which is stored unchanged. The crates for this (multer) read streams, but this body is in memory.
+//! Reads `multipart/form-data` (RFC 7578), which is a form with one part per field, as JSON. A file is represented by name, type
+//! and size; its bytes stay in the body, which is stored unchanged. Crates for this format, such as multer, read streams, but
+//! here the body is already in memory.
 
 use encoding_rs::Encoding;
 use memchr::memmem::Finder;
@@ -16,7 +17,7 @@ const HEADERS_MAX: usize = 16;
 /// Maximum length of a boundary (RFC 2046, section 5.1.1).
 const BOUNDARY_LEN_MAX: usize = 70;
 
-/// Maximum size of a field that names the charsets of the others, in bytes.
+/// Maximum size of a field that names the charsets of the other fields, in bytes.
 const CHARSETS_LEN_MAX: usize = 4 << 10;
 
 /// Reads a body whose content type is multipart.
@@ -29,7 +30,7 @@ pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String
     }
     let named = |wanted: &str| fields.iter().find(|part| part.name == wanted).map(|part| part.bytes);
     let all = named("_charset_").and_then(Encoding::for_label);
-    // SendGrid's Inbound Parse has a field that names the charset of each other field.
+    // SendGrid's Inbound Parse sends a field that names the charsets of all other fields.
     let each: Option<Value> =
         named("charsets").filter(|json| json.len() <= CHARSETS_LEN_MAX).and_then(|json| serde_json::from_slice(json).ok());
     let mut form = Form::default();
@@ -40,7 +41,7 @@ pub fn read(content_type: &str, body: &[u8], parts: &mut Parts) -> Result<String
     Ok(form.finish())
 }
 
-/// Returns the first field with this name that is not a file, among the first `count_max` parts.
+/// Returns the first field that has this name and is not a file. Searches only the first `count_max` parts.
 pub fn field(content_type: &str, body: &[u8], name: &str, count_max: usize) -> Option<String> {
     let mut split = Split::new(content_type, body).ok()?;
     for _ in 0..count_max {
@@ -90,7 +91,7 @@ fn after_first<'a>(body: &'a [u8], delimiter: &Finder<'_>) -> Option<&'a [u8]> {
     }
 }
 
-/// Finds the next boundary. A line that only starts like one is data.
+/// Finds the next boundary. A line that only starts like a boundary is data.
 fn find(bytes: &[u8], delimiter: &Finder<'_>) -> Option<usize> {
     delimiter.find_iter(bytes).find(|at| ends_a_boundary(&bytes[at + delimiter.needle().len()..]))
 }
@@ -134,8 +135,8 @@ impl<'a> Part<'a> {
         Ok(Self { name, file, content_type: header("content-type"), bytes: &part[len..] })
     }
 
-    /// Converts the field to JSON. A file, or a value that is not text, becomes its name, type and size. JSON stays JSON; the
-    /// rest is text.
+    /// Converts the field to JSON. A file, or a value that is not text, becomes an object with its name, type and size. JSON
+    /// stays JSON. Every other value becomes text.
     fn node(&self, charset: Option<&'static Encoding>, parts: &mut Parts) -> Result<Node, Unread> {
         let content_type = self.content_type.as_deref().unwrap_or("text/plain");
         if self.file.is_none() {

@@ -53,7 +53,7 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("text is always JSON")
 }
 
-/// Adds a member; a repeated name becomes a list.
+/// Adds a member. If the name is repeated, its values become a list.
 pub fn add(members: &mut IndexMap<String, Node>, name: &str, node: Node) {
     match members.entry(name.to_owned()) {
         Entry::Vacant(place) => {
@@ -69,7 +69,7 @@ pub fn add(members: &mut IndexMap<String, Node>, name: &str, node: Node) {
     }
 }
 
-/// Turns objects whose names count from 0 into lists: `a[0]`, `a[1]`.
+/// Turns an object into a list if the names of its members are the numbers from 0 on, such as `a[0]` and `a[1]`.
 pub fn numbered(node: &mut Node) {
     match node {
         Node::Text(_) | Node::Json(_) => {}

@@ -17,7 +17,7 @@ pub fn parameter(content_type: &str, wanted: &str) -> Option<String> {
     }
 }
 
-/// Reads a token or a quoted string. Returns it and the rest.
+/// Reads a token or a quoted string. Returns its value, and the text after it.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find(';').unwrap_or(text.len());
@@ -49,7 +49,7 @@ pub fn decode(charset: Option<&'static Encoding>, bytes: &[u8]) -> Option<String
     charset.decode_without_bom_handling_and_without_replacement(bytes).map(|text| text.into_owned())
 }
 
-/// Removes a byte-order mark and returns its charset with the body.
+/// Removes a byte-order mark. Returns the charset of the mark, and the body without it.
 pub fn unmarked(body: &Bytes) -> (Option<&'static Encoding>, Bytes) {
     match Encoding::for_bom(body) {
         Some((charset, len)) => (Some(charset), body.slice(len..)),

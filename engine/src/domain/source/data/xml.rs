@@ -1,6 +1,6 @@
 //! An XML document as JSON. An element is an object with attributes as `@name`, children by name (repeated ones as a list) and
-//! text as `#text`. An element with only text becomes that text. Names keep their prefixes. Only the five entities of XML exist,
-//! and a document type is refused.
+//! text as `#text`. An element with only text becomes that text. Names keep their prefixes. Only the five predefined entities of
+//! XML are read, and a document with a document type is refused.
 
 use encoding_rs::Encoding;
 use indexmap::IndexMap;
