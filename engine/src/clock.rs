@@ -12,7 +12,7 @@ use std::{
 
 use crate::domain::time::Timestamp;
 
-/// Below this difference the two clocks count as equal: they only drifted.
+/// If the two clocks differ by less than this, they count as equal, because such a difference is only drift.
 const DRIFT: Duration = Duration::from_secs(1);
 
 /// Returns the wall clock.
@@ -29,7 +29,7 @@ pub fn system() -> SystemTime {
 /// A reading of the steady clock, and the instant of the reading.
 static START: OnceLock<(Timestamp, Instant)> = OnceLock::new();
 
-/// Returns the clock of due times and leases. It never steps while the engine runs.
+/// Returns the steady clock, which due times and leases use. It never steps while the engine runs.
 pub fn steady() -> Timestamp {
     let (reading, at) = START.get_or_init(|| (wall(), Instant::now()));
     reading.plus(at.elapsed())
@@ -50,7 +50,7 @@ fn shown(instant: Timestamp, steady: Timestamp, wall: Timestamp) -> Timestamp {
     if ahead.max(behind) < DRIFT { instant } else { instant.plus(ahead).minus(behind) }
 }
 
-/// The machine's uptime, and the start from which it counts.
+/// The machine's uptime, and the id of the start from which the uptime counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boot {
     pub id: String,
@@ -72,9 +72,10 @@ pub fn keep() -> Kept {
 
 /// Returns the first reading of the steady clock in a process.
 ///
-/// If the machine has not restarted, its uptime shows how much time has passed, regardless of the wall clock. After a restart the
-/// uptime counts from zero, so only the wall clock can show this. A machine whose clock fell back (an empty battery shows 1970)
-/// must not make everything wait for decades, so the clock never starts before its last reading.
+/// If the machine has not restarted, its uptime shows how much time has passed, regardless of the wall clock. After a restart of
+/// the machine the uptime counts from zero, so only the wall clock can show how much time has passed. The wall clock may have
+/// fallen back (with an empty battery it shows 1970). This must not make everything wait for decades, so the steady clock never
+/// starts before its last reading.
 fn continued(kept: Option<&Kept>, boot: Option<&Boot>, wall: Timestamp) -> Timestamp {
     let Some(kept) = kept else { return wall };
     match (&kept.boot, boot) {

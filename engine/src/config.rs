@@ -1,9 +1,9 @@
-//! Settings, from flags, the environment and `innesco.toml`; the first of them that has a setting decides its value.
-//! [`Config::check`] checks all values and groups them by the module that uses them.
+//! Settings from flags, the environment and `innesco.toml`. If several of these have a setting, the first of them decides its
+//! value. [`Config::check`] checks all values and groups them by the module that uses them.
 //!
 //! Every setting has a line in [`SETTINGS`] with its default and its meaning. `serve --check` prints them with their origin. An
-//! unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set such variables; one
-//! that looks mistyped is logged.
+//! unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set such variables. If
+//! its name looks mistyped, it is logged.
 
 use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
@@ -39,8 +39,8 @@ impl Setting {
 /// Variables of the program that are not settings.
 const OTHER_VARIABLES: [&str; 4] = ["INNESCO_ADMIN_KEY", "INNESCO_KEY", "INNESCO_LOG_LEVEL", "INNESCO_URL"];
 
-/// Finds variables that look like a mistyped name, each with the name that was probably meant. Others are not reported:
-/// Kubernetes sets `INNESCO_SERVICE_HOST` and the like for a service of this name.
+/// Finds variables that look like a mistyped name, each with the name that was probably meant. Other unknown variables are not
+/// reported: Kubernetes sets `INNESCO_SERVICE_HOST` and the like for a service of this name.
 pub fn mistyped_variables(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
     const PREFIX: &str = "INNESCO_";
     let known: Vec<String> = SETTINGS.iter().map(Setting::variable).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
@@ -332,7 +332,7 @@ fn parse_size(text: &str) -> Option<usize> {
 pub struct Config {
     pub listen: SocketAddr,
     pub data: PathBuf,
-    /// Encrypts the secrets in the store.
+    /// File with the key that encrypts the secrets in the store.
     pub master_key_file: PathBuf,
     pub catalog: CatalogOptions,
     pub store: StoreAt,
@@ -348,7 +348,7 @@ pub struct Config {
     pub body_time_max: Duration,
     pub connections: ConnectionLimits,
     pub admission: AdmissionLimits,
-    /// For each key of the role `subscribe`.
+    /// How often each key of the role `subscribe` may subscribe or unsubscribe.
     pub subscribe_rate: Rate,
     pub plugin_bytes_max: usize,
     pub run_limits: sandbox::Limits,
@@ -393,7 +393,7 @@ impl StoreAt {
     }
 }
 
-/// Without passwords.
+/// Writes the store without passwords.
 impl fmt::Display for StoreAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -467,7 +467,8 @@ impl Config {
             let wrong = "needs several nodes, which sqlite does not support; write all, or store = \"postgres://…\"";
             raw.read("node.role", |_| (role == NodeRole::All).then_some(()), wrong)?;
         }
-        // One heartbeat per second: with less than three, a node that is busy for a moment would lose its work.
+        // A node sends one heartbeat per second. If less than three seconds without a heartbeat were allowed, a node that is busy
+        // for a moment would lose its work.
         let silence = |value: &str| duration::parse(value).filter(|time| *time >= Duration::from_secs(3));
         let log = |value: &str| match value {
             "text" => Some(LogForm::Text),
@@ -677,7 +678,7 @@ mod tests {
         assert!(!broken.contains("secret"), "{broken}");
     }
 
-    /// By default, a plugin can return every accepted event: the limit of results grows with the limit of bodies.
+    /// By default, a plugin can return every accepted event, because the limit of results grows with the limit of bodies.
     #[test]
     fn the_limit_of_results_follows_the_limit_of_bodies() {
         const MIB: usize = 1 << 20;

@@ -15,11 +15,11 @@ use std::{
 
 use zeroize::Zeroizing;
 
-/// Read and write for the owner.
+/// The owner may read and write.
 const FILE_MODE: u32 = 0o600;
-/// Read, write and enter a folder for the owner. A folder can be entered only with `x`.
+/// The owner may list, change and enter the folder. A folder can be entered only with the bit `x`.
 const FOLDER_MODE: u32 = 0o700;
-/// Read, write and execute for the group and for all others.
+/// The bits with which the group and all other users may read, write or execute.
 const OTHERS: u32 = 0o077;
 /// The sticky bit: set on a folder such as /tmp, which every user may write to.
 const STICKY: u32 = 0o1000;
@@ -47,8 +47,8 @@ fn complaint(trust: Trust, mode: u32, owner: u32, me: u32) -> Option<Complaint> 
     if trust == Trust::Own && owner != me {
         return Some(Complaint::Owner);
     }
-    // Another user's file may be shared with this process through its group, such as a file of root that is mounted for a group.
-    // The same mode on a file of this user exposes it.
+    // A file of another user may be shared with this process through the file's group, such as a file of root that is mounted for
+    // a group. A file of this user with the same mode would be exposed to the group.
     let closed = if owner == me { OTHERS } else { 0o027 };
     (mode & closed != 0).then_some(Complaint::Mode)
 }
@@ -91,7 +91,7 @@ impl fmt::Display for Word<'_> {
     }
 }
 
-/// Creates a folder that only its owner can enter, and missing parents. Closes an existing one to other users.
+/// Creates a folder that only its owner can enter, and its missing parents. Closes an existing folder to other users.
 ///
 /// `made_here` returns whether this program creates a file of that name. A folder with other files, or one that every user may
 /// write to like /tmp, is left unchanged with a warning, because it may serve another purpose.
@@ -168,7 +168,7 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 /// Replaces a file atomically.
 pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let draft = path.with_extension("draft");
-    // Never writes to the draft of an interrupted write, or through a link.
+    // Removes an old draft or link, so that nothing is written to the draft of an interrupted write, or through a link.
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

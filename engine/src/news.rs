@@ -25,9 +25,9 @@ use crate::{
     },
 };
 
-/// Maximum number of messages that a slow watcher can be behind; it misses older ones.
+/// Maximum number of messages that wait for a slow watcher. If the watcher is further behind, it misses the oldest messages.
 const BACKLOG_MAX: usize = 1024;
-/// Maximum number of log lines of one run in the feed, and of their bytes, so that the backlog stays small.
+/// Maximum number of log lines of one run in the feed, and maximum size of these lines in bytes, so that the backlog stays small.
 const LOG_LINES_MAX: usize = 20;
 const LOG_BYTES_MAX: usize = 4 << 10;
 
@@ -44,7 +44,7 @@ pub enum News {
     Unrouted {
         event: EventId,
         event_type: String,
-        /// The pattern most similar to its type, if one is similar.
+        /// The pattern that is most similar to the event's type, if any pattern is similar.
         nearest: Option<String>,
     },
     /// A source refused a request.

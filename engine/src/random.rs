@@ -1,6 +1,6 @@
-//! The only place that asks the system for random bytes: secrets, keys, names, tags, nonces.
+//! The only place that asks the system for random bytes. They are for secrets, keys, names, tags and nonces.
 //!
-//! Rules take random bytes as an argument, like the time, so that tests choose them.
+//! The rules in `domain` take random bytes as an argument, and the time too, so that tests can choose both.
 
 /// The system provides no random bytes.
 #[derive(Debug, thiserror::Error)]

@@ -1,9 +1,9 @@
 //! Traces: every event continues the trace that it came with. If a collector is set (`otel.endpoint`), the engine exports spans
 //! with their true times: `accept`, `run`, `attempt`.
 //!
-//! Without a collector no span is built and no clock is read. With one, spans wait in a bounded queue, and a dedicated thread
-//! exports them in batches. A slow or unreachable collector costs spans, never an event. Spans have names, ids and outcomes, but
-//! no payload.
+//! Without a collector no span is built and no clock is read. With a collector, spans wait in a bounded queue, and a dedicated
+//! thread exports them in batches. If the collector is slow or unreachable, spans are lost, but never an event. Spans have names,
+//! ids and outcomes, but no payload.
 
 use std::{
     borrow::Cow,
@@ -46,7 +46,7 @@ use crate::{
 const WAITING_MAX: usize = 8_192;
 /// How long spans wait to be exported together.
 const GATHER: Duration = Duration::from_secs(1);
-/// Timeout of the collector for each batch, also for the last one at shutdown.
+/// Maximum time that the collector may take for each batch, including the last batch at shutdown.
 pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of bytes read of the collector's answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -89,7 +89,7 @@ pub struct Attempted<'a> {
 }
 
 impl Traces {
-    /// Exports spans to the collector at `endpoint`, with `client`. An empty path is replaced by that of OTLP.
+    /// Exports spans to the collector at `endpoint`, with `client`. If the endpoint has no path, the path of OTLP is used.
     pub fn to(endpoint: &Url, client: reqwest::Client) -> Result<Self, BadCollector> {
         let mut address = endpoint.clone();
         if address.path() == "/" {
@@ -129,7 +129,7 @@ impl Traces {
         self.0.as_ref().map(|_| clock::system())
     }
 
-    /// Returns the trace of an event, for [`Self::accepted`].
+    /// Returns the trace that an event came with, for [`Self::accepted`].
     pub fn brought(&self, event: &NewEvent) -> Option<TraceParent> {
         self.0.as_ref().and_then(|_| TraceParent::of(event))
     }
@@ -154,7 +154,7 @@ impl Traces {
         });
     }
 
-    /// Records the end of a run. The events that it emitted continue from it.
+    /// Records the end of a run. The events that the run emitted continue the trace from the run.
     pub fn ran<'a>(
         &self,
         tag: Tag,
@@ -219,7 +219,8 @@ impl Traces {
         });
     }
 
-    /// Adds the trace of its event to an attempt's request. An event without one starts a trace only if there is a collector.
+    /// Adds the trace of the event to the request of an attempt. If the event has no trace, a trace is started only if there is a
+    /// collector.
     pub fn continue_trace(&self, tag: Tag, event: &Event, delivery: DeliveryId, n: u32, headers: &mut HeaderMap) {
         let parent = match TraceParent::of(&event.new) {
             Some(parent) => parent,
@@ -282,7 +283,7 @@ impl Exporting {
     }
 }
 
-/// Returns the parent of an event's spans: its acceptance, or the run that emitted it.
+/// Returns the parent of an event's spans: the acceptance of the event, or the run that emitted the event.
 fn under(tag: Tag, event: &Event) -> TraceParent {
     match TraceParent::of(&event.new) {
         None => TraceParent::begin(tag, event.id),
@@ -291,13 +292,14 @@ fn under(tag: Tag, event: &Event) -> TraceParent {
     }
 }
 
-/// Operational events were never accepted from a caller, so their first span starts a trace.
+/// Returns whether the spans of an event have a parent. An operational event was never accepted from a caller, so its first span
+/// may start a trace.
 fn has_parent(event: &Event) -> bool {
     !event.new.event_type.is_ours() || TraceParent::of(&event.new).is_some()
 }
 
-/// Makes an emitted event that inherited its trace continue from the run that emitted it. An event that its plugin put into
-/// another trace stays there.
+/// Makes an emitted event continue the trace from the run that emitted it, if the event inherited its trace. If the plugin put
+/// the event into another trace, the event stays there.
 fn lead(emitted: &mut NewEvent, cause: &Event, run: TraceParent) {
     let (own, inherited) = (emitted.attributes.get(trace::TRACEPARENT), cause.new.attributes.get(trace::TRACEPARENT));
     if own != inherited {
@@ -310,11 +312,11 @@ fn lead(emitted: &mut NewEvent, cause: &Event, run: TraceParent) {
     }
 }
 
-/// The connection to the collector. Its address is the operator's, so neither guard nor proxy is used.
+/// The connection to the collector. The operator chose its address, so neither guard nor proxy is used.
 struct Carrier {
     client: reqwest::Client,
     place: String,
-    /// The batches come from a thread without a runtime.
+    /// The runtime that sends the requests. It is needed because batches come from a thread that has no runtime.
     runtime: tokio::runtime::Handle,
     failing: AtomicBool,
 }
@@ -336,7 +338,7 @@ impl HttpClient for Carrier {
             // Leaves out the URL, which may contain a key.
             Err(error) => Some(if error.is_timeout() { "it does not answer".into() } else { "it cannot be reached".into() }),
         };
-        // Logged only when the state changes, so that an outage of a night is two lines.
+        // Logged only when the state changes, so that even a long outage writes only two lines.
         let failed_before = self.failing.swap(trouble.is_some(), Ordering::Relaxed);
         match trouble {
             Some(trouble) if !failed_before => {

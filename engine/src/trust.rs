@@ -1,9 +1,9 @@
-//! The certificates that TLS connections trust, and explanations of refused ones. Webhooks, traces and the database use this
-//! module.
+//! The certificates that TLS connections trust, and explanations why a certificate is refused. Webhooks, traces and the database
+//! use this module.
 //!
-//! The system's authorities are trusted, and in addition those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. The variables **add**: a
-//! private authority is needed beside the public ones, and a list that silently lost the public ones would stop every other
-//! receiver.
+//! The system's authorities are trusted, and in addition those of `SSL_CERT_FILE` and `SSL_CERT_DIR`. The variables **add**
+//! authorities and replace none. A private authority is needed beside the public authorities: without these, every other receiver
+//! would become unreachable.
 
 use std::{
     env,
@@ -46,7 +46,7 @@ const SYSTEM_FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 pub fn roots() -> Arc<RootCertStore> {
     static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
         let (file, folders) = (env::var_os(FILE_VARIABLE), env::var_os(FOLDER_VARIABLE));
-        // The library reads an empty variable, too.
+        // The library uses a variable even if it is empty.
         let system = system(file.is_some() || folders.is_some());
         let (file, folders) = (file.and_then(path).map(PathBuf::from), folders.and_then(path));
         let folders: Vec<PathBuf> = folders.iter().flat_map(env::split_paths).collect();
@@ -59,18 +59,18 @@ pub fn roots() -> Arc<RootCertStore> {
     Arc::clone(&ROOTS)
 }
 
-/// Returns the certificates of one file and no others, such as that of `sslrootcert`.
+/// Returns only the certificates of one file, such as the file of `sslrootcert`.
 ///
 /// # Errors
-/// The rest of a sentence, which names the file: `names /etc/ca.pem, which …`.
+/// Returns the rest of a sentence: `names /etc/ca.pem, which …`.
 pub fn roots_of(file: &Path) -> Result<Arc<RootCertStore>, String> {
     let mut roots = RootCertStore::empty();
     add(&mut roots, rustls_native_certs::load_certs_from_paths(Some(file), None), file)?;
     Ok(Arc::new(roots))
 }
 
-/// Returns the system's certificates. If a variable is set, the library would read only its files, so this function then reads
-/// the system's files without the library.
+/// Returns the system's certificates. If one of the variables is set, the library would read only the files that the variables
+/// name. So this function then gives the paths of the system's files to the library.
 fn system(overridden: bool) -> CertificateResult {
     if !overridden {
         return rustls_native_certs::load_native_certs();
@@ -129,7 +129,7 @@ impl Found {
     }
 }
 
-/// Adds the certificates read from `path`, or returns why there were none.
+/// Adds the certificates that were read from `path`, or returns why there are none.
 fn add(roots: &mut RootCertStore, read: CertificateResult, path: &Path) -> Result<(), String> {
     let path = path.display();
     let (added, _) = roots.add_parsable_certificates(read.certs);
@@ -162,7 +162,7 @@ pub fn client_config(roots: Arc<RootCertStore>, names: Names) -> Result<ConfigBu
 /// Verifies like rustls, and explains refusals in more detail.
 #[derive(Debug)]
 struct Verifier {
-    /// `None` if nothing is trusted: then every certificate has an unknown issuer.
+    /// `None` if no authority is trusted. Then every certificate has an unknown issuer.
     inner: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
     names: Names,
@@ -194,7 +194,7 @@ impl ServerCertVerifier for Verifier {
             None => Err(CertificateError::UnknownIssuer.into()),
         };
         match judged {
-            // The name is checked last: authority and time are valid.
+            // The name is checked last, so authority and time are valid here.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             )) if self.names == Names::Ignored => Ok(ServerCertVerified::assertion()),
@@ -250,7 +250,7 @@ pub fn in_words(error: &Error, place: &dyn fmt::Display, list: &str) -> String {
             Bad::Revoked => format!("the certificate of {place} was revoked"),
             Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => format!("the certificate of {place} is not for servers"),
             Bad::BadEncoding => format!("the certificate of {place} cannot be read"),
-            // A new authority with the name of an old one: scripts create such authorities.
+            // A new authority has the name of an old authority. Scripts create such authorities.
             Bad::BadSignature => format!(
                 "the certificate of {place} was issued by another authority than the trusted one of the same name; name the \
                  current file of that authority in {list}"

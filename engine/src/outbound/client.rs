@@ -42,7 +42,7 @@ use crate::{
 /// Maximum number of bytes read of an answer. Receivers answer "ok"; a longer answer is at best an error page.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
-/// Timeout of a look-up when a URL is checked at save.
+/// Timeout of a look-up when a URL is checked before it is saved.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum length of a DNS name, in bytes.
@@ -58,9 +58,9 @@ pub struct Request {
     /// are added.
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// Time of the attempt (wall clock), which the headers state.
+    /// Time of the attempt (wall clock). The headers contain the same time.
     pub at: Timestamp,
-    /// For the whole exchange, from the look-up of the name to the last byte of the answer.
+    /// Timeout of the whole exchange, from the look-up of the name to the last byte of the answer.
     pub timeout: Duration,
     /// Client certificate for the TLS handshake, if the endpoint has one.
     pub identity: Option<Identity>,
@@ -93,11 +93,11 @@ pub enum StartError {
     Client(#[source] reqwest::Error),
 }
 
-/// The HTTP client. Cheap to share; use one for the whole engine, because it holds the keep-alive connections.
+/// The HTTP client. Cheap to share. Use one client for the whole engine, because the client holds the keep-alive connections.
 pub struct Outbound {
     opened: Way,
-    /// Has separate keep-alive connections: a connection into an opened network must not be reused for an endpoint that may not
-    /// reach it.
+    /// Has separate keep-alive connections, because a connection into an opened network must not be reused for an endpoint that
+    /// may not reach that network.
     public: Way,
     identities: Identities,
 }
@@ -173,7 +173,7 @@ impl Outbound {
         Self::with_roots(guard, names, trust::roots())
     }
 
-    /// Like [`Self::new`], with another resolver, and trusting receivers with certificates of these authorities.
+    /// Like [`Self::new`], with another resolver. Trusts only receivers with certificates of these authorities.
     pub fn with_trust(guard: Guard, names: Arc<dyn Resolve>, trusted: Vec<CertificateDer<'static>>) -> Result<Self, StartError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add_parsable_certificates(trusted);
@@ -195,7 +195,7 @@ impl Outbound {
         }
     }
 
-    /// Checks a URL that is to be saved for an endpoint of this reach, with every current address of its name.
+    /// Checks a URL that is to be saved for an endpoint of this reach. Also checks every current address of the URL's name.
     ///
     /// A name that does not resolve yet is accepted, because it is checked again at each connection.
     pub async fn check_url(&self, url: &str, reach: Reach) -> Result<Url, BadUrl> {
@@ -223,8 +223,8 @@ impl Outbound {
         Ok(())
     }
 
-    /// Creates a client for addresses that the operator chose, such as a trace collector: without the guard, but also without a
-    /// proxy or redirects.
+    /// Creates a client for addresses that the operator chose, such as a trace collector. The client does not use the guard. It
+    /// uses no proxy either, and follows no redirects.
     pub fn operators_client(&self, timeout: Duration) -> Result<reqwest::Client, StartError> {
         let tls = self.opened.clients.tls().map_err(StartError::Tls)?.with_no_client_auth();
         reqwest::Client::builder()
@@ -331,14 +331,15 @@ fn prepared(request: &Request, http2: bool) -> Result<http::Request<Full<Bytes>>
     Ok(prepared)
 }
 
-/// The answer so far. It survives an exchange that ran out of time.
+/// The part of the answer that has arrived so far. It is still available after the exchange has run out of time.
 #[derive(Default)]
 struct Heard {
     stage: Stage,
     /// Status of the answer, once its head is complete.
     status: Option<u16>,
     detail: Option<String>,
-    /// A copy, because a slice would keep the connection's whole read buffer as long as the attempt.
+    /// The first bytes of the body. They are copied, because a slice would keep the connection's whole read buffer in memory as
+    /// long as the attempt exists.
     excerpt: Vec<u8>,
     retry_after: Option<Duration>,
 }
@@ -376,7 +377,7 @@ impl Heard {
         self.retry_after = headers.get(RETRY_AFTER).and_then(|asked| parse_retry_after(asked.to_str().ok()?, clock::wall()));
         if (300..400).contains(&status) {
             let target = headers.get(LOCATION).and_then(|value| url.join(value.to_str().ok()?).ok());
-            // The target is the receiver's text. It is shown only if it is as short as a host name can be.
+            // The target is text of the receiver. It is shown only if its host is not longer than a DNS name can be.
             let named = target.filter(|target| target.host_str().is_some_and(|host| host.len() <= HOST_BYTES_MAX));
             self.detail = Some(match named {
                 Some(target) => format!("a redirect to {}, which is not followed", Place(&target)),

@@ -33,7 +33,7 @@ use url::{Host, Url};
 
 use super::wire::{Overheard, Seen, Socket};
 
-/// Maximum time to connect, within the timeout of the exchange and after the look-up.
+/// Maximum time to connect, counted from the end of the look-up. The timeout of the whole exchange applies too.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an unused connection is kept. Many servers close after five idle seconds (Node, Apache, uvicorn). Because the engine
@@ -46,7 +46,7 @@ const IDLE_CONNECTIONS_MAX: usize = 256;
 /// Interval of the check for expired connections.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Maximum number of bytes that wait to be read: of one HTTP/2 answer, and of one connection.
+/// Maximum number of received bytes that wait to be read, for one HTTP/2 answer and for a whole HTTP/2 connection.
 const H2_STREAM_BYTES: u32 = 128 * 1024;
 const H2_CONNECTION_BYTES: u32 = 1024 * 1024;
 
@@ -72,7 +72,8 @@ enum Protocol {
     Http2 { sender: http2::SendRequest<Body> },
 }
 
-/// The task that drives an HTTP/1 connection. Dropping it ends the task, so that no more of an abandoned exchange is sent.
+/// The task that reads and writes an HTTP/1 connection. Dropping this value ends the task, so that no more of an abandoned
+/// exchange is sent.
 struct Driver(Option<AbortHandle>);
 
 impl Driver {
@@ -139,7 +140,7 @@ fn is_refused(error: &hyper::Error) -> bool {
     false
 }
 
-/// Opens connections with `tls`, or plain ones for `http://`, and keeps them.
+/// Opens connections and keeps them. Uses `tls` for `https://`, and no encryption for `http://`.
 pub(super) struct Connections {
     tls: Arc<ClientConfig>,
     kept: Mutex<HashMap<Origin, Kept>>,
@@ -147,7 +148,7 @@ pub(super) struct Connections {
 
 #[derive(Default)]
 struct Kept {
-    /// The most recently used one is last.
+    /// The most recently used connection is last.
     idle: Vec<(Connection, Instant)>,
     shared: Option<(http2::SendRequest<Body>, Arc<Seen>, Instant)>,
 }
@@ -186,7 +187,7 @@ impl Connections {
         None
     }
 
-    /// Keeps a connection after its exchange, once it is ready for the next one.
+    /// Keeps a connection after its exchange, once the connection is ready for the next exchange.
     pub(super) fn give_back(self: &Arc<Self>, origin: Origin, mut connection: Connection) {
         let Protocol::Http1 { sender, .. } = &connection.speaks else { return };
         if sender.is_ready() {
@@ -224,7 +225,7 @@ impl Connections {
         }
     }
 
-    /// Starts the sweeper with the first keep-alive connection. The sweeper ends with the last connection.
+    /// Starts the sweeper when the first connection is kept. The sweeper ends when no kept connection is left.
     fn sweep_later(self: &Arc<Self>, kept: &HashMap<Origin, Kept>) {
         if !kept.is_empty() {
             return;
@@ -258,7 +259,7 @@ impl Connections {
         all.is_empty()
     }
 
-    /// Opens a connection to `url`; if its host is a name, to one of `addresses`.
+    /// Opens a connection to `url`. If its host is a name, the connection goes to one of `addresses`.
     pub(super) async fn open(self: &Arc<Self>, url: &Url, addresses: Vec<IpAddr>) -> Result<Connection, BoxError> {
         let stream = dial(url, addresses).await?;
         let (seen, encrypted) = (Arc::<Seen>::default(), url.scheme() == "https");
@@ -318,7 +319,7 @@ async fn over_http1(
     Ok(Connection { speaks: Protocol::Http1 { sender, driver }, seen, kept: false })
 }
 
-/// Connects to the first address that answers, trying both families if a name has both (RFC 8305).
+/// Connects to the first address that answers. Tries IPv4 and IPv6 if a name has both (RFC 8305).
 async fn dial(url: &Url, addresses: Vec<IpAddr>) -> Result<TcpStream, BoxError> {
     let mut connector = HttpConnector::new_with_resolver(Found(addresses));
     connector.enforce_http(false);

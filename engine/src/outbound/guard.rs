@@ -1,7 +1,8 @@
 //! Decides which addresses and URLs are allowed. Pure functions: no look-up, no connection.
 //!
 //! Only addresses that are known to be public are allowed. Every other address is refused unless the operator opened its network.
-//! An IPv6 address that embeds an IPv4 address is checked by that IPv4 address, because packets end up there.
+//! An IPv6 address that stands for an IPv4 address (mapped or NAT64) is checked as that IPv4 address, because packets end up
+//! there.
 
 use std::{
     fmt,
@@ -26,7 +27,7 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Special {
     pub net: IpNet,
-    /// The kind of such an address, as the end of a sentence: `a private address`.
+    /// The kind of an address in this range, as the end of a sentence: `a private address`.
     pub what: &'static str,
     /// Whether it makes sense to suggest opening the whole range.
     whole: bool,
@@ -50,7 +51,7 @@ impl Transport {
     }
 }
 
-/// Checks addresses: public ones are allowed, and those that the operator allows (`--allow-net`).
+/// Checks addresses. Public addresses are allowed, and addresses in networks that the operator opened (`--allow-net`).
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allowed: Vec<IpNet>,
@@ -79,7 +80,8 @@ impl Guard {
         }
     }
 
-    /// Checks whether an exchange may go to `ip`: only encrypted to public addresses, encrypted or not to allowed networks.
+    /// Checks whether an exchange may go to `ip`. To a public address it must be encrypted; in an allowed network it may be
+    /// unencrypted.
     pub fn admit(&self, ip: IpAddr, transport: Transport) -> Result<(), BlockedAddress> {
         let why = match (self.judge(ip), transport) {
             (Verdict::Allowed, _) | (Verdict::Public, Transport::Encrypted) => return Ok(()),
@@ -115,7 +117,7 @@ impl Guard {
 /// Maximum length of a URL, in bytes.
 pub(super) const URL_BYTES_MAX: usize = 2048;
 
-/// Parses a URL as typed. The host gets the form that is dialled: `0x7f.1` becomes `127.0.0.1`.
+/// Parses a URL that a person typed. The host gets the form that is dialled: `0x7f.1` becomes `127.0.0.1`.
 pub(super) fn parse_url(text: &str) -> Result<Url, BadUrl> {
     if text.len() > URL_BYTES_MAX {
         return Err(BadUrl::TooLong);
@@ -125,7 +127,7 @@ pub(super) fn parse_url(text: &str) -> Result<Url, BadUrl> {
     if url.cannot_be_a_base() {
         return Err(BadUrl::NoScheme);
     }
-    // A fragment is for the reader of a document and never sent.
+    // A fragment is for the reader of a document, and is never sent.
     url.set_fragment(None);
     // The client uses `http::Uri`, which is stricter than browsers. Both parsers must give the same host: otherwise the guard
     // would check one host and the client dial another.
@@ -201,7 +203,7 @@ impl BlockedAddress {
         }
     }
 
-    /// Formats the refusal for a program that subscribes. It must not learn addresses inside the operator's networks.
+    /// Formats the refusal for a program that subscribes. The program must not learn addresses inside the operator's networks.
     fn write_for_public(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.why == Why::Unencrypted {
             return f.write_str("http:// is not encrypted; use https://");
@@ -260,7 +262,8 @@ const GLOBAL_UNICAST: IpNet = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 const UNASSIGNED: Special = one(v6([0; 8], 0), "not a public address");
 
 /// The IANA registries of special-purpose addresses, and the metadata addresses of clouds. The first match names the address, so
-/// a narrower range is before a wider one. IPv6 outside of [`GLOBAL_UNICAST`] is refused even if it is not listed.
+/// a narrower range is before a wider range that contains it. An IPv6 address outside of [`GLOBAL_UNICAST`] is refused even if it
+/// is not listed.
 const SPECIAL: &[Special] = &[
     one(v4(0, 0, 0, 0, 8), "an unspecified address, which leads to this machine"),
     whole(v4(127, 0, 0, 0, 8), "a loopback address"),
@@ -423,7 +426,8 @@ mod tests {
         assert_eq!(guard.judge([9, 9, 9, 9].into()), Verdict::Public);
     }
 
-    /// The special ranges a second time, by their names, so that an error in the table is detected.
+    /// States the special ranges a second time, mostly by functions of the standard library, so that an error in the table is
+    /// detected.
     fn plainly_special(ip: Ipv4Addr) -> bool {
         let [a, b, c, _] = ip.octets();
         ip.is_loopback()
@@ -441,7 +445,7 @@ mod tests {
             || ip == Ipv4Addr::new(168, 63, 129, 16)
     }
 
-    /// Any address of any special range: the prefix of the range, the rest random.
+    /// Generates an address of a special range. The bits after the range's prefix are random.
     fn special() -> impl Strategy<Value = IpAddr> {
         (select(SPECIAL), any::<u128>()).prop_map(|(special, noise)| match special.net {
             IpNet::V4(net) => {

@@ -1,7 +1,7 @@
 //! Client certificates for endpoints whose receivers require one in the TLS handshake.
 //!
-//! A connection belongs to the certificate that it was opened with, so each such endpoint has separate connections. Everything
-//! else, such as the guard, is shared.
+//! A connection belongs to the certificate with which it was opened, so each endpoint with a certificate has separate
+//! connections. Everything else, such as the guard, is shared.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ use super::{
 };
 use crate::domain::{certificate::ClientCertificate, endpoint::Reach, id::EndpointId, plugin::Digest};
 
-/// Maximum number of endpoints with keep-alive connections. Each of these endpoints takes a few kilobytes and its recent
-/// connections. An evicted endpoint needs a new handshake.
+/// Maximum number of endpoints with a certificate whose connections are kept. Each of them costs a few kilobytes of memory and
+/// its open connections. If an endpoint is evicted, its next webhook needs a new handshake.
 const CLIENTS_MAX: usize = 256;
 
 /// The client certificate of an endpoint.
@@ -31,7 +31,8 @@ pub struct Identity {
     pub certificate: Arc<ClientCertificate>,
 }
 
-/// A certificate or key that cannot be used. The text follows the member's name in a sentence.
+/// A certificate or key that cannot be used. The text begins with the name of the wrong member, so that callers can put
+/// `client_certificate.` before it.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCertificate {
     #[error("certificate: is not PEM with a certificate (-----BEGIN CERTIFICATE-----)")]
@@ -73,7 +74,8 @@ pub fn check_certificate(certificate: &ClientCertificate) -> Result<(), BadCerti
     }
 }
 
-/// Returns the SHA-256 of the certificate, like `openssl x509 -fingerprint -sha256`. It identifies the certificate in views.
+/// Returns the SHA-256 of the certificate, like `openssl x509 -fingerprint -sha256`. Answers of the API identify the certificate
+/// by it.
 pub fn fingerprint(certificate: &ClientCertificate) -> Option<Digest> {
     CertificateDer::from_pem_slice(certificate.chain.as_bytes()).ok().map(|first| Digest::of(&first))
 }
@@ -86,7 +88,7 @@ pub(super) struct Identities {
 
 #[derive(Default)]
 struct Kept {
-    /// One client per endpoint: when its certificate is replaced, the old certificate and key are dropped.
+    /// One client per endpoint. When the endpoint's certificate is replaced, the old certificate and key are dropped.
     clients: HashMap<EndpointId, Client>,
     uses: u64,
 }
@@ -100,8 +102,8 @@ struct Client {
 }
 
 impl Identities {
-    /// Returns the endpoint's connections: the kept ones if its certificate and reach are unchanged, otherwise new ones.
-    /// `clients` is the configuration for `reach`.
+    /// Returns the endpoint's connections. They are those of earlier webhooks if the endpoint's certificate and reach are
+    /// unchanged, otherwise new ones. `clients` is the configuration for `reach`.
     pub(super) fn connections(
         &self,
         identity: &Identity,

@@ -1,12 +1,14 @@
-//! Look-ups through the operating system: shared, bounded, and divided so that no name server delays the names of others.
+//! Look-ups through the operating system. They are shared, bounded, and divided so that a slow name server delays only its own
+//! names.
 //!
 //! The engine uses the system's call (`getaddrinfo`) instead of a built-in resolver, so that a name means the same as for every
-//! other program on the machine: `/etc/hosts`, `nsswitch.conf`, search domains, a container's name server, and changes to them
-//! without a restart. The price is that the call blocks a thread and cannot be cancelled. So the threads are divided:
+//! other program on the machine. The call uses `/etc/hosts`, `nsswitch.conf`, search domains and a container's name server, and
+//! notices changes to them without a restart. The price is that the call blocks a thread and cannot be cancelled. So the threads
+//! are divided:
 //!
 //! - Sending and checking have separate threads and separate queues: a delivery never waits for a URL that is being saved.
-//! - The names of one registered domain get only a share of the threads for sending, and of those for checking. So a name server
-//!   that never answers delays only its own names.
+//! - The names of one registered domain get only a share of the threads for sending, and a share of the threads for checking. So
+//!   a name server that never answers delays only its own names.
 //! - Concurrent look-ups of one name share one call. A look-up without waiters leaves the queue.
 //! - Every waiter has a deadline. A failure is remembered for seconds, so that it is not repeated at once.
 
@@ -29,7 +31,7 @@ type Found = Result<Vec<IpAddr>, LookupError>;
 #[derive(Clone, Copy)]
 struct Share {
     threads: usize,
-    /// Threads for the names of one registered domain.
+    /// Maximum number of threads for the names of one registered domain.
     domain_threads: usize,
     /// Maximum number of names that wait for a thread. The look-ups of further names fail at once.
     waiting: usize,
@@ -41,9 +43,9 @@ struct Limits {
     checking: Share,
     /// Maximum wait. Many machines have two name servers, and the system asks the second one after five seconds.
     deadline: Duration,
-    /// How long a failure is remembered: shorter than the five seconds after which a delivery is retried by default.
+    /// How long a failure is remembered. This is shorter than the five seconds after which a delivery is retried by default.
     failure_kept: Duration,
-    /// Maximum number of remembered failures, so that invented names cost no memory.
+    /// Maximum number of remembered failures, so that invented names cannot fill the memory.
     failures: usize,
 }
 
@@ -180,7 +182,7 @@ impl Shared {
         Ok((Asking { shared: Arc::clone(self), name: name.into() }, found))
     }
 
-    /// Assigns free threads to waiting names whose domain has some of its share left.
+    /// Assigns free threads to waiting names, unless the domain of a name has already used up its share.
     fn ready(self: &Arc<Self>, table: &mut Table) -> Vec<Running> {
         let mut ready = Vec::new();
         for purpose in [Purpose::Sending, Purpose::Checking] {
@@ -263,7 +265,8 @@ impl Queue {
     }
 }
 
-/// A waiter of a look-up. When the last one leaves, a look-up that has not started is dropped. A running one cannot be stopped.
+/// A waiter of a look-up. When the last waiter leaves, a look-up that has not started is dropped. A running look-up cannot be
+/// stopped.
 struct Asking {
     shared: Arc<Shared>,
     name: Arc<str>,
@@ -282,7 +285,7 @@ impl Drop for Asking {
     }
 }
 
-/// A look-up with a thread. Returns the thread even if it never ran or the look-up panicked.
+/// A look-up that has a thread. The thread is released in any case, even if it never ran or if the look-up panicked.
 struct Running {
     shared: Arc<Shared>,
     name: Arc<str>,
@@ -315,11 +318,11 @@ impl Drop for Running {
 
 /// Returns the last labels of a name: the part that one owner registers, and whose name servers answer for all names below.
 ///
-/// This is a rule of thumb instead of the public suffix list. Where the rule is wrong, the owners under an unusual suffix use one
-/// share together. The list has suffixes under which anyone can register any number of labels. With the list, one owner could get
+/// This is a rule of thumb. Where the rule is wrong, the owners under an unusual suffix use one share together. The public suffix
+/// list is not used, because it has suffixes under which anyone can register any number of labels. With it, one owner could get
 /// many shares, which must not happen.
 fn registered_domain(name: &str) -> &str {
-    /// Labels before a country code where names are registered below, as in `example.co.uk`.
+    /// Labels that form a suffix with a country code after them. Names are registered below this suffix, such as `example.co.uk`.
     const SECOND_LEVEL: [&str; 12] = ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"];
     let name = name.strip_suffix('.').unwrap_or(name);
     let mut labels = name.rsplit('.');
@@ -353,7 +356,7 @@ pub(super) mod tests {
 
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    /// A name server that never answers for names that contain `slow`, until it is dropped. All other names are on loopback.
+    /// A name server that gives no answer for names that contain `slow` until it is dropped. All other names are on loopback.
     pub struct Swallowing {
         shared: Arc<Shared>,
         asked: watch::Sender<Vec<String>>,

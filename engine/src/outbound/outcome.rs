@@ -1,7 +1,7 @@
 //! Converts an error into the attempt's outcome and a sentence.
 //!
-//! The client's errors have nested causes; the innermost known cause decides. Sentences name the receiver by scheme, host and
-//! port, because paths and queries may contain tokens.
+//! The client's errors have nested causes. The outermost cause that explains the failure decides. Sentences name the receiver by
+//! scheme, host and port, because paths and queries may contain tokens.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -98,7 +98,7 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error| beneath(*error))
 }
 
-/// `source()` of an I/O error skips the error that it wraps, so this unwraps it.
+/// Returns the next cause. `source()` of an I/O error skips the error that it wraps, so this function returns that error.
 fn beneath<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(wrapped) => Some(wrapped),
@@ -180,7 +180,7 @@ fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
     }
 }
 
-/// A receiver in a sentence: without path, query and user.
+/// Writes a receiver's URL for a sentence, without path, query and user.
 pub(super) struct Place<'a>(pub(super) &'a Url);
 
 impl fmt::Display for Place<'_> {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::guard::{Guard, Transport};
 
-/// Finds the addresses of a name: the system in the engine, a table in tests.
+/// Finds the addresses of a name. The engine asks the operating system, and tests use a table.
 #[async_trait]
 pub trait Resolve: Send + Sync {
     async fn resolve(&self, name: &str, purpose: Purpose) -> Result<Vec<IpAddr>, LookupError>;
@@ -59,7 +59,8 @@ pub(super) async fn admitted_addresses(
     admitted(guard, transport, name, &found)
 }
 
-/// Returns those of `found` that may be dialled, or a [`BlockedAddress`](super::BlockedAddress) or [`LookupError`] if none may.
+/// Returns those of `found` that may be dialled. If none may be dialled, returns a [`BlockedAddress`](super::BlockedAddress) or a
+/// [`LookupError`].
 fn admitted(
     guard: &Guard,
     transport: Transport,

@@ -301,7 +301,7 @@ fn at_localhost(receiver: &Hostile) -> String {
     receiver.url("/hook?token=secret").replace("127.0.0.1", "localhost")
 }
 
-/// Answers whose status counts, and the detail about the rest.
+/// Answers whose status counts. For each: its name, its bytes, the status, and the detail about the rest of the answer.
 fn imperfect_answers() -> Vec<(&'static str, Vec<u8>, u16, Option<&'static str>)> {
     let ok = |rest: &str| [b"HTTP/1.1 200 OK\r\n".as_slice(), rest.as_bytes()].concat();
     let header = |line: &str| ok(&format!("{line}\r\ncontent-length: 2\r\n\r\nok"));

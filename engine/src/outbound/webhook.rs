@@ -1,5 +1,5 @@
-//! Builds the request of one attempt: body and content type, the endpoint's headers, the signature. Tests use the same function,
-//! so that they look to a receiver exactly like deliveries.
+//! Builds the request of one attempt: body and content type, the endpoint's headers, the signature. A test of an endpoint
+//! (`innesco endpoint test`) uses the same function, so that a receiver sees no difference from a delivery.
 //!
 //! A request is built for each attempt, not once for a delivery: receivers reject old timestamps, and the last retry is hours
 //! later.
@@ -36,7 +36,7 @@ pub struct Webhook<'a> {
     pub id: &'a str,
     /// The `innesco-event`: the event's id in this engine.
     pub event_id: &'a str,
-    /// The store's tag, for the id of an event that came without one.
+    /// The store's tag, for the id of an event that came without an id.
     pub tag: Tag,
 }
 
@@ -81,12 +81,12 @@ pub struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// Returns the headers of an attempt for people. `sent` is the endpoint's part of that attempt, `at` its time. Each secret is
-    /// [`MASKED`]. Headers of the connection (`host`, `user-agent`, `content-length`) and `traceparent` are missing. `id` is the
-    /// `webhook-id`.
+    /// Returns the headers of an attempt in a form to show to people. `sent` is the endpoint's part of that attempt, and `at` is
+    /// the time of the attempt. Each secret is [`MASKED`]. Headers of the connection (`host`, `user-agent`, `content-length`) and
+    /// `traceparent` are missing. `id` is the `webhook-id`.
     ///
     /// # Errors
-    /// As for [`Webhook::request`]: such a request was not sent.
+    /// The same errors as [`Webhook::request`]. A request with such an error was not sent.
     pub fn headers_as_sent(
         &self,
         sent: &SentAs,
@@ -104,7 +104,7 @@ impl<'a> Content<'a> {
     /// Returns the content type and the body in the format of an endpoint. A plugin's body has its own content type.
     ///
     /// # Errors
-    /// [`TooLong`]: such a body was not sent.
+    /// [`TooLong`] if the body is too long. Such a body was not sent.
     pub fn body(&self, envelope: Envelope, format: Format) -> Result<(Cow<'a, str>, Bytes), TooLong> {
         match self.payload {
             Some(payload) => Ok((Cow::Borrowed(payload.content_type.as_str()), payload.body.clone())),
@@ -123,7 +123,8 @@ impl<'a> Content<'a> {
     ) -> Result<HeaderMap, Unsendable> {
         let mut headers = HeaderMap::with_capacity(8);
         let own = self.payload.map(|payload| payload.headers.as_slice()).unwrap_or_default();
-        // The endpoint's headers replace those of the plugin, because its owner decides. The engine's headers are last.
+        // The endpoint's headers replace those of the plugin, because the endpoint's owner decides. The engine's headers are last
+        // and replace both.
         for (name, value) in own.iter().chain(of_endpoint) {
             set(&mut headers, header_name(name)?, value)?;
         }

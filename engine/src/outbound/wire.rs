@@ -1,8 +1,9 @@
 //! Observes one connection below the HTTP library: whether anything of a request was sent, and which status was received.
 //!
-//! The library discards both when an exchange fails. A receiver may answer and close before it has read the request (a `413`, a
-//! `401`): then writing fails first, although the answer can still be read. So a failed write is not reported while reading may
-//! still give the answer. The status line is parsed here, so that a status counts even if the data after it is faulty.
+//! The library discards both when an exchange fails. A receiver may answer (with `413` or `401`, for example) and close the
+//! connection before it has read the request. Then writing fails first, although the answer can still be read. So a failed write
+//! is not reported while reading may still give the answer. The status line is parsed here, so that a status counts even if the
+//! data after it is faulty.
 
 use std::{
     io,
@@ -45,7 +46,7 @@ impl Seen {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// Returns the status of the answer, which may be incomplete.
+    /// Returns the status of the answer. The answer may be incomplete.
     pub(super) fn status(&self) -> Option<u16> {
         Some(self.status.load(Ordering::Relaxed)).filter(|status| *status != 0)
     }
@@ -61,12 +62,13 @@ impl Seen {
     }
 }
 
-/// Finds the status of a final answer in HTTP/1 after any interim ones (`100`, `103`), however the bytes are divided into reads.
+/// Finds the status of the final answer in HTTP/1. Skips interim answers (`100`, `103`). The bytes may be divided into reads at
+/// any place.
 #[derive(Debug)]
 enum StatusLine {
     /// The first bytes of an answer: `HTTP/1.1 200` and the byte after it.
     Begun { bytes: [u8; StatusLine::BYTES], length: usize },
-    /// In the head of an interim answer; `line_is_empty` is about the current line.
+    /// In the head of an interim answer. `line_is_empty` tells whether the current line is empty so far.
     Interim { line_is_empty: bool },
     /// The status is known, or this is not HTTP.
     Done,
@@ -165,7 +167,7 @@ impl Socket {
         let mut byte = [MaybeUninit::uninit()];
         match socket2::SockRef::from(&self.stream).peek(&mut byte) {
             Ok(0) => true,
-            // Without TLS, no data may arrive before a request.
+            // Without TLS, no data may arrive before a request. If some has arrived, the connection cannot be used.
             Ok(_) => !self.encrypted,
             Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
         }

@@ -28,10 +28,10 @@ pub struct ComparisonView {
     pub problem: Option<String>,
     /// Maximum number of runs.
     pub last: u64,
-    /// Whether it compares new runs as they end.
+    /// Whether the comparison counts new runs as they end.
     #[serde(default)]
     pub follow: bool,
-    /// Percentage of the new runs that it compares. Null if it does not follow.
+    /// Percentage of the new runs that are compared. Null if `follow` is false.
     pub share: Option<u8>,
     #[schema(value_type = Option<Pattern>)]
     pub event_type: Option<String>,
@@ -54,15 +54,15 @@ pub struct ReportView {
     pub compared: u64,
     pub same: u64,
     pub differ: u64,
-    /// Runs that end `ok` with the serving version only.
+    /// Runs that end `ok` with the serving version, but not with the candidate.
     pub new_failures: u64,
-    /// Runs that end `ok` with the candidate only.
+    /// Runs that end `ok` with the candidate, but not with the serving version.
     pub fixed_failures: u64,
     /// Runs in which an endpoint gets more or fewer webhooks.
     pub targets_differ: u64,
     /// Recorded runs that cannot be repeated. They are not compared.
     pub not_repeatable: u64,
-    /// Runs in which a version read state that is not recorded. Both versions read its current value.
+    /// Runs in which a version read state that is not recorded. Both versions then read the current value of the state.
     pub read_current_state: u64,
     /// New runs that were left out because the node was busy.
     #[serde(default)]

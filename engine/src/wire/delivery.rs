@@ -37,16 +37,16 @@ pub struct DeliveryView {
     #[schema(value_type = Option<EndReason>)]
     pub reason: Option<Word>,
     pub attempt_count: u32,
-    /// Next attempt.
+    /// When the next attempt is due.
     #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
-    /// Time at which it was delivered, marked dead or cancelled.
+    /// Time at which it was delivered, was marked dead, or was cancelled.
     #[schema(value_type = Option<Timestamp>)]
     pub at: Option<String>,
     pub last: Option<LastView>,
 }
 
-/// Why a delivery is dead or cancelled, for the document.
+/// Why a delivery is dead or cancelled. This type exists only for the OpenAPI document.
 pub enum EndReason {}
 
 /// Result of the last attempt.
@@ -126,7 +126,7 @@ pub struct AttemptView {
     pub n: u32,
     #[serde(flatten)]
     pub result: AttemptResultView,
-    /// Its request, without the body. Only in answers about one delivery, and only if the engine recorded it.
+    /// The request of this attempt, without the body. Only in answers about one delivery, and only if the engine recorded it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = RequestHeadView)]
     pub request: Option<RequestHeadView>,

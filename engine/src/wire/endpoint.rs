@@ -17,7 +17,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// The word for an endpoint that is disabled, for any reason.
+/// The word for an endpoint that is disabled, regardless of the reason.
 pub const DISABLED: &str = "disabled";
 /// The words for the state of an endpoint.
 pub const ENDPOINT_STATES: [&str; 3] = [EndpointState::Active.as_str(), EndpointState::Paused.as_str(), DISABLED];
@@ -53,9 +53,9 @@ pub struct EndpointView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub public_key: Option<String>,
-    /// Sent with every webhook. Values that may be credentials are not shown.
+    /// Headers of every webhook. Values that may be credentials are not shown.
     pub headers: BTreeMap<String, String>,
-    /// Time for one complete attempt.
+    /// Timeout of one complete attempt.
     pub timeout: String,
     /// Wait before each attempt; `null`: the default schedule.
     pub schedule: Option<Vec<String>>,
@@ -94,7 +94,7 @@ pub struct EndpointView {
     /// Start of the current failures, if no webhook has succeeded for a while.
     #[schema(value_type = Option<Timestamp>)]
     pub failing_since: Option<String>,
-    /// How the engine treats it at the moment. Only in the answer to a request for one endpoint.
+    /// How the engine treats the endpoint at the moment. Only in the answer to a request for a single endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = ConditionView)]
     pub condition: Option<ConditionView>,
@@ -106,8 +106,8 @@ pub struct EndpointView {
     pub secret: Option<String>,
 }
 
-/// How the engine treats an endpoint at the moment. With several nodes, each node has a breaker for it; the answer shows the
-/// breaker of the node that answers.
+/// How the engine treats an endpoint at the moment. With several nodes, each node has a breaker for the endpoint. The answer
+/// shows the breaker of the node that answers.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = EndpointCondition)]
 pub struct ConditionView {
@@ -118,7 +118,7 @@ pub struct ConditionView {
     /// Time of the next probe, while the breaker is open.
     #[schema(value_type = Option<Timestamp>)]
     pub probe_at: Option<String>,
-    /// Number of its webhooks that are not finished; `null`: more than 10,000.
+    /// Number of the endpoint's webhooks that are not finished; `null`: more than 10,000.
     pub waiting: Option<u64>,
     /// When the event of the oldest of these webhooks was accepted.
     #[schema(value_type = Option<Timestamp>)]
@@ -150,7 +150,7 @@ pub struct BreakerView {
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Subscription)]
 pub struct SubscriptionView {
-    /// Id, also the endpoint's id.
+    /// Id of the subscription, which is also the id of the endpoint.
     #[schema(value_type = EndpointId)]
     pub id: String,
     /// A key of the role `read` sees `***` instead of the URL's path and query.
@@ -165,7 +165,7 @@ pub struct SubscriptionView {
     pub state: Word,
     #[schema(value_type = Timestamp)]
     pub created_at: String,
-    /// Secret that signs its webhooks. Only in the answer that creates the subscription.
+    /// Secret that signs its webhooks. Only in the answer to the request that creates the subscription.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub secret: Option<String>,

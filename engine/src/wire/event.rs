@@ -19,7 +19,7 @@ use crate::domain::{event::EventState, id::EventId, name::EventType, pattern::Pa
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Accepted)]
 pub struct AcceptedView {
-    /// The sender's id, else the engine's.
+    /// The sender's id; if there is none, the engine's id.
     pub id: String,
     pub source: String,
     /// The engine's id of the event.
@@ -29,7 +29,7 @@ pub struct AcceptedView {
     pub duplicate: bool,
 }
 
-/// The answers to a list of events, in its order.
+/// The answers to a list of events, in the order of that list.
 #[derive(Deserialize, Serialize, ToSchema)]
 pub struct AcceptedAll {
     pub items: Vec<AcceptedView>,
@@ -42,23 +42,23 @@ pub struct EventView {
     /// The engine's id.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// The sender's id, else the engine's.
+    /// The sender's id; if there is none, the engine's id.
     pub id: String,
     pub source: String,
     #[schema(value_type = EventType)]
     pub r#type: String,
     pub subject: Option<String>,
-    /// Time of the event, as its sender wrote it.
+    /// Time of the event that the sender gave; if there is none, the time of acceptance.
     pub time: String,
     #[schema(value_type = Timestamp)]
     pub accepted_at: String,
-    /// State of its worst part.
+    /// State of the event, which is the state of its worst part.
     #[schema(value_type = EventState)]
     pub state: Word,
     pub parts: PartsView,
     /// Number of earlier events in the chain.
     pub depth: u8,
-    /// Event whose run emitted it.
+    /// Event whose run emitted this event.
     #[schema(value_type = Option<EventId>)]
     pub cause: Option<String>,
     /// Extension attributes.
@@ -113,12 +113,12 @@ pub struct EventStoryView {
     /// Events that its runs emitted.
     #[schema(value_type = Vec<EventId>)]
     pub emitted: Vec<String>,
-    /// Scheduled events of its runs: those that wait, and those that were cancelled. An event that has become due is in `emitted`
-    /// instead.
+    /// Events that the runs scheduled, and that wait or were cancelled. An event that has become due is in `emitted` instead.
     #[serde(default)]
     pub scheduled: Vec<ScheduledView>,
-    /// The chain that contains this event: its first event and all events that follow from it, up to 200. A parent is before its
-    /// children. Empty if the chain is this event alone. Only in the first part of a history.
+    /// The chain that contains this event: the first event of the chain and the events that follow from it, up to 200. A parent
+    /// is before its children. Empty if the chain consists only of this event. If a history has several parts, only its first
+    /// part has the chain.
     #[serde(default)]
     pub chain: Vec<ChainView>,
     /// Whether the chain has more events.
@@ -160,12 +160,12 @@ pub struct ChainView {
     #[schema(value_type = EventType)]
     pub r#type: String,
     pub subject: Option<String>,
-    /// `plugin/NAME` of the plugin that emitted it, or the sender.
+    /// `plugin/NAME` if a plugin emitted the event, otherwise the sender.
     pub source: String,
-    /// Event whose run emitted it.
+    /// Event whose run emitted this event.
     #[schema(value_type = Option<EventId>)]
     pub cause: Option<String>,
-    /// State of its worst part.
+    /// State of the event, which is the state of its worst part.
     #[schema(value_type = EventState)]
     pub state: Word,
     #[schema(value_type = Timestamp)]

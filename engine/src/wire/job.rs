@@ -23,7 +23,7 @@ pub struct JobView {
     pub kind: Word,
     #[schema(value_type = JobState)]
     pub state: Word,
-    /// Number of deliveries, runs or events that are due again.
+    /// Number of deliveries, runs or events that the job has made due again.
     pub done: u64,
     /// Number of deliveries, runs or events that cannot become due: the endpoint is deleted or disabled, all attempts are used
     /// up, or the event waits to be run.
@@ -41,7 +41,7 @@ pub struct JobView {
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Count)]
 pub struct CountView {
-    /// `null` if they are too many to count.
+    /// `null` if there are too many things to count.
     pub count: Option<u64>,
 }
 

@@ -15,7 +15,7 @@ pub struct KeyView {
     pub name: String,
     #[schema(value_type = Role)]
     pub role: Word,
-    /// Its last four characters; `null` for a key that an earlier engine created.
+    /// The last four characters of the key; `null` for a key that an earlier engine created.
     #[serde(default)]
     pub ending: Option<String>,
     #[schema(value_type = Timestamp)]
@@ -26,7 +26,7 @@ pub struct KeyView {
     pub expired: bool,
     #[schema(value_type = Option<Timestamp>)]
     pub last_used_at: Option<String>,
-    /// Only in the answer that creates the key.
+    /// The key itself. Only in the answer to the request that creates the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String)]
     pub key: Option<String>,

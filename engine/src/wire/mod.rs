@@ -1,12 +1,12 @@
-//! The JSON of the API's answers, in one set of types: the handlers write them and the commands read them. So the compiler finds
-//! a renamed member on both sides. Conversions from the store's records are beside the handlers in `api/`.
+//! The types of the API's answers in JSON. The handlers write these types and the commands read them, so the compiler finds a
+//! renamed member on both sides. Conversions from the store's records are beside the handlers in `api/`.
 //!
 //! A reader may be older or newer than the engine:
 //!
 //! - **Unknown members are ignored.** A newer engine may add members. Words ([`Word`]) may be new, too: a reader shows them as
 //!   they are.
 //! - **A missing member is an error**, unless it may be `null`: then it reads as `null`. An engine never removes or renames a
-//!   member of `/v1`, so a missing one means that the other side is not an engine, or is older than the reader.
+//!   member of `/v1`, so a missing member means that the other side is not an engine, or is older than the reader.
 //!
 //! Bodies of requests are not here. Commands send only what the user typed, and the handlers refuse unknown members with a
 //! problem that names them.

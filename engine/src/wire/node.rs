@@ -29,7 +29,7 @@ pub struct NodeView {
     pub holds_since: Option<String>,
     /// Its plugins.
     pub plugins: Vec<NodePluginView>,
-    /// Whether this node answers the request.
+    /// Whether this node sent this answer.
     pub answers: bool,
 }
 

@@ -53,10 +53,10 @@ pub struct PluginVersionView {
     pub version: String,
     #[schema(value_type = VersionState)]
     pub state: Word,
-    /// When it was pushed or promoted last.
+    /// When the version was last pushed or promoted.
     #[schema(value_type = Timestamp)]
     pub at: String,
-    /// Name of the key, or the plugin folder.
+    /// Who proposed the version: the name of a key, or the plugin folder.
     pub by: String,
     /// How the version was proposed.
     #[schema(value_type = Way)]
@@ -69,7 +69,7 @@ pub struct PluginVersionView {
     /// Name of its file in the plugin folder; empty for an upload.
     pub file: String,
     pub bytes: u64,
-    /// When it stopped serving last.
+    /// When the version last stopped serving.
     #[schema(value_type = Option<Timestamp>)]
     pub ended_at: Option<String>,
 }
@@ -79,7 +79,7 @@ pub struct PluginVersionView {
 #[schema(as = PluginConfig)]
 pub struct PluginConfigView {
     pub plugin: String,
-    /// Number of the last change; 0 before the first.
+    /// Number of the last change; 0 before the first change.
     #[schema(minimum = 0)]
     pub revision: i64,
     /// The values that the operator set, by name, as the plugin reads them.
@@ -100,7 +100,7 @@ pub struct SettingView {
     pub name: String,
     #[schema(value_type = SettingType)]
     pub r#type: Word,
-    /// The value that the plugin reads if none is set.
+    /// The value that the plugin reads if the operator has set no value.
     pub default: Option<String>,
     pub description: String,
     pub required: bool,

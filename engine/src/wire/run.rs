@@ -1,4 +1,4 @@
-//! Runs: a plugin on an event.
+//! Runs of plugins on events.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub struct RunView {
     /// Name of the missing endpoint that the run waits for. Once it exists, the run is tried again automatically.
     pub wants: Option<String>,
     pub tries: u32,
-    /// Next try.
+    /// When the next try is due.
     #[schema(value_type = Option<Timestamp>)]
     pub due: Option<String>,
     pub duration_ms: f64,
@@ -65,7 +65,7 @@ pub struct RunStoryView {
     #[serde(default)]
     pub backtrace: Vec<String>,
     pub log: Vec<LogView>,
-    /// Number of lines dropped above the limit.
+    /// Number of lines that were dropped because the log reached its limit.
     pub log_dropped: u64,
 }
 
@@ -80,22 +80,23 @@ pub struct RunRecordView {
     pub version: Option<String>,
     #[schema(value_type = Option<RunOutcome>)]
     pub outcome: Option<Word>,
-    /// Whether the plugin belongs to an endpoint. Then its webhooks name none.
+    /// Whether the plugin belongs to an endpoint. If so, its webhooks name no endpoint.
     pub bound: bool,
     pub event: RecordedEventView,
     /// Revision of the plugin's settings.
     pub settings_revision: Option<i64>,
     /// The settings of that revision, without defaults. Null if they are no longer stored.
     pub settings: Option<BTreeMap<String, String>>,
-    /// When it began. Decides which values of state had expired; the plugin cannot read it. Null if it used no state.
+    /// When the run began. This time decides which values of state had expired. The plugin cannot read it. Null if the run used
+    /// no state.
     #[schema(value_type = Option<Timestamp>)]
     #[serde(default)]
     pub at: Option<String>,
-    /// The state that it read, in the order of its first reads.
+    /// The state that the run read. The keys are in the order in which the run first read them.
     pub state: Vec<RecordedStateView>,
     /// Why the run cannot be repeated. Null if it can.
     pub not_repeatable: Option<String>,
-    /// The limits of a run in this engine now.
+    /// The limits that apply to runs in this engine now.
     #[serde(default)]
     pub limits: Option<RunLimitsView>,
 }
@@ -133,11 +134,11 @@ pub struct RecordedEventView {
     pub time: String,
     #[schema(value_type = Timestamp)]
     pub accepted_at: String,
-    /// Number of earlier events in its chain.
+    /// Number of earlier events in the chain.
     #[serde(default)]
     pub depth: u8,
     pub content_type: String,
-    /// Names and values of the attributes. The event of a source also has those of its request.
+    /// Names and values of the attributes. If the event came from a source, the parts of its request are attributes too.
     pub attributes: Vec<(String, String)>,
     #[schema(content_encoding = "base64")]
     pub data_base64: String,
@@ -160,7 +161,7 @@ pub struct LogView {
     #[schema(value_type = LogLevel)]
     pub level: Word,
     pub message: String,
-    /// Facts of the line, by name.
+    /// Fields of the line, by name.
     #[serde(default)]
     pub fields: BTreeMap<String, String>,
 }

@@ -24,14 +24,14 @@ pub struct SourceView {
     pub title: Option<String>,
     #[schema(value_type = Preset)]
     pub preset: Word,
-    /// Path of its address. With the preset `none`, the path is the only secret. `null` for a key of the role `read`.
+    /// Path of the source's address. With the preset `none`, the path is the only secret. `null` for a key of the role `read`.
     pub path: Option<String>,
     /// The complete address, if `external_url` is set.
     pub url: Option<String>,
     /// Warnings about a weak configuration.
     pub warning: Option<String>,
-    /// Where the source looks for signatures or credentials: `header:NAME` or `body:/POINTER`. If a request has several, the
-    /// first in this list decides. Empty if the source verifies none.
+    /// Where the source looks for signatures or credentials: `header:NAME` or `body:/POINTER`. If a request has several of these,
+    /// the first one in this list decides. Empty if the source verifies no requests.
     pub proofs: Vec<String>,
     /// Header of the first proof.
     pub header: Option<String>,
@@ -54,7 +54,7 @@ pub struct SourceView {
     pub secret_encoding: Option<Word>,
     /// Where a request has the text that senders expect back when they verify the address.
     pub challenge: Option<String>,
-    /// Whether hubs that send the verify token are answered.
+    /// Whether the source has a verify token. If so, it answers hubs that send this token.
     pub has_verify_token: bool,
     /// Where a request has the event type.
     pub type_from: Option<String>,
@@ -71,7 +71,7 @@ pub struct SourceView {
     pub body_as: Word,
     /// Networks from which requests are allowed; `[]`: all.
     pub allow: Vec<String>,
-    /// Headers that are stored with the request; `null`: all but credentials.
+    /// Headers that are stored with the request; `null`: all headers except credentials.
     pub headers: Option<Vec<String>>,
     pub body_bytes_max: Option<u64>,
     pub rate: Option<String>,

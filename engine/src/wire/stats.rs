@@ -16,8 +16,8 @@ pub struct StatsView {
     pub bucket_s: u64,
     /// Sum over all buckets.
     pub total: CountsView,
-    /// Oldest first. A bucket is missing if no node ran then, or, for an endpoint, a plugin or a source, if nothing happened to
-    /// it.
+    /// Oldest first. A bucket is missing if no node ran in that time. In the counts of an endpoint, a plugin or a source, a
+    /// bucket is also missing if nothing happened to it in that time.
     pub buckets: Vec<BucketView>,
 }
 
@@ -44,15 +44,15 @@ pub struct CountsView {
     pub runs: u64,
     /// Runs that ended with another outcome than `ok`.
     pub runs_failed: u64,
-    /// Delivered deliveries.
+    /// Deliveries that succeeded.
     pub delivered: u64,
-    /// Deliveries that were delivered at the first attempt.
+    /// Deliveries that succeeded at the first attempt.
     pub first_try: u64,
     /// Failed attempts.
     pub attempts_failed: u64,
-    /// Half of the deliveries were delivered within this time after their event was accepted. Exact to a factor of 1.4. Only for
-    /// the whole engine.
+    /// Half of the deliveries succeeded within this time after their event was accepted. Exact to a factor of 1.4. Only for the
+    /// whole engine.
     pub p50_ms: Option<f64>,
-    /// 99 % of the deliveries were delivered within this time. Exact to a factor of 1.4.
+    /// 99 % of the deliveries succeeded within this time after their event was accepted. Exact to a factor of 1.4.
     pub p99_ms: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! What happens now: the messages of the event stream.
+//! The messages of the event stream, which report what happens now.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

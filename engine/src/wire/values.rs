@@ -42,7 +42,8 @@ pub fn schema(json: Value) -> RefOr<Schema> {
     RefOr::T(Schema::Object(object))
 }
 
-/// Declares a type's schema: the type, its name in the document (and a type that its schema refers to), its schema in JSON.
+/// Declares the schemas of types. Each line has the type, its name in the document, another type if the schema refers to one, and
+/// the schema in JSON.
 macro_rules! values {
     ($($type:ty, $name:literal $(with $part:ty)?, $schema:expr;)*) => {$(
         impl utoipa::PartialSchema for $type {
@@ -93,7 +94,7 @@ values! {
         "description": "A pattern of event types: one type, all below a prefix (`order.*`), or all (`*`).", "examples": ["order.*"],
     });
 
-    Last, "Last", words("A time until now.", &Last::ALL.map(Last::as_str));
+    Last, "Last", words("A period that ends now.", &Last::ALL.map(Last::as_str));
     EventState, "EventState", words(
         "State of an event, that of its worst part: a parked run or a dead delivery (`failed`), a delivery that is tried again (`retrying`), \
          anything else that is not finished (`waiting`), at least one webhook delivered (`delivered`), no webhook (`nothing-sent`), or no \
@@ -103,7 +104,7 @@ values! {
         "State of a run: done, waiting for its next try, parked until its cause is repaired, or cancelled.", &RunState::WORDS);
     Verdict, "Verdict", words(
         "Whether an event reached an endpoint: delivered, waiting (it continues without help), or stopped.", &Verdict::ALL.map(Verdict::as_str));
-    Link, "Link", words("Link of the chain from an event to an endpoint, in its order.", &Link::ALL.map(Link::as_str));
+    Link, "Link", words("Link of the chain from an event to an endpoint. The values are in the order of the chain.", &Link::ALL.map(Link::as_str));
     SettingType, "SettingType", words("Type of a setting.", &SettingType::ALL.map(SettingType::as_str));
     RunOutcome, "RunOutcome", words("Outcome of a run.", &RunOutcome::ALL.map(RunOutcome::as_str));
     LogLevel, "LogLevel", words("Severity of a log line.", &LogLevel::ALL.map(LogLevel::as_str));
@@ -175,8 +176,8 @@ pub fn words(description: &str, words: &[&str]) -> Value {
     json!({ "type": "string", "enum": words, "description": description })
 }
 
-/// Returns a pattern for durations such as `20s`. `units` are names with their minimum and maximum. The minimum is a power of
-/// ten, or zero.
+/// Returns a pattern for durations such as `20s`. Each entry of `units` is the name of a unit with the minimum and the maximum
+/// number. The minimum is a power of ten, or zero.
 pub fn durations(units: &[(&str, u64, u64)]) -> String {
     let of = |(unit, least, most): &(&str, u64, u64)| format!("({}){unit}", between(*least, *most));
     format!("^({})$", units.iter().map(of).collect::<Vec<_>>().join("|"))
@@ -186,14 +187,14 @@ pub fn durations(units: &[(&str, u64, u64)]) -> String {
 pub fn between(least: u64, most: u64) -> String {
     let mut ways = Vec::new();
     let digits: Vec<u8> = most.to_string().into_bytes().iter().map(|digit| digit - b'0').collect();
-    // Numbers with fewer digits.
+    // Numbers with fewer digits than `most`.
     for length in least.to_string().len()..digits.len() {
         ways.push(match length {
             1 if least == 0 => "[0-9]".to_owned(),
             length => format!("[1-9][0-9]{{{}}}", length - 1),
         });
     }
-    // Numbers with the same length that are smaller at one digit.
+    // Numbers with as many digits as `most`, in which the first digit that differs is smaller.
     for (place, digit) in digits.iter().enumerate() {
         let first = u8::from(place == 0 && (digits.len() > 1 || least > 0));
         if *digit > first {

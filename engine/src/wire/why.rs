@@ -24,14 +24,14 @@ pub struct WhyView {
     pub link: Word,
     /// What happened at this link.
     pub reason: String,
-    /// When it was delivered, ended, or continues.
+    /// When the event was delivered, when its way ended, or when it continues.
     #[schema(value_type = Option<Timestamp>)]
     pub at: Option<String>,
-    /// What would change it. `null`: nothing has to be done.
+    /// What would change the result. `null`: nothing has to be done.
     pub change: Option<String>,
-    /// Commands that change it, in their order. Words in capitals are placeholders for your values.
+    /// Commands that change the result, in the order in which to run them. Words in capitals are placeholders for your values.
     pub commands: Vec<String>,
-    /// The run that decided, or that made the webhook.
+    /// The run that decided, or the run that requested the webhook.
     #[schema(value_type = Option<RunId>)]
     pub run: Option<String>,
     #[schema(value_type = Option<DeliveryId>)]
@@ -50,6 +50,6 @@ pub struct WhyStepView {
     /// `waiting` or `stopped`; `null` if the event passed this link.
     #[schema(value_type = Option<Verdict>)]
     pub stopped: Option<Word>,
-    /// What was found there.
+    /// What was found at this link.
     pub found: String,
 }
