@@ -1,9 +1,9 @@
 //! Settings from flags, the environment and `innesco.toml`. If several of these have a setting, the first of them decides its
 //! value. [`Config::check`] checks all values and groups them by the module that uses them.
 //!
-//! Every setting has a line in [`SETTINGS`] with its default and its meaning. `serve --check` prints them with their origin. An
-//! unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set such variables. If
-//! its name looks mistyped, it is logged.
+//! Every setting has a line in [`SETTINGS`] with its default and its meaning. `serve --check` prints the value and the origin of
+//! each setting. An unknown key in the file is refused. An unknown `INNESCO_…` variable is ignored, because orchestrators set
+//! such variables. If its name looks mistyped, it is logged.
 
 use std::{env, fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
 
 /// One setting.
 pub struct Setting {
-    /// As in `innesco.toml`; a dot separates the section.
+    /// The key as it is written in `innesco.toml`. A dot separates the section from the name.
     pub key: &'static str,
     pub default: &'static str,
     /// Its meaning, with its unit.
@@ -44,8 +44,8 @@ const OTHER_VARIABLES: [&str; 4] = ["INNESCO_ADMIN_KEY", "INNESCO_KEY", "INNESCO
 pub fn mistyped_variables(names: impl IntoIterator<Item = String>) -> Vec<(String, String)> {
     const PREFIX: &str = "INNESCO_";
     let known: Vec<String> = SETTINGS.iter().map(Setting::variable).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
-    // At most two wrong letters, and at most a quarter of the name: a short name with two wrong letters is probably another
-    // program's.
+    // A name counts as mistyped if at most two of its letters are wrong, and at most a quarter of them. A short name with two
+    // wrong letters is probably another program's.
     let meant = |name: &str| {
         let errors = |known: &String| strsim::damerau_levenshtein(&name[PREFIX.len()..], &known[PREFIX.len()..]);
         let near = known.iter().map(|known| (errors(known), known));
@@ -131,7 +131,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A setting that cannot be used: its place, what is wrong, what would work.
+/// A setting that cannot be used. The text says where the setting is, what is wrong, and what would work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("innesco.toml cannot be read: {0}")]
@@ -190,7 +190,7 @@ fn shown(setting: &Setting, value: &str) -> String {
 pub struct Raw(Vec<(&'static Setting, String, Origin)>);
 
 impl Raw {
-    /// Takes each setting from the first place that has it, without blanks and line ends around it.
+    /// Takes each setting from the first place that has it. Removes blanks and line ends around the value.
     pub fn gather(
         flags: &[(&str, String)],
         environment: impl Fn(&str) -> Result<Option<String>, Error>,
@@ -269,7 +269,7 @@ impl Raw {
     }
 }
 
-/// Flattens the file into dotted keys and texts.
+/// Reads the file as pairs of a dotted key and a text.
 fn read_file(text: &str) -> Result<Vec<(String, String)>, Error> {
     let text = text.trim_start_matches('\u{feff}');
     // The error leaves out the line's text, which may contain a password.
@@ -412,7 +412,7 @@ impl fmt::Debug for StoreAt {
 /// The role and name of a node.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// `None`: generated once and stored in the data folder.
+    /// `None`: a name is generated once and stored in the data folder.
     pub name: Option<String>,
     pub role: NodeRole,
     pub silence: Duration,

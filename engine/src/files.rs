@@ -1,9 +1,9 @@
 //! Files and folders that only their owner can access: the store, keys, compiled code, backups and the files of `innesco dev`.
 //!
-//! Every file with payloads or secrets is created here, with a mode that does not depend on the umask. An existing file or folder
-//! that other users may open is closed to them ([`own_folder`], [`close_to_others`]). A secret that other users may have read,
-//! and compiled code that they may have changed, is refused ([`read_secret`], [`read_own`], [`require_own`]): closing it would be
-//! too late.
+//! Every file with payloads or secrets is created here, with a mode that does not depend on the umask. If other users may open an
+//! existing file or folder, their access is removed ([`own_folder`], [`close_to_others`]). A secret that other users may have
+//! read, and compiled code that they may have changed, is refused ([`read_secret`], [`read_own`], [`require_own`]), because
+//! removing their access would be too late.
 
 use std::{
     fmt,
@@ -91,10 +91,11 @@ impl fmt::Display for Word<'_> {
     }
 }
 
-/// Creates a folder that only its owner can enter, and its missing parents. Closes an existing folder to other users.
+/// Creates a folder that only its owner can enter, and its missing parents. If the folder exists, removes the access of other
+/// users to it.
 ///
-/// `made_here` returns whether this program creates a file of that name. A folder with other files, or one that every user may
-/// write to like /tmp, is left unchanged with a warning, because it may serve another purpose.
+/// `made_here` returns whether this program creates a file of that name. A folder with other files, or a folder such as /tmp that
+/// every user may write to, is left unchanged with a warning, because it may serve another purpose.
 pub fn own_folder(path: &Path, made_here: impl Fn(&str) -> bool) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)?;
     let metadata = fs::metadata(path)?;
@@ -182,7 +183,7 @@ pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 /// Reads a secret that a person or a tool provides. Returns `None` if the file does not exist.
 ///
 /// # Errors
-/// Other users may read or write the file; the error has the command that closes it.
+/// Other users may read or write the file. The error has the command that removes their access.
 pub fn read_secret(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
     read(Trust::Secret, path)?.map(text).transpose()
 }

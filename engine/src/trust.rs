@@ -42,7 +42,7 @@ const SYSTEM_FILES: [&str; 7] = [
 ];
 const SYSTEM_FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
-/// Returns the trusted certificates of system and environment. Read once: a change needs a restart.
+/// Returns the trusted certificates of system and environment. They are read only once, so a change needs a restart.
 pub fn roots() -> Arc<RootCertStore> {
     static ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| {
         let (file, folders) = (env::var_os(FILE_VARIABLE), env::var_os(FOLDER_VARIABLE));

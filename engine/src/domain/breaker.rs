@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_breaker_opens_probes_backs_off_and_closes() {
         let mut breaker = Breaker::default();
-        // (attempt succeeded, time) → effect.
+        // Takes whether an attempt succeeded, and its time. Returns the effect on the breaker.
         let mut note = |success, now| breaker.note(success, &RULE, at(now), 0.5);
         assert_eq!(note(false, 0), None);
         assert_eq!(note(true, 0), None, "a success resets the count");

@@ -2,7 +2,8 @@
 
 use super::{endpoint::EndpointState, id::ATTEMPTS_MAX, job::JOBS_RUNNING_MAX, name::Slug};
 
-/// Refuses to send to an endpoint that is disabled or deleted. A paused one is accepted: its deliveries wait until it is resumed.
+/// Refuses to send to an endpoint that is disabled or deleted. A paused endpoint is accepted: its deliveries wait until it is
+/// resumed.
 ///
 /// `endpoint` is the endpoint's name, the word of its state, and whether it is deleted; `None` if the endpoint is no longer
 /// stored.
@@ -114,7 +115,7 @@ pub enum RunRetry {
 /// Decides what a retry does to a run.
 ///
 /// # Errors
-/// Why it is refused.
+/// Returns why the retry is refused.
 pub fn retry_run(run: KnownRun) -> Result<RunRetry, String> {
     if run.is_orphan {
         return Err("the endpoint that it belonged to was deleted; replay the event instead".into());
@@ -135,7 +136,7 @@ pub fn retry_run(run: KnownRun) -> Result<RunRetry, String> {
 /// Refuses to cancel a run that is not in the queue.
 ///
 /// # Errors
-/// Why it is refused.
+/// Returns why the command is refused.
 pub fn cancel_run(run: KnownRun) -> Result<(), String> {
     match run.queued {
         Some(_) => Ok(()),

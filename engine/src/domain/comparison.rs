@@ -3,8 +3,8 @@
 //! The serving version and the candidate each repeat every recorded run, without effect. A comparison counts the newest recorded
 //! runs. A comparison with `follow` counts new runs instead, as they end, until the candidate serves. A comparison is a row with
 //! its request, its cursor and its report. The row is stored after each batch, so a comparison continues after a restart. A
-//! [`Report`] is bounded however many runs it counts: [`GROUPS_MAX`] groups with [`SAMPLES_MAX`] samples each, and histograms
-//! with a bounded number of buckets.
+//! [`Report`] has a limited size, regardless of how many runs it counts: at most [`GROUPS_MAX`] groups with [`SAMPLES_MAX`]
+//! samples each, and histograms with a limited number of buckets.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,7 +27,7 @@ pub const SAMPLES_MAX: usize = 5;
 /// The group of all changes beyond [`GROUPS_MAX`].
 pub const OTHER: &str = "other changes";
 
-/// Maximum number of running comparisons: they compete for the processor.
+/// Maximum number of running comparisons. It is small because comparisons compete for the processor.
 pub const RUNNING_MAX: usize = 4;
 /// Maximum number of runs of one comparison.
 pub const RUNS_MAX: u64 = 1_000_000;
@@ -69,7 +69,7 @@ pub struct Request {
     /// `Some`: the comparison counts this share of new runs, as they end. `None`: it counts runs that ended before it was
     /// created.
     pub follow: Option<Share>,
-    /// Only runs on these event types.
+    /// Only runs on events of these types.
     pub events: Option<Pattern>,
     /// Only runs on events accepted at or after this time.
     pub since: Option<Timestamp>,
@@ -86,7 +86,7 @@ pub struct Comparison {
     /// The last run that was checked. Runs are checked from new to old; with `follow`, from old to new.
     pub cursor: Option<i64>,
     pub report: Report,
-    /// Why the comparison ended early: for example, a version no longer loads.
+    /// Why the comparison ended early, for example because a version no longer loads.
     pub problem: Option<String>,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
@@ -100,9 +100,9 @@ pub struct Report {
     pub compared: u64,
     pub same: u64,
     pub differ: u64,
-    /// Pairs whose serving version ended `ok` and whose candidate did not.
+    /// Pairs in which the serving version ended `ok` and the candidate did not.
     pub new_failures: u64,
-    /// Pairs whose serving version did not end `ok` and whose candidate did.
+    /// Pairs in which the candidate ended `ok` and the serving version did not.
     pub fixed_failures: u64,
     /// Pairs in which an endpoint gets more or fewer webhooks.
     pub targets_differ: u64,
@@ -112,7 +112,7 @@ pub struct Report {
     pub read_current_state: u64,
     /// New runs that were left out because the node was busy.
     pub skipped: u64,
-    /// Groups by the text of their change.
+    /// The groups. The key is the text of the group's change.
     pub groups: BTreeMap<String, Group>,
     pub serving: Cost,
     pub candidate: Cost,

@@ -14,9 +14,9 @@ use super::{
     time::Timestamp,
 };
 
-/// Maximum number of differences of one pair of runs. Further ones are left out.
+/// Maximum number of differences of one pair of runs. Further differences are left out.
 const DIFFERENCES_MAX: usize = 50;
-/// Maximum length of an example's value, in bytes. Longer ones are cut.
+/// Maximum length of an example's value, in bytes. Longer values are cut.
 const EXAMPLE_BYTES: usize = 200;
 /// A JSON value that is nested deeper than `DEPTH_MAX`, or whose path is longer than `PATH_BYTES`, is compared as a whole.
 const DEPTH_MAX: usize = 32;
@@ -84,7 +84,7 @@ pub enum Change {
         event_type: String,
         part: Part,
     },
-    /// A write to the plugin's state. Digits of the key are replaced by `#`, since most keys contain ids.
+    /// A write to the plugin's state changed. Digits of the key are replaced by `#`, since most keys contain ids.
     State {
         key: String,
         how: How,
@@ -466,7 +466,8 @@ impl Found {
 
 type Pairs<'a, T> = Vec<(usize, usize, (&'a T, &'a T))>;
 
-/// Pairs the items that have the same key in both lists, in order. Adds the other items to `gone` and `new`.
+/// Pairs each item of `before` with the next free item of `after` that has the same key. Adds the items that have no partner to
+/// `gone` and `new`.
 fn pair<'a, T>(
     before: &'a [T],
     after: &'a [T],
@@ -502,7 +503,7 @@ fn same_content(one: &Webhook, other: &Webhook) -> bool {
         == (&other.event_type, &other.content_type, &other.headers, &other.body)
 }
 
-/// Returns whether the texts of two equal values have the same bytes in another order: then only the order of members differs.
+/// Returns whether the texts of two equal values have the same bytes in another order. If so, only the order of members differs.
 fn same_but_order(value: &Value, before: &[u8], after: &[u8]) -> bool {
     let mut sorted = [before.to_vec(), after.to_vec()];
     sorted.iter_mut().for_each(|bytes| bytes.sort_unstable());

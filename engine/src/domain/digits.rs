@@ -1,6 +1,6 @@
 //! Writes numbers and bytes as short lower-case text without look-alikes: Crockford's base 32 (no `i`, `l`, `o`, `u`).
 
-/// The digits in the order of their values. They sort in the same order as text.
+/// The digits in the order of their values. Sorted as text, they have the same order.
 pub const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Appends one digit for the length of the number, then the digits of the number. So numbers with fewer digits sort before

@@ -118,7 +118,7 @@ impl<'e> Facts<'e> {
         }
     }
 
-    /// Returns the value that a condition of this name is compared with.
+    /// Returns the value of the event to which a condition of this name applies.
     pub fn value(&self, name: &str) -> Option<String> {
         match name {
             "source" => Some(self.event.source.to_string()),
@@ -144,7 +144,7 @@ pub struct HeldSecret {
     pub until: Option<Timestamp>,
 }
 
-/// The order of an endpoint's webhooks: a webhook that is being retried holds back later ones.
+/// The order of an endpoint's webhooks. A webhook that is being retried holds back later webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ordering {
     /// One after the other, in the order in which their events were accepted.
@@ -231,8 +231,8 @@ impl Reach {
         Self::ALL.into_iter().find(|reach| reach.as_str() == text)
     }
 
-    /// Returns the reach of an endpoint whose row has none. Any key may have created a subscription, so a subscription gets the
-    /// smallest reach.
+    /// Returns the reach of an endpoint whose row does not state its reach. Any key may have created a subscription, so a
+    /// subscription gets the smallest reach.
     pub const fn unsaid(on_gone: OnGone) -> Self {
         match on_gone {
             OnGone::Disable => Self::Opened,
@@ -356,7 +356,7 @@ pub struct NewEndpoint {
     pub name: Slug,
     /// Title: free text.
     pub title: Option<String>,
-    /// The address guard checks it when it is saved, and again at every connection.
+    /// The address guard checks the URL when it is saved, and again at every connection.
     pub url: String,
     pub subscription: Subscription,
     /// The plugin that processes each event on its way to the endpoint.
@@ -456,7 +456,7 @@ impl Endpoint {
         Proof { scheme: self.new.scheme, token_header }
     }
 
-    /// Puts a new secret before the others. The previous ones sign until `grace` is over.
+    /// Puts a new secret before the others. The previous secrets sign until `grace` is over at most.
     pub fn rotate(&mut self, secret: Secret, now: Timestamp, grace: Duration) {
         let end = now.plus(grace);
         self.new.secrets.retain(|held| held.until.is_none_or(|until| now < until));

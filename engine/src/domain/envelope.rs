@@ -105,7 +105,7 @@ pub fn render(event: &Event, tag: Tag, envelope: Envelope, format: Format) -> Re
     };
     let root = match (envelope, data) {
         (Envelope::Data, Data::Json(value)) => Root::Value(value),
-        // Neither XML nor a form can represent bare text or bytes, so they are sent unchanged.
+        // Neither XML nor a form can represent bare text or bytes, so such data is sent unchanged.
         (Envelope::Data, Data::Text(_) | Data::Binary(_)) => return Ok(own()),
         (Envelope::Standard, data) => {
             let context = [("type", event.new.event_type.to_string()), ("timestamp", event.time())];
@@ -146,8 +146,8 @@ fn standard(event: &Event) -> Vec<u8> {
     body
 }
 
-/// Writes CloudEvents 1.0, JSON format: JSON data byte for byte in `data`, other data in `data_base64`, so that the bytes are
-/// unchanged.
+/// Writes the JSON format of CloudEvents 1.0. JSON data is in `data`, byte for byte. Other data is in `data_base64`, so that its
+/// bytes are unchanged.
 fn cloud_event(event: &Event, tag: Tag) -> Vec<u8> {
     let data = event.new.content.bytes();
     let mut body = Vec::with_capacity(data.len() + 512);
@@ -249,7 +249,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Embeds data unchanged. It takes only checked JSON: other bytes could end the member and start new ones.
+/// Embeds data unchanged. Takes only checked JSON, because other bytes could end the member and start new members.
 fn push_data(body: &mut Vec<u8>, data: Json<'_>) {
     body.extend_from_slice(b",\"data\":");
     body.extend_from_slice(data.as_str().as_bytes());

@@ -1,4 +1,4 @@
-//! An event: one thing that happened. A CloudEvent (1.0) whose data is stored byte for byte.
+//! An event: one thing that happened. It is a CloudEvent (1.0) whose data is stored byte for byte.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -26,9 +26,9 @@ pub struct NewEvent {
     /// The event's data with its content type.
     pub content: Content,
     pub attributes: Arc<Attributes>,
-    /// Number of earlier events in the chain of events that caused this one.
+    /// Number of earlier events in the chain that led to this event.
     pub depth: u8,
-    /// The event whose run emitted this one.
+    /// The event whose run emitted this event.
     pub cause: Option<EventId>,
     /// The request from which a source created the event.
     pub request: Option<Arc<Request>>,
@@ -56,7 +56,7 @@ impl NewEvent {
 /// State of an event as a whole, which is the state of its worst part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventState {
-    /// Nothing has failed, but the event, a run or the first attempt of a delivery waits.
+    /// Nothing has failed, but the event, one of its runs, or the first attempt of a delivery still waits.
     Waiting,
     /// At least one delivery waits for its next attempt.
     Retrying,
@@ -64,7 +64,7 @@ pub enum EventState {
     Failed,
     /// Everything is finished, and at least one webhook was delivered.
     Delivered,
-    /// No plugin returned a webhook and no endpoint subscribes, or every webhook was cancelled.
+    /// Everything is finished, but no webhook was delivered: either there was none at all, or every webhook was cancelled.
     NothingSent,
     /// No plugin and no endpoint subscribes to it.
     Unrouted,

@@ -43,7 +43,7 @@ macro_rules! id {
                 tag.write(Self::PREFIX, self.0)
             }
 
-            /// Reads [`Self::text`]; returns `None` for ids that this store did not issue.
+            /// Reads the output of [`Self::text`]. Returns `None` for an id of another kind, or of another store.
             pub fn parse(text: &str, tag: Tag) -> Option<Self> {
                 tag.read(Self::PREFIX, text).map(Self)
             }

@@ -14,7 +14,7 @@ use super::{
     time::Timestamp,
 };
 
-/// Maximum number of running jobs: their batches delay other commits.
+/// Maximum number of running jobs. It is small because the batches of jobs delay other commits.
 pub const JOBS_RUNNING_MAX: usize = 10;
 
 /// The state of deliveries that a job retries.
@@ -62,9 +62,9 @@ pub struct RetryFilter {
     pub reason: Option<DeadReason>,
     /// Only deliveries whose webhook has this event type.
     pub event_type: Option<Pattern>,
-    /// Only deliveries that died or were cancelled at or after this time.
+    /// Only deliveries that died, were cancelled, or are due again at or after this time.
     pub since: Option<Timestamp>,
-    /// Only deliveries that died or were cancelled before this time.
+    /// Only deliveries that died, were cancelled, or are due again before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -316,7 +316,7 @@ impl Job {
     /// Cancels a running job.
     ///
     /// # Errors
-    /// Why a job that is not running cannot be cancelled.
+    /// Returns why a job that is not running cannot be cancelled.
     pub fn cancel(&mut self, at: Timestamp) -> Result<(), String> {
         match self.state {
             JobState::Running => {

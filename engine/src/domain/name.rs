@@ -35,7 +35,7 @@ macro_rules! name {
 }
 
 name!(
-    /// The fixed name of an endpoint, a plugin or a source: plugins and addresses refer to it.
+    /// The name of an endpoint, a plugin or a source. It never changes, because plugins and addresses refer to it.
     Slug
 );
 
@@ -64,8 +64,8 @@ impl EventType {
     /// The rule as a regular expression, for the OpenAPI document.
     pub const PATTERN: &str = r"[A-Za-z0-9._~:/?#\[\]@!$&'()+;=%-]+";
 
-    /// CloudEvents allows any text. This accepts only the characters of a URI (RFC 3986), without `*` (for patterns) and `,` (for
-    /// lists). Every header, log and command line can carry these characters unchanged.
+    /// CloudEvents allows any text. This function accepts only the characters of a URI (RFC 3986), without `*` (for patterns) and
+    /// `,` (for lists). Every header, log and command line can carry these characters unchanged.
     pub fn parse(text: &str) -> Result<Self, BadName> {
         let allowed = |c: u8| c.is_ascii_alphanumeric() || b"._~:/?#[]@!$&'()+;=%-".contains(&c);
         if text.is_empty() || text.len() > Self::LEN_MAX || !text.bytes().all(allowed) {
@@ -104,7 +104,7 @@ impl Attributes {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Adds an attribute. Rules: CloudEvents 1.0, "Attribute naming convention", and the limits above.
+    /// Adds an attribute if it follows the rules of CloudEvents 1.0 ("Attribute naming convention") and the limits above.
     pub fn push(&mut self, name: &str, value: String) -> Result<(), BadName> {
         let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
         if name.is_empty() || name.len() > Self::NAME_LEN_MAX || !name.bytes().all(allowed) {

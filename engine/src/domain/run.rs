@@ -95,7 +95,7 @@ impl LogLevel {
         }
     }
 
-    /// Reads a level. An unknown one is `info`, so that the line is not lost.
+    /// Reads a level. An unknown level is read as `info`, so that the line is not lost.
     pub fn parse(text: &str) -> Self {
         match text {
             "debug" => Self::Debug,
@@ -126,7 +126,7 @@ pub struct RunLog {
 /// A webhook that a plugin requests.
 #[derive(Clone, Debug)]
 pub struct Webhook {
-    /// The endpoint's name; `None` from a plugin that belongs to an endpoint.
+    /// The endpoint's name; `None` if the plugin belongs to an endpoint.
     pub to: Option<String>,
     pub payload: Payload,
 }
@@ -154,7 +154,7 @@ pub struct Emitted {
 }
 
 impl Emitted {
-    /// Returns the event that follows `cause`, from the plugin named `plugin`.
+    /// Returns the event that the plugin named `plugin` emits because of the event `cause`.
     pub fn into_event(mut self, cause: &super::event::Event, plugin: &Slug) -> NewEvent {
         super::trace::inherit(&mut self.attributes, cause);
         NewEvent {
@@ -204,7 +204,7 @@ impl StoredState {
     }
 }
 
-/// A write to plugin state; `None` deletes.
+/// A write to plugin state. If `value` is `None`, it deletes the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateWrite {
     pub key: String,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{duration, name::nearest};
 
-/// Ends the name of a declared family of settings: `country.*` allows `country.IT`.
+/// The end of the name of a declared family of settings: `country.*` allows `country.IT`.
 const FAMILY: &str = ".*";
 
 /// The type of a setting.
@@ -156,8 +156,8 @@ pub fn check(declared: &[Setting], given: &BTreeMap<String, Given>) -> Result<BT
     first.map_or(Ok(texts), Err)
 }
 
-/// Returns every stored setting that does not fit the declaration, and every required one without a value. Settings can be stored
-/// before their plugin exists, and a new version of a plugin can declare other settings.
+/// Returns every stored setting that does not fit the declaration, and every required setting without a value. Settings can be
+/// stored before their plugin exists, and a new version of a plugin can declare other settings.
 pub fn misfits(declared: &[Setting], stored: &BTreeMap<String, String>) -> Vec<Misfit> {
     let wrong = stored.iter().filter_map(|(name, text)| match find(declared, name) {
         Ok(Some(setting)) if !setting.kind.fits(text) => Some(wrong_type(name, setting.kind)),

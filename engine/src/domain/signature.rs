@@ -81,7 +81,7 @@ impl Scheme {
         matches!(self, Self::V1 | Self::V1a | Self::Stripe)
     }
 
-    /// Returns the header with the signature, in lower case.
+    /// Returns the name of the header with the signature, in lower case.
     pub const fn header(self, token_header: &str) -> Option<&str> {
         match self {
             Self::V1 | Self::V1a => Some("webhook-signature"),
@@ -126,7 +126,7 @@ impl Secret {
     /// Length of a text secret: long enough not to be guessed, short enough for a header.
     pub const TEXT_LEN: RangeInclusive<usize> = 16..=256;
 
-    /// Creates a secret. ([`Scheme::None`] does not use it.)
+    /// Creates a secret. An endpoint with [`Scheme::None`] does not use its secret.
     pub fn from_seed(scheme: Scheme, seed: [u8; Self::SEED_LEN]) -> Self {
         match scheme {
             Scheme::V1 => Self::Hmac(seed.to_vec()),
@@ -242,7 +242,7 @@ pub struct Proof<'a> {
 
 impl<'a> Proof<'a> {
     /// Returns names (in lower case) and values of the headers with the webhook's id, its time and its signature. `secrets` are
-    /// the valid ones, newest first.
+    /// the valid secrets, newest first.
     pub fn headers<'s>(
         self,
         secrets: impl IntoIterator<Item = &'s Secret>,

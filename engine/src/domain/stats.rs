@@ -122,7 +122,7 @@ impl Latencies {
     }
 
     fn add(&mut self, other: &Self) {
-        // A stored column may have more classes than this engine has.
+        // Counts that another version of the engine stored may have more classes than this version knows.
         let classes = other.0.len().min(CLASSES);
         if self.0.len() < classes {
             self.0.resize(classes, 0);

@@ -130,7 +130,7 @@ impl Link {
 
 /// What is known about one event and one endpoint. All times are of the wall clock.
 pub struct Situation<'a> {
-    /// Writes ids as text.
+    /// The store's tag, which is needed to write ids as text.
     pub tag: Tag,
     pub now: Timestamp,
     pub event: &'a Event,

@@ -10,7 +10,7 @@
 //! - The names of one registered domain get only a share of the threads for sending, and a share of the threads for checking. So
 //!   a name server that never answers delays only its own names.
 //! - Concurrent look-ups of one name share one call. A look-up without waiters leaves the queue.
-//! - Every waiter has a deadline. A failure is remembered for seconds, so that it is not repeated at once.
+//! - Every waiter has a deadline. A failure is remembered for seconds, so that the look-up is not repeated at once.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -322,7 +322,7 @@ impl Drop for Running {
 /// list is not used, because it has suffixes under which anyone can register any number of labels. With it, one owner could get
 /// many shares, which must not happen.
 fn registered_domain(name: &str) -> &str {
-    /// Labels that form a suffix with a country code after them. Names are registered below this suffix, such as `example.co.uk`.
+    /// Labels that, with a country code after them, form a suffix such as `co.uk`. Names are registered below such a suffix.
     const SECOND_LEVEL: [&str; 12] = ["ac", "co", "com", "edu", "go", "gob", "gov", "mil", "ne", "net", "or", "org"];
     let name = name.strip_suffix('.').unwrap_or(name);
     let mut labels = name.rsplit('.');
@@ -356,7 +356,7 @@ pub(super) mod tests {
 
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    /// A name server that gives no answer for names that contain `slow` until it is dropped. All other names are on loopback.
+    /// A name server. Until it is dropped, it gives no answer for names that contain `slow`. All other names are on loopback.
     pub struct Swallowing {
         shared: Arc<Shared>,
         asked: watch::Sender<Vec<String>>,
@@ -448,7 +448,7 @@ pub(super) mod tests {
             ("hooks.shop.co.uk", "shop.co.uk"),
             ("co.uk", "co.uk"),
             ("a.shop.com.au", "shop.com.au"),
-            // An owner with two letters below a country code has one share, regardless of its number of names.
+            // An owner whose domain has two letters before the country code has one share, regardless of its number of names.
             ("n1.ab.de", "ab.de"),
             ("n2.ab.de", "ab.de"),
             ("a.co.example", "co.example"),

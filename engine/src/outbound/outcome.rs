@@ -160,7 +160,7 @@ fn of_io(error: &io::Error, place: &Place<'_>) -> Option<Failure> {
     })
 }
 
-/// Explains what an endpoint's owner can do about its client certificate. The TLS module explains other errors.
+/// Explains what an endpoint's owner can do about its client certificate. [`trust::in_words`] explains other errors.
 fn tls_in_words(error: &rustls::Error, place: &Place<'_>) -> String {
     use rustls::AlertDescription as Alert;
     match error {

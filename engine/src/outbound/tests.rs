@@ -296,7 +296,7 @@ async fn a_request_that_may_have_arrived_is_not_sent_again() {
     }
 }
 
-/// The URL of a receiver, by the name that its certificate is for.
+/// Returns the URL of a receiver, with the name for which its certificate was issued.
 fn at_localhost(receiver: &Hostile) -> String {
     receiver.url("/hook?token=secret").replace("127.0.0.1", "localhost")
 }

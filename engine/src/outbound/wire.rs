@@ -211,7 +211,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// The plain text of a connection that carries HTTP/1; parses its status lines.
+/// Reads the plain text of a connection that carries HTTP/1, and parses the status lines in it.
 ///
 /// If TLS ends without `close_notify`, that counts as the end of the data. Many servers end this way, and HTTP shows whether an
 /// answer is complete.

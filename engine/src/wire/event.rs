@@ -56,7 +56,7 @@ pub struct EventView {
     #[schema(value_type = EventState)]
     pub state: Word,
     pub parts: PartsView,
-    /// Number of earlier events in the chain.
+    /// Number of earlier events in the chain that led to this event.
     pub depth: u8,
     /// Event whose run emitted this event.
     #[schema(value_type = Option<EventId>)]

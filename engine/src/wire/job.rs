@@ -25,8 +25,8 @@ pub struct JobView {
     pub state: Word,
     /// Number of deliveries, runs or events that the job has made due again.
     pub done: u64,
-    /// Number of deliveries, runs or events that cannot become due: the endpoint is deleted or disabled, all attempts are used
-    /// up, or the event waits to be run.
+    /// Number of deliveries, runs or events that cannot become due, because the endpoint is deleted or disabled, all attempts are
+    /// used up, or the event waits to be run.
     pub failed: u64,
     /// Number of matching deliveries, runs or events when the job was created; `null` if there were too many to count.
     pub total: Option<u64>,

@@ -19,7 +19,7 @@ pub struct NodeView {
     pub address: String,
     #[schema(value_type = Timestamp)]
     pub started_at: String,
-    /// Last heartbeat; one per second while the node lives.
+    /// Time of the last heartbeat. A living node sends one heartbeat per second.
     #[schema(value_type = Timestamp)]
     pub seen_at: String,
     /// Number of leases that it holds: one for each event, run or delivery on which it works.
@@ -41,6 +41,6 @@ pub struct NodePluginView {
     pub name: String,
     /// SHA-256 of the version that serves on this node; `null` if none serves.
     pub version: Option<String>,
-    /// Why no version serves, or why a newer one does not.
+    /// Why no version serves, or why a newer version does not.
     pub error: Option<String>,
 }

@@ -134,7 +134,7 @@ pub struct RecordedEventView {
     pub time: String,
     #[schema(value_type = Timestamp)]
     pub accepted_at: String,
-    /// Number of earlier events in the chain.
+    /// Number of earlier events in the chain that led to this event.
     #[serde(default)]
     pub depth: u8,
     pub content_type: String,

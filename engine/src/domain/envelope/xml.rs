@@ -107,7 +107,7 @@ fn is_plain(name: &str) -> bool {
     begins && continues && !reserved
 }
 
-/// Replaces what is not a character in XML 1.0 (production 2).
+/// Replaces each character that XML 1.0 does not allow (production 2).
 fn characters(text: &str) -> Cow<'_, str> {
     let known = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..);
     if text.chars().all(known) {

@@ -1,7 +1,7 @@
 //! A signature with a shared secret. A rule describes the signature: where it is, how it is encoded, and which text is signed.
 //!
 //! Signatures are compared as bytes, in constant time. Their spelling (upper case in hex, padding in base64) proves nothing, and
-//! libraries differ there. The id of a duplicate is derived from the signed text, never from the signature.
+//! differs between libraries. The id of a duplicate is derived from the signed text, never from the signature.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -220,7 +220,7 @@ fn entries(list: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 impl HmacRule {
-    /// Returns the header with the signature.
+    /// Returns the name of the header with the signature.
     pub fn header(&self) -> Option<&str> {
         match &self.place {
             Place::Header(name) => Some(name),

@@ -85,7 +85,7 @@ pub enum Rule {
     /// Standard Webhooks, with its own header names or those of Svix.
     Standard,
     Hmac(HmacRule),
-    /// HMAC-SHA1 of the address and the sorted fields of the form.
+    /// Twilio's HMAC of the address and the sorted fields of the form.
     Twilio,
     Basic {
         username: String,
@@ -336,7 +336,7 @@ impl Proofs {
         Ok(rule.check_head(secrets, request, now)?.map(|believed| Believed { by, ..believed }))
     }
 
-    /// Verifies a request with its body, with any valid secret.
+    /// Verifies a request, including its body. One of the valid secrets must match.
     ///
     /// # Errors
     /// Refuses a request that has no proof, or that the deciding proof does not verify.
