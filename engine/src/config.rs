@@ -97,8 +97,8 @@ settings! {
     "plugin.scheduled_max" = "100000", "maximum number of events of one plugin that are due later";
     "plugin.log_lines_max" = "100", "maximum number of stored log lines of one run";
     "plugin.quarantine" = "10", "hold a plugin if the runs of one version trap or exceed a limit (deadline, memory, output) more often than this within a minute; 0: never";
-    "plugin.versions_kept" = "20", "number of versions of each plugin that stay stored beside the serving one; older versions that stored runs may have used stay too";
-    "plugin.versions_bytes_max" = "256MiB", "maximum size of the versions of one plugin that stay stored beside the serving one";
+    "plugin.versions_kept" = "20", "number of versions of each plugin that stay stored in addition to the serving version; an older version stays too if a stored run may have used it";
+    "plugin.versions_bytes_max" = "256MiB", "maximum size of the versions of one plugin that stay stored in addition to the serving version";
     "plugin.threads" = "0", "threads that run events; 0 means one per core, at least 2";
     "plugin.slow_threads" = "0", "low-priority threads for deferred runs (new, slow, retried); 0 means half as many as cores, at least 1";
     "delivery.disable_after" = "5d", "disable an endpoint after this long without a success";

@@ -198,7 +198,7 @@ impl Cell {
         Timestamp::from_millis(sheet.millis() + i64::from(number) * self.millis())
     }
 
-    /// Returns the time before which sheets are not needed any more.
+    /// Returns a time. Sheets that begin before this time are no longer needed.
     pub fn kept_since(self, now: Timestamp) -> Timestamp {
         let longest = match self {
             Self::Minute => DAY,
