@@ -62,7 +62,7 @@ impl FileCache {
         Ok(Self { folder, key })
     }
 
-    /// Removes the record that a file was too complex, so that it is tried again.
+    /// Removes the record that a file was too complex, so that the file is tried again.
     pub fn forgive(&self, digest: &Digest) {
         // Most files have no record.
         let _ = fs::remove_file(self.path(&too_complex_key(digest), TOO_COMPLEX));

@@ -7,7 +7,8 @@
 //! content identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every
 //! scan.
 //!
-//! A removed file changes nothing, except in `innesco dev`, whose folder holds only plugins that it built.
+//! A removed file changes nothing. The exception is `innesco dev`: its plugin folder holds only plugins that the command built, so
+//! there a removed file removes its plugin.
 
 use std::{
     collections::BTreeMap,

@@ -134,12 +134,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Closes the queue of a plugin that does not run, so that its runs wait in the store, or opens it again.
+    /// Closes the queue of a plugin that is halted, so that its runs wait in the store. Opens the queue of any other plugin.
     fn set_queue(&self, row: &PluginRow) {
         self.runs.set_width(&row.name, row.halt.map(|_| Width::CLOSED));
     }
 
-    /// Applies a plugin's row except its version: the name of its file, and whether the plugin runs.
+    /// Applies two members of a plugin's row, the name of its file and whether the plugin runs. Ignores the version.
     pub(super) fn follow_row(&self, row: &PluginRow) {
         let table = self.plugins();
         let Some(entry) = table.get(&row.name) else { return };

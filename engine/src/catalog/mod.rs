@@ -90,7 +90,7 @@ pub struct CatalogOptions {
 
 /// Reads the endpoints, and the names of deleted ones.
 async fn table(store: &dyn Store) -> Result<EndpointTable, store::Error> {
-    // Read in this order: an endpoint that is deleted in between is in both lists, and counts as existing.
+    // The order matters: an endpoint that is deleted between the two readings is in both lists, and then counts as existing.
     let endpoints = store.endpoints().await?;
     Ok(EndpointTable::new(endpoints).with_deleted(store.deleted_endpoints().await?))
 }

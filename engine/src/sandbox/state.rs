@@ -142,7 +142,8 @@ impl State {
         Ok(())
     }
 
-    /// Returns the wait for the source since the last call: time of the store, not of the plugin.
+    /// Returns how long the run has waited for the source since the last call of this function. This is time of the store, not of
+    /// the plugin.
     pub fn take_waited(&mut self) -> Duration {
         let waited = self.waited.saturating_sub(self.taken);
         self.taken = self.waited;

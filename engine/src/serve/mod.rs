@@ -259,7 +259,7 @@ async fn open_store(config: &Config, address: SocketAddr, handoff: Handoff) -> a
         StoreAt::Postgres(url) => url.clone(),
     };
     if !config.node.role.works() {
-        // This node has no workers, so commits hand nothing over: all work waits for the other nodes.
+        // This node has no workers, so its commits pass no work to workers of this process. All work waits for the other nodes.
         handoff.events.set_width(&(), Some(Width::CLOSED));
     }
     let name = match &config.node.name {
