@@ -26,7 +26,7 @@ pub enum Callers {
     Anyone,
     /// Senders that their source verifies.
     Senders,
-    /// Keys with one of these roles. Errors suggest the first one, which has the fewest other rights.
+    /// Keys with one of these roles. Errors suggest the first role, which has the fewest other rights.
     Keys(&'static [(Role, Sight)]),
     /// Keys with one of these roles if the setting `metrics` is `key`; every caller if it is `open`.
     Figures(&'static [(Role, Sight)]),
@@ -44,13 +44,13 @@ impl Callers {
 
 /// Routes that belong together, and who may use them.
 pub struct Row {
-    /// What callers can do with these routes, for people.
+    /// What callers can do with these routes, in words.
     pub what: &'static str,
     pub callers: Callers,
     /// Methods and paths as in the OpenAPI document. `ANY` means every method.
     pub routes: &'static [&'static str],
-    /// Whether changes through these routes are recorded in the audit trail. Published events are not recorded there, because
-    /// they are the data.
+    /// Whether changes through these routes are recorded in the audit trail. Published events are not recorded there, because the
+    /// store has the events themselves.
     pub is_audited: bool,
 }
 
@@ -279,7 +279,7 @@ mod tests {
         let routes: Vec<&str> = TABLE.iter().flat_map(|row| row.routes).copied().collect();
         let known: BTreeSet<String> = routes.iter().map(|route| (*route).to_owned()).collect();
         assert_eq!(known.len(), routes.len(), "a route is in two rows");
-        // If a route accepts any method, the document lists only the usual one.
+        // If a route accepts any method, the document lists only the usual method.
         let known: BTreeSet<String> = known.iter().map(|route| route.replace(ANY, "POST")).collect();
         assert_eq!(known, operations(), "left: the table in api/access.rs; right: what the router serves");
     }

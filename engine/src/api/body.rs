@@ -33,13 +33,13 @@ use super::{
 const FIRST_BYTES: usize = 64 << 10;
 /// Maximum memory for the first parts of all bodies that are being read.
 const FIRST_ROOM: usize = 64 << 20;
-/// Maximum memory for the rest of all bodies that are being read.
+/// Maximum memory for what follows the first parts of all bodies that are being read.
 const REST_ROOM: usize = 192 << 20;
 /// Size of the pieces in which memory is reserved, in bytes.
 const PIECE: usize = 4 << 10;
 
 /// Maximum size of the body of a management request (everything but events and settings of plugins). An endpoint with all of its
-/// headers and a client certificate needs half of it. Once parsed, such a body may take 150 times its size in memory.
+/// headers and a client certificate needs half of this size. Once parsed, such a body may take 150 times its size in memory.
 pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 
 /// After a piece of this many bytes, the thread serves its other connections before it reads the next piece. The runtime itself forces
@@ -54,7 +54,7 @@ const GROWTH: usize = 8;
 const SWALLOW_MAX: usize = 64 << 20;
 
 /// The share of one source: a quarter of the budget for first parts, and half of the budget for the rest. A caller that knows the
-/// address of one source can fill its share with slow bodies, but other sources still have memory.
+/// address of one source can fill that source's share with slow bodies, but other sources still have memory.
 const SOURCE_FIRST_ROOM: usize = FIRST_ROOM / 4;
 const SOURCE_REST_ROOM: usize = REST_ROOM / 2;
 /// The share of all sources together: three quarters of each budget. The last quarter is for callers with a key.
@@ -262,7 +262,7 @@ impl Whole {
         }
     }
 
-    /// `expected` is the maximum length of a body whose caller announced it correctly.
+    /// `expected` is the length that the caller announced, or the limit if the caller announced none.
     fn push(&mut self, more: &[u8], expected: usize) {
         let bytes = match self {
             Self::Many(bytes) => bytes,

@@ -1,12 +1,12 @@
 //! Connections: how many may be open, and how long each may stay open.
 //!
-//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: without a request
-//! or with half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
+//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: before its first
+//! request and while a head arrives (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
 //! (`limits.body_time_max`, see `body.rs`), and while the caller does not read its answer ([`STALL_TIME_MAX`],
-//! [`ANSWER_RATE_MIN`]). If all places are taken, a waiting connection is evicted for a new one: first one that never had a
-//! request, then an idle one, then one whose answer is not read. The new connection is refused only if every other connection has
-//! a request in progress. The times are measured here, because hyper's timer starts with the wait for a request, not with its
-//! first byte.
+//! [`ANSWER_RATE_MIN`]). If all places are taken, a waiting connection is evicted to make room for a new one. Connections that
+//! never had a request are evicted first, then idle connections, then connections whose answer is not read. The new connection is
+//! refused only if every other connection has a request in progress. The times are measured here, because hyper's timer starts with
+//! the wait for a request, not with the first byte of the request.
 //!
 //! **The engine speaks only HTTP/1.1.** Clear-text HTTP/2 has hardly any users: proxies speak HTTP/1.1 to their servers by
 //! default, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. The flow control of HTTP/2 is above the socket,
@@ -60,8 +60,8 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Lowers `connections_max` to half of the files that the process may open. Every connection is a file; the other half is for
-    /// webhooks under way, the store and the plugins.
+    /// Lowers `connections_max` to half of the files that the process may open. Every connection needs a file. The other half of
+    /// the files is for webhooks under way, the store and the plugins.
     #[must_use]
     pub fn within_open_files(self) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -70,7 +70,7 @@ impl ConnectionLimits {
             tracing::warn!(
                 files,
                 connections_max = half,
-                "the process may open few files, so fewer connections are taken than limits.connections_max; raise it with ulimit -n"
+                "the process may open few files, so it accepts fewer connections than limits.connections_max; raise ulimit -n"
             );
         }
         Self { connections_max: self.connections_max.min(half), ..self }
@@ -183,7 +183,7 @@ impl Server {
         tokio::time::timeout(ROOM_TIME, place).await.ok()?.ok()
     }
 
-    /// Closes the connection that is evicted first. Returns whether one could be closed.
+    /// Closes the connection that is first in the order of eviction. Returns whether one could be closed.
     fn evict(&self) -> bool {
         let open = self.open();
         let left = open.values().filter(|connection| !connection.leave.is_cancelled());

@@ -1,7 +1,7 @@
 //! The event stream: what this node does now, as server-sent events.
 //!
-//! The stream is the live feed ([`crate::news`]), so it may lose messages. It reports how many were lost. For facts that must not
-//! be lost, read the lists. At most [`WAITING_MAX`] messages per caller are buffered here. The feed buffers further ones, once
+//! The stream is the live feed ([`crate::news`]), so it may lose messages. It reports how many were lost. If you must not miss
+//! anything, read the lists. At most [`WAITING_MAX`] messages per caller are buffered here. The feed buffers further messages, once
 //! for all callers.
 
 use std::{

@@ -1,5 +1,5 @@
-//! Reads requests into events: CloudEvents 1.0 in structured, batched and binary mode, and the same JSON with everything but
-//! `type` optional. The bytes of `data` are cut out of the body unchanged. They are never parsed and written again.
+//! Reads requests into events: CloudEvents 1.0 in structured, batched and binary mode, and the same JSON with `type` as the only
+//! required member. The bytes of `data` are cut out of the body unchanged. They are never parsed and written again.
 
 mod schema;
 
@@ -433,8 +433,8 @@ fn checked_text(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, data in the body. Without a content
-/// type the data is bytes, because it may not be JSON.
+/// Reads CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, data in the body. Without a content type
+/// the data is stored as bytes, because nothing says that it is JSON.
 fn binary(headers: &HeaderMap, content_type: Option<&str>, body: &Bytes) -> Result<NewEvent, Problem> {
     let mut draft = Draft::default();
     let mut parts = Parts::default();
@@ -471,7 +471,7 @@ fn header_value(value: &[u8]) -> Result<String, &'static str> {
         }
         None => value.into(),
     };
-    let decoded = percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, or is not after percent-decoding")?;
+    let decoded = percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, either as it was sent or after percent-decoding")?;
     Ok(decoded.into_owned())
 }
 

@@ -139,7 +139,7 @@ pub enum Patch {}
 
 values! {
     Preset, "Preset", words(
-        "A sender, or a verification method: a signature of Standard Webhooks (also Svix), one described in `header`, `algorithm`, \
+        "A sender, or a verification method: a signature of Standard Webhooks (also Svix), a signature that you describe in `header`, `algorithm`, \
          `encoding`, `prefix` and `template` (`hmac`), a password (`basic`), a token (`bearer`, `header-token`), or none (`none`: \
          every caller that knows the address may send).",
         &Preset::ALL.map(Preset::as_str));
@@ -265,7 +265,7 @@ impl Input {
         let same_limit = before.is_some_and(|before| before.new.settings.body_bytes_max == settings.body_bytes_max);
         if let Some(bytes) = too_large(&settings, api.body_bytes_max).filter(|_| !same_limit) {
             let text = format!(
-                "{bytes} is more than limits.body_bytes_max, which is {}; raise that in the engine's settings first (sources accept {} \
+                "{bytes} is more than limits.body_bytes_max, which is {}; raise the latter in the engine's settings first (sources accept {} \
                  bytes at most), or leave this out",
                 api.body_bytes_max,
                 body::SOURCE_BODY_BYTES_MAX
