@@ -80,7 +80,7 @@ pub struct Event {
     data: Data,
 }
 
-/// Data: if possible as text, so that a person can read and change it, otherwise in base64.
+/// Data. It is written as text if possible, so that a person can read and change it. Otherwise it is in base64.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Data {

@@ -37,7 +37,7 @@ pub struct ListenArgs {
     /// Secret to verify with: whsec_… or whpk_…; can be repeated. Without one, webhooks are not verified
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
-    /// Status for webhooks that verify; others get 401
+    /// Status of the answer; a webhook that fails the verification gets 401
     #[arg(long, default_value_t = 200, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..=599))]
     status: u16,
 }

@@ -52,8 +52,8 @@ pub struct TestArgs {
     /// Use an event of an engine instead of a file: evt_…
     #[arg(long = "event", id = "recorded", value_name = "EVENT", conflicts_with = "file")]
     recorded: Option<String>,
-    /// Repeat a run of an engine (run_…) on the event, settings and state that it read; or a file that `run show --as-test`
-    /// wrote, or -
+    /// Run to repeat, with the event, settings and state that it read: a run of an engine (run_…), a file that `run show --as-test`
+    /// wrote, or - for standard input
     #[arg(long, value_name = "RUN", conflicts_with_all = ["file", "recorded"])]
     run: Option<String>,
     /// Setting that the plugin reads; can be repeated

@@ -148,7 +148,7 @@ fn not_json(why: &str) -> anyhow::Error {
 }
 
 fn attributes(pairs: &[String]) -> anyhow::Result<Attributes> {
-    /// Members of an event that are not attributes. A separate flag sets them, or no flag does.
+    /// Members of an event that are not attributes. Most of them have a separate flag or argument.
     const OWN: [&str; 7] = ["type", "source", "id", "subject", "data", "datacontenttype", "time"];
     let mut attributes = Attributes::default();
     for pair in pairs {

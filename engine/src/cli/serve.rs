@@ -209,7 +209,7 @@ fn start_log(form: LogForm, level: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Raises the limit of open files. Every connection is a file, and many systems have a low soft limit.
+/// Raises the limit of open files. Every connection needs a file, and many systems have a low soft limit.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
