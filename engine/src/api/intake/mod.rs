@@ -471,7 +471,8 @@ fn header_value(value: &[u8]) -> Result<String, &'static str> {
         }
         None => value.into(),
     };
-    let decoded = percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, either as it was sent or after percent-decoding")?;
+    let decoded =
+        percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, either as it was sent or after percent-decoding")?;
     Ok(decoded.into_owned())
 }
 
