@@ -13,7 +13,7 @@ use crate::domain::key::Role::{self, Admin, Metrics, Operate, Publish, Read, Sub
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     Whole,
-    /// Everything except parts that are credentials: the address of a source, the path and the query of a URL.
+    /// Everything except the parts that are credentials: the address of a source, the path and the query of a URL.
     WithoutSecrets,
     /// Only what the same key created.
     Own,
@@ -218,7 +218,7 @@ static BY_PATH: LazyLock<HashMap<&str, Methods>> = LazyLock::new(|| {
     by_path
 });
 
-/// Returns the row of a route. The path is as the router has it, with parameter names in braces.
+/// Returns the row of a route. `path` is the path in the router, with the names of parameters in braces.
 pub fn of(method: &Method, path: &str) -> Option<&'static Row> {
     // The router answers HEAD with the handler of GET.
     let method = if *method == Method::HEAD { Method::GET.as_str() } else { method.as_str() };

@@ -41,7 +41,7 @@ pub fn json(value: &impl Serialize) -> Response {
     ([(CONTENT_TYPE, JSON)], Bytes::copy_from_slice(&text)).into_response()
 }
 
-/// Answers with untrusted bytes. A browser must not render them as a page of the engine.
+/// Returns an answer that consists of untrusted bytes. A browser must not render them as a page of the engine.
 pub fn bytes(body: Bytes) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/octet-stream"),

@@ -166,7 +166,7 @@ fn shortened(text: &str) -> String {
 pub struct Filter {
     /// Only changes by the key with this name.
     pub key: Option<String>,
-    /// Only this action, such as `endpoint.update`.
+    /// Only changes with this action, such as `endpoint.update`.
     pub action: Option<String>,
     /// Only changes at this time or later.
     #[param(value_type = Option<Timestamp>)]

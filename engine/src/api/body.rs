@@ -50,7 +50,7 @@ const YIELD_AFTER: usize = 8 << 10;
 /// space.
 const GROWTH: usize = 8;
 
-/// Maximum number of bytes that are read and discarded of a body that is too large.
+/// If a body is too large, at most this many bytes of it are read and discarded.
 const SWALLOW_MAX: usize = 64 << 20;
 
 /// The share of one source: a quarter of the budget for first parts, and half of the budget for the rest. A caller that knows the
@@ -138,18 +138,18 @@ fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: u
     Some(())
 }
 
-/// Reads a body completely, or returns why not. The memory stays reserved until the second value is dropped, so drop that only
-/// together with the body.
+/// Reads a body completely, or returns why not. The memory stays reserved until the second value is dropped, so drop that value
+/// only together with the body.
 pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<(Bytes, Held), Problem> {
     read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await
 }
 
-/// Like [`read`], with another limit.
+/// Like [`read`], but with another limit.
 pub async fn read_up_to(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> Result<(Bytes, Held), Problem> {
     read_within(api, headers, body, limit, &[&api.body_room.all]).await
 }
 
-/// Like [`read`], with another limit, counted in `rooms`.
+/// Like [`read`], but with another limit. The memory counts against `rooms`.
 pub async fn read_within(
     api: &Api,
     headers: &HeaderMap,
@@ -273,8 +273,8 @@ impl Whole {
         };
         let length = bytes.len() + more.len();
         if length > bytes.capacity() {
-            // Grows in fewer and larger steps than `Vec`, because each step copies the bytes so far and leaves a hole of the old
-            // size. The new size depends on the bytes that have arrived, not only on the announced length.
+            // Grows in fewer and larger steps than `Vec` does, because each step copies the bytes so far and leaves a hole in
+            // memory. The new size depends on the bytes that have arrived, not only on the announced length.
             let capacity = length.max(expected.min(bytes.len() * GROWTH));
             bytes.reserve_exact(capacity - bytes.len());
         }
@@ -320,7 +320,7 @@ pub async fn json<T: DeserializeOwned>(
     json_within(api, headers, body, MANAGEMENT_BYTES_MAX, wrong).await
 }
 
-/// Like [`json`], with another limit.
+/// Like [`json`], but with another limit.
 pub async fn json_within<T: DeserializeOwned>(
     api: &Api,
     headers: &HeaderMap,

@@ -77,14 +77,15 @@ impl ConnectionLimits {
     }
 }
 
-/// Maximum size of a request's head: line and headers. A larger one is refused with 431.
+/// Maximum size of a request's head: line and headers. A larger head is refused with 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Answers a client that starts with HTTP/2: an empty SETTINGS frame, then GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.8 and 7).
+/// Answer to a client that starts with HTTP/2: an empty SETTINGS frame, then GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.8 and 7).
 const HTTP_1_1_REQUIRED: &[u8] = b"\
     \0\0\0\x04\0\0\0\0\0\
     \0\0\x15\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0dHTTP/1.1 only";
-/// Bytes of answers that the system buffers for one connection. The system's default is several MiB, which the engine would fill
-/// on every connection whose caller reads nothing. Bytes in transit do not count, so the limit does not slow down a fast reader.
+/// Maximum number of bytes of answers that the system buffers for one connection. The system's default is several MiB, which the
+/// engine would fill on every connection whose caller reads nothing. Bytes in transit do not count, so the limit does not slow down
+/// a fast reader.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// A caller that reads nothing of its answer for this long loses the connection.
@@ -96,7 +97,7 @@ const ANSWER_RATE_MIN: u64 = 16 << 10;
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
 /// Time after the stop signal for the rest of a head to arrive, and for a caller to read its answer.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
-/// Maximum number of connections that receive a refusal at the same time. Further ones are closed without an answer.
+/// Maximum number of connections that receive a refusal at the same time. Further connections are closed without an answer.
 const REFUSALS_MAX: usize = 256;
 /// Time for sending a refusal.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -150,7 +151,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
     connections.wait().await;
 }
 
-/// Returns whether an error concerns only the connection that was being accepted, so that the next one may succeed.
+/// Returns whether an error concerns only the connection that was being accepted, so that accepting the next connection may
+/// succeed.
 fn is_the_connections(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -171,7 +173,7 @@ impl Server {
         self.open.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Returns a place for one more connection. If necessary, it evicts a waiting one.
+    /// Returns a place for one more connection. If necessary, evicts a waiting connection.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);

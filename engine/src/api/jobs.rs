@@ -275,7 +275,7 @@ pub async fn retry_deliveries(State(api): State<Arc<Api>>, headers: HeaderMap, b
 
 /// Count the deliveries that a bulk retry would retry now.
 ///
-/// It checks at most 100,000 deliveries.
+/// The count checks at most 100,000 deliveries.
 #[utoipa::path(
     get, path = "/v1/deliveries/retry", operation_id = "count_retries", tag = "jobs", params(Retried),
     responses((status = 200, description = "Their number.", body = CountView)),

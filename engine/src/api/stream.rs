@@ -39,7 +39,7 @@ use crate::{
 
 /// Maximum number of open streams.
 const STREAMS_MAX: usize = 64;
-/// Messages that wait for one caller. Further ones wait in the feed, and the oldest are dropped.
+/// Maximum number of messages that wait for one caller. Further messages wait in the feed, which drops the oldest.
 const WAITING_MAX: usize = 16;
 /// A comment is sent after this much time without a message, so that both sides notice a broken connection. The caller's key is
 /// checked again at the same time.
@@ -164,7 +164,7 @@ pub async fn follow(
     Ok((headers, Body::new(Pieces(receiver))).into_response())
 }
 
-/// Passes messages on until the caller leaves or `may_see`, which is checked at each `pulse`, returns false.
+/// Passes messages on until the caller leaves, or until `may_see` returns false. `may_see` is called at each `pulse`.
 async fn pump(
     selection: &Selection,
     tag: Tag,

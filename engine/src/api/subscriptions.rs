@@ -5,8 +5,8 @@
 //! other companies store such keys, so they must not have the rights of `admin`.
 //!
 //! The endpoint's name is derived from the event and the target URL, and names are unique in the store. So a subscription that is
-//! requested twice, even concurrently or on two nodes, exists once. The code tries to create it first, and looks it up if it
-//! exists.
+//! requested twice, even concurrently or on two nodes, exists once. The code tries to create it first, and looks it up if it exists
+//! already.
 
 use std::sync::Arc;
 

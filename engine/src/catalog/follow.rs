@@ -1,7 +1,7 @@
 //! The store decides which plugins serve. Every node follows the store, compiles the versions, and reports which are ready.
 //!
 //! [`Catalog::follow`] does this, one call at a time, so the latest decision of the store stays in effect. The task that watches
-//! the plugin folder calls it. So does every request that changes a plugin, before it is answered.
+//! the plugin folder calls it. Every request that changes a plugin calls it too, before the request is answered.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -57,7 +57,7 @@ impl Catalog {
     /// Loads the bytes of a version of `plugin` and proposes it.
     ///
     /// # Errors
-    /// [`NotPushed`]: nothing changed. After [`NotPushed::Store`] the proposal may have taken effect.
+    /// After an error nothing has changed. The only exception is [`NotPushed::Store`]: the proposal may then have taken effect.
     pub async fn push(
         &self,
         plugin: &Slug,

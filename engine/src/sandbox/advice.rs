@@ -37,8 +37,8 @@ pub fn for_panic(message: &str) -> Option<&'static str> {
     find(&PANICS, message)
 }
 
-/// Names of wasm-bindgen's imports, and advice for the crate that needs them. The first match applies: an HTTP client also
-/// imports dates.
+/// Names of wasm-bindgen's imports, and advice for the crate that needs them. The first match applies, because an HTTP client also
+/// imports functions for dates.
 const BROWSER: [Case; 9] = [
     ("fetch", "reqwest and other HTTP clients do that; a plugin has no network: return a Webhook, and the engine sends it"),
     ("WebSocket", "clients of WebSockets do that; a plugin has no network: return a Webhook, and the engine sends it"),
@@ -65,7 +65,7 @@ pub fn for_browser_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> 
     )
 }
 
-/// The purpose of imports that plugins cannot use.
+/// Parts of the names of imports that plugins cannot use, and advice by the purpose of the import.
 const IMPORTS: [Case; 9] = [
     ("wasi:http", NETWORK),
     ("socket", NETWORK),

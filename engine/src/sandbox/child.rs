@@ -7,9 +7,9 @@
 //! time ([`Budget`]). It has no inherited files, no environment and no right to open files. It runs at low priority and is the
 //! first to be killed when memory is short. If it dies, the file is refused ([`LoadError::TooComplex`]) and the engine continues.
 //!
-//! The result is trusted like the compile cache: the engine runs it as machine code. That is sound while the child executes only
-//! its program: then the code is Cranelift's output for validated WebAssembly, as it would be in this process. It is not sound if
-//! a file takes over the child through a memory error in the parsers, which are safe Rust. The child protects the engine from
+//! The result is trusted like the compile cache: the engine runs it as machine code. That is sound as long as the child executes
+//! only its program. The code is then Cranelift's output for validated WebAssembly, as it would be in this process. It is not sound
+//! if a file takes over the child through a memory error in the parsers, which are safe Rust. The child protects the engine from
 //! exhaustion and crashes. It does not make an untrusted file trustworthy.
 //!
 //! `describe` does not run here: it is the plugin's code, and runs in the engine's sandbox under the limits of every run.
@@ -60,8 +60,8 @@ pub(super) struct Budget {
     memory_bytes: u64,
     /// Processor time of all threads together.
     pub cpu: Duration,
-    /// Time until the engine kills the child. It only ends a child that makes no progress, since `cpu` limits the work. On a busy
-    /// machine a child of low priority gets a twentieth of a core, so this is much longer than `cpu`.
+    /// Time until the engine kills the child. This limit only ends a child that makes no progress, since `cpu` limits the work. On
+    /// a busy machine a child of low priority gets a twentieth of a core, so this is much longer than `cpu`.
     wall: Duration,
 }
 
@@ -201,7 +201,7 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
         child.stderr.take().expect("it is piped"),
     );
     thread::scope(|scope| {
-        // A child that dies stops reading; its status has the cause.
+        // Writing fails if the child dies. The status of the child then shows the cause.
         scope.spawn(move || drop(input.write_all(bytes)));
         let words = scope.spawn(move || last_words(words));
         let (ended, has_ended) = mpsc::channel::<()>();

@@ -85,8 +85,8 @@ impl Sandbox {
 /// Where instances are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Places {
-    /// Ordinary plugins run in memories that are reused after only their written pages were cleared (`memory.rs`). Interpreters run
-    /// in a pool, because they begin with megabytes of data. Needs Linux 6.7.
+    /// Ordinary plugins run in memories that are reused: after a run, only the pages that it wrote are cleared (`memory.rs`).
+    /// Interpreters run in a pool, because they begin with megabytes of data. Needs Linux 6.7.
     Cleared,
     /// In a pool whose address space is reserved at start.
     Pooled,

@@ -10,7 +10,8 @@ pub struct Settings {
     /// Maximum file size, in bytes. Plugins in Python have 18 to 38 MiB, those in JavaScript 8 to 14 MiB, those in Rust half a
     /// MiB. The time and memory of compiling grow with the size.
     pub plugin_bytes_max: usize,
-    /// Maximum number of concurrent runs; further runs wait. Each has a place in the pool, reserved at start.
+    /// Maximum number of concurrent runs; further runs wait. Each concurrent run has a place in the pool, which is reserved at
+    /// start.
     pub threads: usize,
 }
 
@@ -27,21 +28,23 @@ impl Default for Settings {
 /// The time that counts towards [`Limits::deadline`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Timed {
-    /// Elapsed time: a run never occupies its thread for longer.
+    /// Elapsed time, so that a run never occupies its thread for longer than the deadline.
     #[default]
     Elapsed,
-    /// Processor time: the outcome does not depend on what else the machine does.
+    /// Processor time, so that the outcome does not depend on what else the machine does.
     Processor,
 }
 
 /// Limits of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Wall-clock time from start to answer. A plugin takes microseconds; a second means a bug or an overloaded machine.
+    /// Maximum time from start to answer, measured as `timed` says. A plugin takes microseconds; a second means a bug or an
+    /// overloaded machine.
     pub deadline: Duration,
     /// What the deadline measures.
     pub timed: Timed,
-    /// Maximum size of all linear memories and tables together, in bytes. Generous for Rust, which starts at about one MiB.
+    /// Maximum size of all linear memories and tables together, in bytes. The default is generous for a plugin in Rust, which
+    /// starts with about one MiB.
     pub memory_bytes: usize,
     /// `memory_bytes` of big components (see [`Limits::BIG_CODE_BYTES`]), which contain a JavaScript or Python engine.
     pub big_memory_bytes: usize,

@@ -296,7 +296,8 @@ fn link(pool: &Pool, component: &Component) -> Result<Linked, LoadError> {
 }
 
 impl Pool {
-    /// Returns the cache key of compiled code. The key contains the digest of the file and everything else that affects the code.
+    /// Returns the cache key of compiled code. The key contains the digest of the file, the kind of pool, and a hash of everything
+    /// else that affects the code.
     fn key(&self, digest: &Digest) -> String {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);

@@ -147,7 +147,7 @@ impl Space {
     #[expect(unsafe_code, reason = "maps memory")]
     fn map(reserved: usize, guard: usize) -> io::Result<Self> {
         let whole = guard.checked_mul(2).and_then(|guards| guards.checked_add(reserved)).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: a new mapping, which replaces no other, and which is not accessible.
+        // SAFETY: this creates a new mapping, which replaces no other mapping and is not accessible.
         let before = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), MapFlags::PRIVATE)? };
         // A huge page would be cleared as a whole for one written byte. A kernel without huge pages refuses the advice.
         // SAFETY: the range is this mapping, and the advice changes no content.

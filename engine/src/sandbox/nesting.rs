@@ -187,7 +187,7 @@ impl Walk {
                     let ty = reader.read::<ComponentTypeRef>()?;
                     last(&mut levels).add(ty)?;
                 }
-                // An unknown kind of declaration; the parser reports it.
+                // The kind of declaration is unknown. This makes the parser report that error.
                 _ => drop(BinaryReader::new(&[0xff], offset).read::<InstanceTypeDeclaration<'_>>()?),
             }
         }

@@ -38,7 +38,7 @@ pub struct Engine {
     sources: Arc<Sources>,
     /// The admin key that was created because none existed. It is shown once.
     pub new_admin_key: Option<String>,
-    /// Links, each of which signs in to the dashboard once.
+    /// Links that sign in to the dashboard. Each link works once.
     links: ui::OneTimeLinks,
     /// The lock of the data folder, held while the engine lives.
     _lock: fs::File,

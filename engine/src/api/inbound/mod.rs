@@ -83,7 +83,7 @@ values! {
     AnyBody, "AnyBody", json!({ "description": "The sender's webhook: JSON, a form, XML or any bytes." });
 }
 
-/// The answer to an accepted request, unless its source defines another.
+/// The answer to an accepted request, unless its source defines another answer.
 #[derive(Serialize, ToSchema)]
 pub struct Taken {
     /// Id of the event.
@@ -188,7 +188,7 @@ pub async fn receive(
 
 const FLOODING: &str = "too many requests from this address were refused; correct them, and try again in a minute";
 
-/// Answers a challenge. The answer may repeat untrusted text, which no browser may interpret as a page.
+/// Returns the answer to a challenge. The answer may repeat untrusted text, which no browser may interpret as a page.
 fn plain(reply: Reply) -> Response {
     let Some(content_type) = reply.content_type else { return StatusCode::OK.into_response() };
     ([(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], reply.body).into_response()

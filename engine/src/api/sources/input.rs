@@ -86,7 +86,7 @@ pub struct Input {
     type_from: Option<String>,
     /// Prefix of the event type, followed by a dot; default: the source's name, or the preset's prefix.
     type_prefix: Option<String>,
-    /// Id that identifies duplicates: `header:NAME`, `body:/POINTER`, `digest` (of the signed text) or `none`.
+    /// Place of the id that identifies duplicates: `header:NAME`, `body:/POINTER`, `digest` (of the signed text) or `none`.
     dedupe: Option<String>,
     /// Attributes of the event, with the places of their values.
     #[serde(default)]

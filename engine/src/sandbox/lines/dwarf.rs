@@ -87,7 +87,7 @@ pub struct Scope {
     /// How deep it is nested: inlined functions are deeper than the one that contains them.
     pub level: u32,
     pub kind: ScopeKind,
-    /// The number of its name.
+    /// The number of the function's name in [`Texts`].
     pub function: u32,
 }
 
@@ -95,7 +95,7 @@ pub struct Scope {
 pub enum ScopeKind {
     /// From the name section of a file without debug information.
     Named,
-    /// From debug information. Its name may be only the last part of its path.
+    /// From debug information. The name of the function may be only the last part of its path.
     Function { is_whole_name: bool },
     /// Inlined, at this place.
     Inlined { call: Place },
@@ -258,7 +258,7 @@ impl<'a> Reader<'a, '_> {
         Ok(Named { function: 0, is_whole: false, origin })
     }
 
-    /// Names each scope by its entry, or by the entry to which its entry refers.
+    /// Gives each scope the name in its entry, or the name in the entry to which its entry refers.
     fn name_scopes(&mut self) -> Result<(), Unreadable> {
         for OpenScope { mut scope, entry } in std::mem::take(&mut self.open) {
             self.budget.step(1)?;

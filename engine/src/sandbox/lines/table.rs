@@ -26,8 +26,9 @@ const TABLE_BYTES_MAX: usize = 8 << 20;
 const LEVELS_MAX: usize = 64;
 /// Maximum length of a function's name, in bytes; a longer name is cut.
 const FUNCTION_BYTES: usize = 160;
-/// Flags of a line: the next line is its caller; the line is part of Rust or of the SDK.
+/// Flag of a line that was inlined: the next line in the table is the line of its caller.
 const HAS_MORE: u32 = 1;
+/// Flag of a line that is part of Rust or of the SDK.
 const IS_GLUE: u32 = 2;
 
 const HEADER_BYTES: usize = 16;
@@ -92,7 +93,7 @@ impl Texts {
     }
 }
 
-/// Values in the order of their numbers, each once.
+/// Values in the order of their numbers. Each value occurs once.
 struct Numbered<T> {
     values: Vec<T>,
     numbers: HashMap<T, u32>,
@@ -172,7 +173,7 @@ fn table_of_names<'a>(modules: impl Iterator<Item = (&'a CoreModule<'a>, &'a Cor
     table(modules, false).filter(|table| table.len() <= TABLE_BYTES_MAX)
 }
 
-/// One line of a table: its function, its place and the line of its caller if it was inlined.
+/// One line of a table: its function, and its place in the source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Step {
     function: u32,
