@@ -41,8 +41,8 @@ use crate::{
 const STREAMS_MAX: usize = 64;
 /// Maximum number of messages that wait for one caller. Further messages wait in the feed, which drops the oldest.
 const WAITING_MAX: usize = 16;
-/// A comment is sent after this much time without a message, so that both sides notice a broken connection. The caller's key is
-/// checked again at the same time.
+/// A comment is sent at this interval, so that both sides notice a broken connection. The caller's key is checked again at the same
+/// time.
 const PULSE: Duration = Duration::from_secs(5);
 
 /// Limits the number of open streams.

@@ -514,8 +514,8 @@ fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
     }
 }
 
-/// Returns the contents of the file that the previous `innesco dev` wrote in this folder. They contain the key to that engine's
-/// data folder, and the address of its receiver.
+/// Returns the contents of the file that the previous `innesco dev` wrote in this folder. The next `innesco dev` keeps the API key
+/// in that file, and replaces the earlier receiver's address in its endpoints.
 pub fn earlier() -> Option<Local> {
     read_local(Path::new(LOCAL_FILE)).ok().flatten()
 }

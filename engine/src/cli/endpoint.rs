@@ -46,7 +46,7 @@ pub enum EndpointCommand {
         /// Event types to subscribe to, such as 'order.*'; can be repeated
         #[arg(long, value_name = "PATTERN", required = true)]
         events: Vec<String>,
-        /// Only events with this attribute or this value in their JSON data; values of the same name are alternatives
+        /// Only events with this attribute, or with this value in their JSON data; several values of the same name are alternatives
         #[arg(long = "where", value_name = "NAME=VALUE")]
         conditions: Vec<String>,
         /// Body format: standard ({type, timestamp, data}), cloudevents, or data (event data only) [default: standard]
@@ -155,8 +155,8 @@ struct Members {
     /// Event types to subscribe to, such as 'order.*'; can be repeated
     #[arg(long, value_name = "PATTERN")]
     events: Vec<String>,
-    /// Only events with this attribute, such as channel=newsletter, or this value in their JSON data, such as data:/country=IT;
-    /// values of the same name are alternatives
+    /// Only events with this attribute, such as channel=newsletter, or with this value in their JSON data, such as
+    /// data:/country=IT; several values of the same name are alternatives
     #[arg(long = "where", value_name = "NAME=VALUE")]
     conditions: Vec<String>,
     /// Plugin that processes each event on its way to this endpoint

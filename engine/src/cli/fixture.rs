@@ -46,7 +46,7 @@ pub struct Fixture {
     pub message: Option<String>,
     #[serde(default)]
     pub bound: bool,
-    /// Names of the endpoints that exist; without this member, every name exists.
+    /// Names of the endpoints that exist; without this member, every name counts as existing.
     #[serde(default)]
     pub endpoints: Option<Vec<String>>,
     #[serde(default)]

@@ -263,7 +263,7 @@ mod tests {
     /// Uses a real socket. A webhook that the official library signed is verified, and a changed one is refused.
     #[tokio::test]
     async fn the_receiver_verifies_the_official_signer() {
-        // Ignored: another test may have installed the provider before.
+        // The error is ignored, because another test may have installed the provider before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());

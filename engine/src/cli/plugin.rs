@@ -130,7 +130,7 @@ pub enum PluginCommand {
         #[arg(long, value_name = "NAME")]
         unset: Vec<String>,
     },
-    /// State of plugins: its size, its keys, one value; delete one value or all
+    /// State of plugins: show its size, its keys or one value; delete one value or all
     #[command(
         before_help = "Example:  innesco plugin state\n          innesco plugin state bounce-guard --prefix bounces/\n          innesco plugin state bounce-guard bounces/anna@example.com --delete"
     )]

@@ -166,7 +166,7 @@ fn workspace_above(folder: &Path) -> Option<(PathBuf, Table)> {
     })
 }
 
-/// Returns whether a workspace has the crate at this path below it as a member.
+/// Returns whether a crate is a member of a workspace. `below` is the path of the crate, relative to the workspace.
 fn is_member(workspace: &Table, below: &Path) -> bool {
     let texts = |name: &str| {
         let list = workspace.get(name).and_then(toml::Value::as_array).cloned().unwrap_or_default();

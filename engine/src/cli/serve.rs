@@ -60,7 +60,7 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// The settings as typed, from flags, environment and file.
+    /// Returns the settings from flags, environment and file, as they were typed.
     pub fn raw(&self) -> anyhow::Result<Raw> {
         let mut flags = Vec::new();
         let mut set = |key: &'static str, value: &Option<String>| flags.extend(value.clone().map(|value| (key, value)));
