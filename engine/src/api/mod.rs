@@ -1,5 +1,5 @@
 //! The HTTP API. Handlers take typed input, make one call and turn the result into a view. Rules are in lower modules. The API
-//! and the workers meet only in the store.
+//! passes work to the workers only through the store.
 
 pub mod access;
 pub(crate) mod answers;

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::wire::values::{self, AS_IT_IS};
 
-/// Key in a member's schema. Its value is a constraint on other members, which [`settle`] moves to the enclosing schema.
+/// Key in a member's schema. Its value is a constraint on other members, which `settle` moves to the enclosing schema.
 const BESIDE: &str = "x-beside";
 /// Key on an operation: the codes of its specific problems.
 const PROBLEMS: &str = "x-problems";
@@ -232,7 +232,7 @@ fn refusal(status: StatusCode, codes: &[&str]) -> Value {
     response
 }
 
-/// Replaces each schema marked with [`AS_IT_IS`] by the value of the mark, and moves each [`BESIDE`] to its enclosing schema.
+/// Replaces each schema marked with `AS_IT_IS` by the value of the mark, and moves each `BESIDE` to its enclosing schema.
 pub fn settle(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(settle),

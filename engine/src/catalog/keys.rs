@@ -209,7 +209,7 @@ pub enum FirstKeyError {
 }
 
 /// Makes sure that a valid admin key exists. If none exists, creates one: from `given` if the operator provides it, otherwise from
-/// random bytes. Returns only a random key, because the engine must show it once.
+/// random bytes. Returns the key if it is random, so that the engine can show it once.
 ///
 /// # Errors
 /// `given` can be guessed, or is a known key that is no longer valid.

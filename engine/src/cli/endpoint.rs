@@ -144,7 +144,8 @@ pub struct UpdateArgs {
     target: Option<String>,
     #[command(flatten)]
     members: Members,
-    /// Member to reset to its default, such as rate; or one entry to remove, such as headers.x-shop or where.data:/country; can be repeated
+    /// Member to reset to its default, such as rate; or one entry to remove, such as headers.x-shop or where.data:/country; can be
+    /// repeated
     #[arg(long, value_name = "MEMBER")]
     unset: Vec<String>,
 }

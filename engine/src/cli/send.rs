@@ -30,7 +30,7 @@ use crate::{
     wire::{AcceptedAll, AcceptedView},
 };
 
-/// Maximum number of events in one request, and maximum of their bytes. Both are well below an engine's default limits.
+/// Maximum number of events in one request, and maximum sum of their bytes. Both are well below an engine's default limits.
 const BATCH: usize = 1_000;
 const BATCH_BYTES: usize = 4 << 20;
 /// Number of tries for a batch while the engine is overloaded or unreachable.

@@ -105,7 +105,7 @@ impl Places {
         }
     }
 
-    /// Returns the places that this machine offers, the best first. [`Places::Cleared`] is missing on kernels before Linux 6.7.
+    /// Returns the places that this machine offers, the best first. `Places::Cleared` is missing on kernels before Linux 6.7.
     #[cfg(test)]
     pub fn offered() -> Vec<Self> {
         Self::ALL.into_iter().filter(|places| *places != Self::Cleared || Memories::new(1).is_ok()).collect()

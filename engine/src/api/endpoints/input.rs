@@ -211,8 +211,8 @@ impl Input {
         let rate = self.rate.map(|text| Rate::parse(&text)).transpose().map_err(|bad| wrong("rate", bad))?;
         let ordering = self.ordered.map_or(Ok(None), ordering)?;
         let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
-        // If the endpoint is a program's subscription, a change never extends the networks that it may reach, regardless of the key
-        // that makes the change.
+        // A change keeps the networks that the endpoint may reach. So a program's subscription keeps its limits, regardless of the
+        // key that makes the change.
         let (reach, maker) = before.map_or((Reach::Opened, None), |before| (before.new.policy.reach, before.new.policy.maker));
         let url = api.outbound.check_url(&self.url, reach).await.map_err(|bad| bad_url("url", &bad))?;
         if let Some(before) = before.filter(|before| before.new.is_subscription()) {

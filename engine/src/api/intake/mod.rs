@@ -37,7 +37,7 @@ const MEMBERS_MAX: usize = 9 + Attributes::COUNT_MAX;
 const TEXT_LEN_MAX: usize = 512;
 /// Maximum length of a content type, in bytes.
 const CONTENT_TYPE_LEN_MAX: usize = 256;
-/// Attributes that must be strings (CloudEvents): `7` and `"7"` must not be two ids that look alike.
+/// Attributes that must be strings (CloudEvents). Otherwise `7` and `"7"` would be two ids that look alike.
 const CORE: [&str; 7] = ["id", "source", "type", "subject", "time", "specversion", "datacontenttype"];
 /// The default source of an event.
 pub const DEFAULT_SOURCE: &str = "api";
@@ -115,7 +115,7 @@ pub fn trace(headers: &HeaderMap) -> Option<(String, Option<String>)> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else { return None };
     let parent = TraceParent::parse(parent)?;
-    // Several headers count as one list.
+    // Several `tracestate` headers count as one list.
     let states: Vec<_> = headers.get_all(TRACESTATE).iter().map(|value| value.to_str().unwrap_or("=")).collect();
     Some((parent.to_string(), trace::trace_state(&states.join(","))))
 }
@@ -537,7 +537,7 @@ mod tests {
         );
     }
 
-    /// Reads a request to its end, but allocates nothing for members and events beyond the limit.
+    /// A request is read to its end, but nothing is allocated for members and events beyond the limit.
     #[test]
     fn items_beyond_the_limits_allocate_nothing() {
         let nulls = |count: usize| (0..count).map(|number| format!(",\"m{number}\":null")).collect::<String>();

@@ -77,8 +77,8 @@ pub struct Input {
     /// Microsoft Graph: `query:validationToken`), `header:NAME` or `body:/POINTER`. The answer is the text itself. With `=MEMBER`
     /// after the place, the answer is a JSON object with the text in that member (monday.com: `body:/challenge=challenge`).
     challenge: Option<String>,
-    /// Token that a hub (Meta, Strava, WebSub) must send as `hub.verify_token`, or as `hub.topic` if it sends no token, to get
-    /// its `hub.challenge` back. Not shown again.
+    /// Token for hubs (Meta, Strava, WebSub). A hub gets its `hub.challenge` back only if it sends this token as
+    /// `hub.verify_token`, or, if it sends no `hub.verify_token`, as `hub.topic`. Not shown again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<VerifyToken>)]
     verify_token: Option<String>,
@@ -265,8 +265,8 @@ impl Input {
         let same_limit = before.is_some_and(|before| before.new.settings.body_bytes_max == settings.body_bytes_max);
         if let Some(bytes) = too_large(&settings, api.body_bytes_max).filter(|_| !same_limit) {
             let text = format!(
-                "{bytes} is more than limits.body_bytes_max, which is {}; raise the latter in the engine's settings first (sources accept {} \
-                 bytes at most), or leave this out",
+                "{bytes} is more than limits.body_bytes_max, which is {}; raise limits.body_bytes_max in the engine's settings first \
+                 (sources accept {} bytes at most), or leave this out",
                 api.body_bytes_max,
                 body::SOURCE_BODY_BYTES_MAX
             );

@@ -80,7 +80,7 @@ impl<'a> CoreModule<'a> {
         self.custom.iter().find(|(found, _)| *found == name).map_or(&[], |(_, content)| content)
     }
 
-    /// Calls `each` for each function that has a name and is not imported, with the number of its body and its name.
+    /// Calls `each` with each function that has a name and is not imported: the number of the function's body, and the name.
     pub fn names(&self, mut each: impl FnMut(usize, &'a str)) {
         // A broken section names fewer functions.
         for name in NameSectionReader::new(BinaryReader::new(self.section("name"), 0)).map_while(Result::ok) {
