@@ -33,7 +33,7 @@ use super::{
 const FIRST_BYTES: usize = 64 << 10;
 /// Maximum memory for the first parts of all bodies that are being read.
 const FIRST_ROOM: usize = 64 << 20;
-/// Maximum memory for what follows the first parts of all bodies that are being read.
+/// Maximum memory for the later parts of all bodies that are being read.
 const REST_ROOM: usize = 192 << 20;
 /// Size of the pieces in which memory is reserved, in bytes.
 const PIECE: usize = 4 << 10;

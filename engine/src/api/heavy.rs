@@ -30,7 +30,7 @@ pub struct Heavy {
 }
 
 impl Default for Heavy {
-    /// Creates as many permits as half of the cores. The other half continues to serve sockets.
+    /// Creates permits for half of the cores. The other half continues to serve sockets.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { permits: Semaphore::new((cores / 2).max(1)), room: Semaphore::new(WAITING_BYTES_MAX / PIECE) }

@@ -8,7 +8,7 @@
 //! scan.
 //!
 //! A removed file changes nothing. The exception is `innesco dev`: its plugin folder holds only plugins that the command built, so
-//! there a removed file removes its plugin.
+//! a plugin stops serving there when its file is removed.
 
 use std::{
     collections::BTreeMap,

@@ -134,7 +134,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Closes the queue of a plugin that is halted, so that its runs wait in the store. Opens the queue of any other plugin.
+    /// If the plugin is halted, closes its queue, so that its runs wait in the store. Otherwise opens its queue.
     fn set_queue(&self, row: &PluginRow) {
         self.runs.set_width(&row.name, row.halt.map(|_| Width::CLOSED));
     }

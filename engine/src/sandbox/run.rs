@@ -37,8 +37,8 @@ use crate::{
     },
 };
 
-/// Attribute with the time of acceptance, for plugins. The name of any other attribute has no dot, so no attribute can have this
-/// name.
+/// Attribute with the time of acceptance, for plugins. This name contains a dot, so it can never be the name of an attribute that a
+/// sender gave.
 const ACCEPTED_AT: &str = "innesco.accepted-at";
 
 /// The input of a run.

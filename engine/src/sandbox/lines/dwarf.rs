@@ -64,7 +64,7 @@ impl Budget {
     }
 }
 
-/// A line of a source file. The file is its number in [`Texts`].
+/// A line of a source file. The file is given by its number in [`Texts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Place {
     pub file: u32,
