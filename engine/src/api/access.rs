@@ -13,7 +13,7 @@ use crate::domain::key::Role::{self, Admin, Metrics, Operate, Publish, Read, Sub
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
     Whole,
-    /// Everything except parts that are credentials: the address of a source, the path and the query of a URL.
+    /// Everything except the parts that are credentials: the address of a source, the path and the query of a URL.
     WithoutSecrets,
     /// Only what the same key created.
     Own,
@@ -26,7 +26,7 @@ pub enum Callers {
     Anyone,
     /// Senders that their source verifies.
     Senders,
-    /// Keys with one of these roles. Errors suggest the first one, which has the fewest other rights.
+    /// Keys with one of these roles. Errors suggest the first role, which has the fewest other rights.
     Keys(&'static [(Role, Sight)]),
     /// Keys with one of these roles if the setting `metrics` is `key`; every caller if it is `open`.
     Figures(&'static [(Role, Sight)]),
@@ -44,13 +44,13 @@ impl Callers {
 
 /// Routes that belong together, and who may use them.
 pub struct Row {
-    /// What callers can do with these routes, for people.
+    /// What callers can do with these routes, in words.
     pub what: &'static str,
     pub callers: Callers,
     /// Methods and paths as in the OpenAPI document. `ANY` means every method.
     pub routes: &'static [&'static str],
-    /// Whether changes through these routes are recorded in the audit trail. Published events are not recorded there, because
-    /// they are the data.
+    /// Whether changes through these routes are recorded in the audit trail. Published events are not recorded there, because the
+    /// store has the events themselves.
     pub is_audited: bool,
 }
 
@@ -218,7 +218,7 @@ static BY_PATH: LazyLock<HashMap<&str, Methods>> = LazyLock::new(|| {
     by_path
 });
 
-/// Returns the row of a route. The path is as the router has it, with parameter names in braces.
+/// Returns the row of a route. `path` is the path in the router, with the names of parameters in braces.
 pub fn of(method: &Method, path: &str) -> Option<&'static Row> {
     // The router answers HEAD with the handler of GET.
     let method = if *method == Method::HEAD { Method::GET.as_str() } else { method.as_str() };
@@ -279,7 +279,7 @@ mod tests {
         let routes: Vec<&str> = TABLE.iter().flat_map(|row| row.routes).copied().collect();
         let known: BTreeSet<String> = routes.iter().map(|route| (*route).to_owned()).collect();
         assert_eq!(known.len(), routes.len(), "a route is in two rows");
-        // If a route accepts any method, the document lists only the usual one.
+        // If a route accepts any method, the document lists only the usual method.
         let known: BTreeSet<String> = known.iter().map(|route| route.replace(ANY, "POST")).collect();
         assert_eq!(known, operations(), "left: the table in api/access.rs; right: what the router serves");
     }

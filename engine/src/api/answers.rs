@@ -25,9 +25,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::Problem;
 use crate::domain::content::JSON;
 
-/// Answers up to this many bytes need no reservation. Lists of a hundred summaries fit.
+/// Answers up to this many bytes need no reservation. A list of a hundred summaries is smaller.
 const SMALL_BYTES_MAX: u64 = 64 << 10;
-/// Maximum memory of all larger answers together. A dozen events with the largest data that is accepted by default fit.
+/// Maximum memory of all larger answers together. There is room for a dozen events with the largest data that the engine accepts by
+/// default.
 const ROOM_BYTES: usize = 128 << 20;
 /// Size of the pieces in which memory is reserved and an answer is passed to its connection, in bytes. A connection takes the
 /// next piece once the caller has read most of the previous one.
@@ -40,7 +41,7 @@ pub fn json(value: &impl Serialize) -> Response {
     ([(CONTENT_TYPE, JSON)], Bytes::copy_from_slice(&text)).into_response()
 }
 
-/// Answers with untrusted bytes. A browser must not render them as a page of the engine.
+/// Returns an answer that consists of untrusted bytes. A browser must not render them as a page of the engine.
 pub fn bytes(body: Bytes) -> Response {
     let headers = [
         (CONTENT_TYPE, "application/octet-stream"),

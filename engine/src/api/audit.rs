@@ -1,7 +1,7 @@
 //! The audit trail. A change through an audited route is recorded before it is made, and its status is added afterwards. So every
 //! change has an entry, and an entry without a status means that the engine stopped in between. A change runs in a separate task,
-//! so its entry is completed even if the caller disconnects. Bodies and secrets are not recorded. Published events are not
-//! recorded either, because they are the data.
+//! so its entry is completed even if the caller disconnects. Bodies and secrets are not recorded. Published events are not recorded
+//! either, because the store has the events themselves.
 //!
 //! Only a limited number of calls that changed nothing is recorded per key and action, so repeated calls cannot fill the disk or
 //! the trail.
@@ -138,14 +138,15 @@ fn singular(word: &str) -> String {
     }
 }
 
-/// Returns the path's value for the route's parameters, which are in braces.
+/// Returns the parts of the path that stand for the parameters of the route. Parameters are in braces.
 fn target(route: &str, path: &str) -> Option<String> {
     let places = route.split('/').zip(path.split('/'));
     let named: Vec<&str> = places.filter(|(word, _)| word.starts_with('{')).map(|(_, text)| text).collect();
     (!named.is_empty()).then(|| shortened(&named.join("/")))
 }
 
-/// Returns the name of an endpoint or a source that was given by its id, so that one search word finds all its entries.
+/// Returns the name of the endpoint or source, even if the caller used its id, so that one search word finds all its entries.
+/// Returns other targets as they are.
 fn name(api: &Api, route: &str, typed: String) -> String {
     let found = match route.split('/').nth(2) {
         Some("endpoints") => endpoints::find(api, &typed).ok().map(|endpoint| endpoint.new.name.to_string()),
@@ -165,7 +166,7 @@ fn shortened(text: &str) -> String {
 pub struct Filter {
     /// Only changes by the key with this name.
     pub key: Option<String>,
-    /// Only this action, such as `endpoint.update`.
+    /// Only changes with this action, such as `endpoint.update`.
     pub action: Option<String>,
     /// Only changes at this time or later.
     #[param(value_type = Option<Timestamp>)]

@@ -33,7 +33,8 @@ pub struct Caller {
     pub sight: Sight,
 }
 
-/// Passes requests that the table allows. It refuses every method of a route without a row, so such a route cannot be reached.
+/// Passes on the requests that the table allows. It refuses every method of a route without a row, so such a route cannot be
+/// reached.
 pub async fn guard(
     State(api): State<Arc<Api>>,
     route: MatchedPath,

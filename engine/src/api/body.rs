@@ -33,13 +33,13 @@ use super::{
 const FIRST_BYTES: usize = 64 << 10;
 /// Maximum memory for the first parts of all bodies that are being read.
 const FIRST_ROOM: usize = 64 << 20;
-/// Maximum memory for the rest of all bodies that are being read.
+/// Maximum memory for the later parts of all bodies that are being read.
 const REST_ROOM: usize = 192 << 20;
 /// Size of the pieces in which memory is reserved, in bytes.
 const PIECE: usize = 4 << 10;
 
 /// Maximum size of the body of a management request (everything but events and settings of plugins). An endpoint with all of its
-/// headers and a client certificate needs half of it. Once parsed, such a body may take 150 times its size in memory.
+/// headers and a client certificate needs half of this size. Once parsed, such a body may take 150 times its size in memory.
 pub const MANAGEMENT_BYTES_MAX: usize = 256 << 10;
 
 /// After a piece of this many bytes, the thread serves its other connections before it reads the next piece. The runtime itself forces
@@ -50,11 +50,11 @@ const YIELD_AFTER: usize = 8 << 10;
 /// space.
 const GROWTH: usize = 8;
 
-/// Maximum number of bytes that are read and discarded of a body that is too large.
+/// If a body is too large, at most this many bytes of it are read and discarded.
 const SWALLOW_MAX: usize = 64 << 20;
 
 /// The share of one source: a quarter of the budget for first parts, and half of the budget for the rest. A caller that knows the
-/// address of one source can fill its share with slow bodies, but other sources still have memory.
+/// address of one source can fill that source's share with slow bodies, but other sources still have memory.
 const SOURCE_FIRST_ROOM: usize = FIRST_ROOM / 4;
 const SOURCE_REST_ROOM: usize = REST_ROOM / 2;
 /// The share of all sources together: three quarters of each budget. The last quarter is for callers with a key.
@@ -138,18 +138,18 @@ fn take(held: &mut Option<OwnedSemaphorePermit>, room: &Arc<Semaphore>, bytes: u
     Some(())
 }
 
-/// Reads a body completely, or returns why not. The memory stays reserved until the second value is dropped, so drop that only
-/// together with the body.
+/// Reads a body completely, or returns why not. The memory stays reserved until the second value is dropped, so drop that value
+/// only together with the body.
 pub async fn read(api: &Api, headers: &HeaderMap, body: Body) -> Result<(Bytes, Held), Problem> {
     read_within(api, headers, body, api.body_bytes_max, &[&api.body_room.all]).await
 }
 
-/// Like [`read`], with another limit.
+/// Like [`read`], but with another limit.
 pub async fn read_up_to(api: &Api, headers: &HeaderMap, body: Body, limit: usize) -> Result<(Bytes, Held), Problem> {
     read_within(api, headers, body, limit, &[&api.body_room.all]).await
 }
 
-/// Like [`read`], with another limit, counted in `rooms`.
+/// Like [`read`], but with another limit. The memory counts against `rooms`.
 pub async fn read_within(
     api: &Api,
     headers: &HeaderMap,
@@ -262,7 +262,7 @@ impl Whole {
         }
     }
 
-    /// `expected` is the maximum length of a body whose caller announced it correctly.
+    /// `expected` is the length that the caller announced, or the limit if the caller announced none.
     fn push(&mut self, more: &[u8], expected: usize) {
         let bytes = match self {
             Self::Many(bytes) => bytes,
@@ -273,8 +273,8 @@ impl Whole {
         };
         let length = bytes.len() + more.len();
         if length > bytes.capacity() {
-            // Grows in fewer and larger steps than `Vec`, because each step copies the bytes so far and leaves a hole of the old
-            // size. The new size depends on the bytes that have arrived, not only on the announced length.
+            // Grows in fewer and larger steps than `Vec` does, because each step copies the bytes so far and leaves a hole in
+            // memory. The new size depends on the bytes that have arrived, not only on the announced length.
             let capacity = length.max(expected.min(bytes.len() * GROWTH));
             bytes.reserve_exact(capacity - bytes.len());
         }
@@ -320,7 +320,7 @@ pub async fn json<T: DeserializeOwned>(
     json_within(api, headers, body, MANAGEMENT_BYTES_MAX, wrong).await
 }
 
-/// Like [`json`], with another limit.
+/// Like [`json`], but with another limit.
 pub async fn json_within<T: DeserializeOwned>(
     api: &Api,
     headers: &HeaderMap,

@@ -1,12 +1,12 @@
 //! Connections: how many may be open, and how long each may stay open.
 //!
-//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: without a request
-//! or with half a head (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
+//! A connection stays open only while its caller makes progress. Each state of a connection has a time limit: before its first
+//! request and while a head arrives (`limits.head_time_max`), between requests (`limits.idle_time_max`), while a body arrives
 //! (`limits.body_time_max`, see `body.rs`), and while the caller does not read its answer ([`STALL_TIME_MAX`],
-//! [`ANSWER_RATE_MIN`]). If all places are taken, a waiting connection is evicted for a new one: first one that never had a
-//! request, then an idle one, then one whose answer is not read. The new connection is refused only if every other connection has
-//! a request in progress. The times are measured here, because hyper's timer starts with the wait for a request, not with its
-//! first byte.
+//! [`ANSWER_RATE_MIN`]). If all places are taken, a waiting connection is evicted to make room for a new one. Connections that
+//! never had a request are evicted first, then idle connections, then connections whose answer is not read. The new connection is
+//! refused only if every other connection has a request in progress. The times are measured here, because hyper's timer starts with
+//! the wait for a request, not with the first byte of the request.
 //!
 //! **The engine speaks only HTTP/1.1.** Clear-text HTTP/2 has hardly any users: proxies speak HTTP/1.1 to their servers by
 //! default, browsers never speak HTTP/2 without TLS, and the engine has no gRPC. The flow control of HTTP/2 is above the socket,
@@ -60,8 +60,8 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Lowers `connections_max` to half of the files that the process may open. Every connection is a file; the other half is for
-    /// webhooks under way, the store and the plugins.
+    /// Lowers `connections_max` to half of the files that the process may open. Every connection needs a file. The other half of
+    /// the files is for webhooks under way, the store and the plugins.
     #[must_use]
     pub fn within_open_files(self) -> Self {
         let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -70,21 +70,22 @@ impl ConnectionLimits {
             tracing::warn!(
                 files,
                 connections_max = half,
-                "the process may open few files, so fewer connections are taken than limits.connections_max; raise it with ulimit -n"
+                "the process may open few files, so it accepts fewer connections than limits.connections_max; raise ulimit -n"
             );
         }
         Self { connections_max: self.connections_max.min(half), ..self }
     }
 }
 
-/// Maximum size of a request's head: line and headers. A larger one is refused with 431.
+/// Maximum size of a request's head: line and headers. A larger head is refused with 431.
 const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Answers a client that starts with HTTP/2: an empty SETTINGS frame, then GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.8 and 7).
+/// Answer to a client that starts with HTTP/2: an empty SETTINGS frame, then GOAWAY with HTTP_1_1_REQUIRED (RFC 9113, 6.8 and 7).
 const HTTP_1_1_REQUIRED: &[u8] = b"\
     \0\0\0\x04\0\0\0\0\0\
     \0\0\x15\x07\0\0\0\0\0\0\0\0\0\0\0\0\x0dHTTP/1.1 only";
-/// Bytes of answers that the system buffers for one connection. The system's default is several MiB, which the engine would fill
-/// on every connection whose caller reads nothing. Bytes in transit do not count, so the limit does not slow down a fast reader.
+/// Maximum number of bytes of answers that the system buffers for one connection. The system's default is several MiB, which the
+/// engine would fill on every connection whose caller reads nothing. Bytes in transit do not count, so the limit does not slow down
+/// a fast reader.
 #[cfg(target_os = "linux")]
 const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// A caller that reads nothing of its answer for this long loses the connection.
@@ -96,7 +97,7 @@ const ANSWER_RATE_MIN: u64 = 16 << 10;
 const EVICTABLE_AFTER: Duration = Duration::from_secs(1);
 /// Time after the stop signal for the rest of a head to arrive, and for a caller to read its answer.
 const STOP_TIME_MAX: Duration = Duration::from_secs(5);
-/// Maximum number of connections that receive a refusal at the same time. Further ones are closed without an answer.
+/// Maximum number of connections that receive a refusal at the same time. Further connections are closed without an answer.
 const REFUSALS_MAX: usize = 256;
 /// Time for sending a refusal.
 const REFUSAL_TIME: Duration = Duration::from_secs(2);
@@ -150,7 +151,8 @@ pub async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimi
     connections.wait().await;
 }
 
-/// Returns whether an error concerns only the connection that was being accepted, so that the next one may succeed.
+/// Returns whether an error concerns only the connection that was being accepted, so that accepting the next connection may
+/// succeed.
 fn is_the_connections(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
@@ -171,7 +173,7 @@ impl Server {
         self.open.lock().expect("no code panics while it holds this lock")
     }
 
-    /// Returns a place for one more connection. If necessary, it evicts a waiting one.
+    /// Returns a place for one more connection. If necessary, evicts a waiting connection.
     async fn place(&self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
@@ -183,7 +185,7 @@ impl Server {
         tokio::time::timeout(ROOM_TIME, place).await.ok()?.ok()
     }
 
-    /// Closes the connection that is evicted first. Returns whether one could be closed.
+    /// Closes the connection that is first in the order of eviction. Returns whether one could be closed.
     fn evict(&self) -> bool {
         let open = self.open();
         let left = open.values().filter(|connection| !connection.leave.is_cancelled());

@@ -34,15 +34,15 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Filter {
-    /// Only to this endpoint: id or name.
+    /// Only deliveries to this endpoint: id or name.
     pub endpoint: Option<String>,
-    /// Only of this event.
+    /// Only deliveries of this event.
     #[param(value_type = Option<EventId>)]
     pub event: Option<String>,
-    /// Only in this state.
+    /// Only deliveries in this state.
     #[param(value_type = Option<DeliveryState>)]
     pub state: Option<String>,
-    /// Only of events accepted at this time or later.
+    /// Only deliveries of events accepted at this time or later.
     #[param(value_type = Option<Timestamp>)]
     pub since: Option<String>,
     /// Maximum number of deliveries.

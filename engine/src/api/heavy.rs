@@ -5,8 +5,8 @@
 //! more than it saves.
 //!
 //! Reading a large body also needs a permit ([`Heavy::permit`]): without a limit, copying large bodies out of their sockets could
-//! occupy every thread that serves sockets. Reading and work share the permits, so large bodies of all callers together occupy
-//! half of the cores.
+//! occupy every thread that serves sockets. Reading and work share the permits, so large bodies of all callers together occupy at
+//! most half of the cores.
 
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
@@ -30,7 +30,7 @@ pub struct Heavy {
 }
 
 impl Default for Heavy {
-    /// Half of the cores: the other half continues to serve sockets.
+    /// Creates permits for half of the cores. The other half continues to serve sockets.
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { permits: Semaphore::new((cores / 2).max(1)), room: Semaphore::new(WAITING_BYTES_MAX / PIECE) }

@@ -36,12 +36,13 @@ use crate::{
     wire::{CountView, JobView, PageView, RetryFilterView, values::schema},
 };
 
-/// Selects the deliveries of a bulk retry. Without members: all dead deliveries. With `retrying`, deliveries that wait for their next attempt become due now.
+/// Selects the deliveries of a bulk retry. Without members: all dead deliveries. With the state `retrying`, deliveries that wait
+/// for their next attempt become due now.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = RetryInput)]
 struct Input {
-    /// Only to this endpoint: id or name.
+    /// Only deliveries to this endpoint: id or name.
     endpoint: Option<String>,
     /// State of the deliveries; default `dead`.
     #[schema(value_type = Option<Ended>)]
@@ -65,7 +66,7 @@ struct Input {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct Retried {
-    /// Only to this endpoint: id or name.
+    /// Only deliveries to this endpoint: id or name.
     pub endpoint: Option<String>,
     /// State of the deliveries; default `dead`.
     #[param(value_type = Option<Ended>)]
@@ -274,7 +275,7 @@ pub async fn retry_deliveries(State(api): State<Arc<Api>>, headers: HeaderMap, b
 
 /// Count the deliveries that a bulk retry would retry now.
 ///
-/// It checks at most 100,000 deliveries.
+/// The count checks at most 100,000 deliveries.
 #[utoipa::path(
     get, path = "/v1/deliveries/retry", operation_id = "count_retries", tag = "jobs", params(Retried),
     responses((status = 200, description = "Their number.", body = CountView)),

@@ -28,8 +28,8 @@ use crate::{
 
 /// Minimum age of a reading before the store is read again, because counting rows costs time.
 const FRESH: Duration = Duration::from_secs(5);
-/// Minimum pause before the next reading of the store, as a multiple of the duration of the last one. So counting uses at most a
-/// twentieth of one core.
+/// Minimum pause before the next reading of the store, as a multiple of the time that the last reading took. So counting uses at
+/// most a twentieth of one core.
 const REST: u32 = 20;
 
 /// Who may read the metrics.
@@ -136,7 +136,8 @@ pub fn may_be_rebound<B>(request: &Request<B>, external_url: Option<&Url>) -> bo
     !is_ours
 }
 
-/// Returns the load of the store, now or shortly before. If the store does not answer, its metrics keep their last values.
+/// Returns the load of the store, now or shortly before. If the store does not answer, the metrics of the store keep their last
+/// values.
 async fn current_load(api: &Api, last: &mut Option<(Instant, Arc<Said>)>) -> Arc<Said> {
     if let Some((good_until, said)) = last
         && Instant::now() < *good_until

@@ -1,5 +1,5 @@
 //! The HTTP API. Handlers take typed input, make one call and turn the result into a view. Rules are in lower modules. The API
-//! and the workers meet only in the store.
+//! passes work to the workers only through the store.
 
 pub mod access;
 pub(crate) mod answers;
@@ -205,7 +205,7 @@ fn does_not_take(method: &Method, uri: &Uri) -> Problem {
     Problem::method_not_allowed(format!("{:?} does not allow {method}", uri.path()))
 }
 
-/// Returns a duration in milliseconds, as answers state it.
+/// Returns a duration in milliseconds, which is its form in the API's answers.
 fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1000.0
 }

@@ -12,7 +12,7 @@ use crate::{
 
 /// List the nodes.
 ///
-/// The list has the processes that share the store, by name. With SQLite, it is empty.
+/// The list has the processes that share the store, and is sorted by name. With SQLite, the list is empty.
 #[utoipa::path(
     get, path = "/v1/nodes", operation_id = "list_nodes", tag = "engine",
     responses((status = 200, description = "All live nodes.", body = PageView<NodeView>, example = json!({

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::wire::values::{self, AS_IT_IS};
 
-/// Key on a member: its constraint on other members, which the enclosing schema takes over.
+/// Key in a member's schema. Its value is a constraint on other members, which `settle` moves to the enclosing schema.
 const BESIDE: &str = "x-beside";
 /// Key on an operation: the codes of its specific problems.
 const PROBLEMS: &str = "x-problems";
@@ -232,7 +232,7 @@ fn refusal(status: StatusCode, codes: &[&str]) -> Value {
     response
 }
 
-/// Replaces marked schemas.
+/// Replaces each schema marked with `AS_IT_IS` by the value of the mark, and moves each `BESIDE` to its enclosing schema.
 pub fn settle(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(settle),

@@ -13,7 +13,7 @@ use crate::{domain::time::Timestamp, store::PageRequest, wire::values::values};
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 500;
 
-/// A parsed query string. A malformed one is a problem that names the parameter.
+/// A parsed query string. A malformed query string is refused with a problem that names the parameter.
 pub struct Query<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {

@@ -1,7 +1,7 @@
 //! The requests of a delivery as the API shows them: as each attempt was sent, without secrets.
 //!
 //! The store keeps the endpoint's part of each attempt ([`SentAs`]). The rest follows from the event and the plugin's payload.
-//! All attempts in one body format share one body, so a delivery with 255 attempts renders it once.
+//! All attempts in one body format share one body, so the body of a delivery with 255 attempts is rendered once.
 
 use std::borrow::Cow;
 
@@ -38,7 +38,7 @@ pub struct Requests<'a> {
     bodies: Vec<Rendered<'a>>,
 }
 
-/// A body, and the format that the endpoint had at that attempt.
+/// A body as it was rendered for an attempt, with the format that the endpoint had at that time.
 struct Rendered<'a> {
     envelope: Envelope,
     format: Format,
@@ -86,8 +86,8 @@ impl<'a> Requests<'a> {
         Some((head, content_type, body))
     }
 
-    /// Returns the request of an attempt without its body; `None` if the engine was an earlier version that did not record it, or
-    /// could not build it.
+    /// Returns the request of an attempt without its body; `None` if the attempt was made by an earlier version of the engine,
+    /// which recorded no request, or if the request could not be built.
     pub fn of_attempt(&mut self, attempt: &StoredAttempt) -> Option<RequestHeadView> {
         Some(self.head(attempt.sent.as_ref()?, attempt.attempt.at)?.0)
     }
@@ -107,7 +107,7 @@ impl<'a> Requests<'a> {
         Some(SentRequestView { head, body: BodyView::new(&content_type, &body) })
     }
 
-    /// Returns the whole body of an attempt (from 1), or of the latest request if no number is given.
+    /// Returns the whole body of an attempt (counted from 1). Without a number, returns that of the latest request.
     pub fn whole_body(&mut self, attempt: Option<u32>) -> Option<Bytes> {
         let sent = match attempt {
             Some(n) => self.whole.story.attempts.iter().find(|one| one.id.n() == n)?.sent.clone()?,

@@ -53,7 +53,7 @@ pub async fn read(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
 /// Returns the statistics of one thing.
 ///
 /// # Errors
-/// If no counts are as fine as `last` needs, or if the store cannot be read.
+/// If the counts are not as fine as `last` needs, or if the store cannot be read.
 pub async fn stats(api: &Api, about: About, last: Last) -> Result<StatsView, Problem> {
     let (cell, length, count) = last.buckets(&about).ok_or_else(|| {
         Problem::bad_request("last is \"1h\", but endpoints, plugins and sources are counted by the hour; use 24h or 7d")

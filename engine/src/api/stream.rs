@@ -1,7 +1,7 @@
 //! The event stream: what this node does now, as server-sent events.
 //!
-//! The stream is the live feed ([`crate::news`]), so it may lose messages. It reports how many were lost. For facts that must not
-//! be lost, read the lists. At most [`WAITING_MAX`] messages per caller are buffered here. The feed buffers further ones, once
+//! The stream is the live feed ([`crate::news`]), so it may lose messages. It reports how many were lost. If you must not miss
+//! anything, read the lists. At most [`WAITING_MAX`] messages per caller are buffered here. The feed buffers further messages, once
 //! for all callers.
 
 use std::{
@@ -39,10 +39,10 @@ use crate::{
 
 /// Maximum number of open streams.
 const STREAMS_MAX: usize = 64;
-/// Messages that wait for one caller. Further ones wait in the feed, and the oldest are dropped.
+/// Maximum number of messages that wait for one caller. Further messages wait in the feed, which drops the oldest.
 const WAITING_MAX: usize = 16;
-/// A comment is sent after this much time without a message, so that both sides notice a broken connection. The caller's key is
-/// checked again at the same time.
+/// A comment is sent at this interval, so that both sides notice a broken connection. The caller's key is checked again at the same
+/// time.
 const PULSE: Duration = Duration::from_secs(5);
 
 /// Limits the number of open streams.
@@ -164,7 +164,7 @@ pub async fn follow(
     Ok((headers, Body::new(Pieces(receiver))).into_response())
 }
 
-/// Passes messages on until the caller leaves or `may_see`, which is checked at each `pulse`, returns false.
+/// Passes messages on until the caller leaves, or until `may_see` returns false. `may_see` is called at each `pulse`.
 async fn pump(
     selection: &Selection,
     tag: Tag,

@@ -5,8 +5,8 @@
 //! other companies store such keys, so they must not have the rights of `admin`.
 //!
 //! The endpoint's name is derived from the event and the target URL, and names are unique in the store. So a subscription that is
-//! requested twice, even concurrently or on two nodes, exists once. The code tries to create it first, and looks it up if it
-//! exists.
+//! requested twice, even concurrently or on two nodes, exists once. The code tries to create it first, and looks it up if it exists
+//! already.
 
 use std::sync::Arc;
 
@@ -78,9 +78,9 @@ impl SubscriptionView {
 
 /// Subscribe to events.
 ///
-/// The engine sends them to the URL, signed by Standard Webhooks, until the subscription is deleted or the URL answers `410`. A
-/// second request with the same URL and events returns the existing subscription. If that was disabled after days of failures, it
-/// is resumed. With a key of the role `subscribe`, the URL must have a public address.
+/// The engine sends the events to the URL, signed as Standard Webhooks specifies, until the subscription is deleted or the URL
+/// answers `410`. A second request with the same URL and events returns the existing subscription. A subscription that was disabled
+/// after days of failures is then resumed. With a key of the role `subscribe`, the URL must have a public address.
 #[utoipa::path(
     post, path = "/v1/subscriptions", operation_id = "subscribe", tag = "subscriptions",
     request_body(content = Input, example = json!({ "target_url": "https://hooks.example.com/hooks/1/2", "event": "order.created" })),
@@ -175,7 +175,7 @@ impl Caller {
 
 /// List subscriptions.
 ///
-/// A key of the role `subscribe` sees those that it created.
+/// A key of the role `subscribe` sees only the subscriptions that it created.
 #[utoipa::path(
     get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "subscriptions",
     responses((status = 200, description = "All subscriptions that the key may see.", body = PageView<SubscriptionView>)),
@@ -234,9 +234,9 @@ struct Sample {
 
 /// List samples for a subscription.
 ///
-/// The bodies that a subscription to this pattern would have received for the newest events, newest first: 3 at most, among the
-/// last 500 events. Tools use the samples to map fields. Events with more than 64 KiB of data and operational events (`innesco.*`)
-/// are left out.
+/// Returns the bodies that a subscription to this pattern would have received for the newest events: at most 3, newest first. Only
+/// the last 500 events are searched. Tools use the samples to map fields. Events with more than 64 KiB of data and operational
+/// events (`innesco.*`) are left out.
 #[utoipa::path(
     get, path = "/v1/subscriptions/samples", operation_id = "sample_subscription", tag = "subscriptions",
     params(Samples),

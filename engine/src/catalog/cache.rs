@@ -3,8 +3,8 @@
 //! again. The cache is in the data folder, never in the plugin folder.
 //!
 //! Compiled code runs unchecked, so every cache file carries a MAC under a key that only this folder has. If a cache file does
-//! not verify, it is removed and the plugin is compiled again. Cache files are written completely under another name and renamed,
-//! never changed.
+//! not verify, it is removed and the plugin is compiled again. A cache file is written completely under another name and then
+//! renamed. It is never changed afterwards.
 
 use std::{
     fs, io,
@@ -62,7 +62,7 @@ impl FileCache {
         Ok(Self { folder, key })
     }
 
-    /// Removes the record that a file was too complex, so that it is tried again.
+    /// Removes the record that a file was too complex, so that the file is tried again.
     pub fn forgive(&self, digest: &Digest) {
         // Most files have no record.
         let _ = fs::remove_file(self.path(&too_complex_key(digest), TOO_COMPLEX));

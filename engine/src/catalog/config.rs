@@ -1,10 +1,10 @@
 //! Follows the configuration that other nodes change: endpoints, plugin settings, sources and keys.
 //!
-//! [`ConfigVersions`] contains the announced version. When the version grows, this loop reads the snapshots again and marks the
-//! version as known. That releases the workers that wait for the version. There are two kinds of failure:
+//! [`ConfigVersions`] contains the announced version of the configuration. When this version grows, this loop reads the snapshots
+//! again and marks the version as known. That releases the workers that wait for the version. There are two kinds of failure:
 //!
-//! - **The database is unreachable.** Workers wait, since this node may lack a change, and the loop soon reads again. Workers
-//!   lose nothing: they could not commit either.
+//! - **The database is unreachable.** Workers wait, since this node may lack a change, and the loop soon reads again. Waiting costs
+//!   the workers nothing, because they could not commit either.
 //! - **A row cannot be read.** This node keeps its last configuration, and workers continue with it: one broken row must not stop
 //!   every event. The loop reads again every few seconds, and logs the failure once.
 //!
@@ -17,7 +17,7 @@ use crate::store::{self, ConfigVersions};
 
 /// Pause between two readings while the database is unreachable.
 const AWAY_RETRY: Duration = Duration::from_millis(500);
-/// Pause between two readings while a row cannot be read, unless a change is announced earlier.
+/// Pause between two readings while a row cannot be read. A change that is announced during the pause ends it.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(10);
 
 /// Reads the configuration again whenever a new version is announced. Never ends.
@@ -128,7 +128,7 @@ mod tests {
         Reading { for_runs: [endpoints, Ok(())], for_callers: [Ok(()), keys] }
     }
 
-    /// Each case is a reading, whether workers continue after it, and the pause before the next reading.
+    /// Each case consists of the result of a reading, whether workers continue after it, and the pause before the next reading.
     #[test]
     fn an_unreachable_database_delays_workers_and_an_unreadable_row_does_not() {
         let cases = [

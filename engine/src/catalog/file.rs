@@ -19,8 +19,8 @@ use rustix::{
 
 use crate::{clock, domain::plugin::Digest};
 
-/// If a file changed less than this long before it was read, another change may leave the same stamp. Some file systems store
-/// times only in steps of one or two seconds (FAT: two).
+/// If a file is read less than this long after a change, another change may leave the same stamp. Some file systems store times
+/// only in steps of one or two seconds (FAT: two).
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// An open plugin file.
@@ -201,8 +201,8 @@ mod tests {
         assert!(matches!(PluginFile::open(&folder, "nothing.wasm"), Err(Unopened::Gone)));
     }
 
-    /// Cases: the content changes, but its length and modification time do not, as when a copy preserves times. Either the stamp
-    /// differs, or the file was written so recently that it is read again.
+    /// In each case the content changes, but its length and modification time stay the same, as when a copy preserves times. Either
+    /// the stamp differs, or the file was written so recently that it is read again.
     #[test]
     fn new_content_of_equal_length_and_time_is_noticed() {
         let write_in_place = |path: &Path, _: &Path| fs::write(path, b"two").unwrap();

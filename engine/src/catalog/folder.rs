@@ -7,7 +7,8 @@
 //! content identifies a file; its time and length only show when to read it again. An unreadable file is tried again at every
 //! scan.
 //!
-//! A removed file changes nothing, except in `innesco dev`, whose folder holds only plugins that it built.
+//! A removed file changes nothing. The exception is `innesco dev`: its plugin folder holds only plugins that the command built, so
+//! a plugin stops serving there when its file is removed.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +40,7 @@ use crate::{
 
 /// How long a file may be missing before it counts as removed.
 const SETTLE: Duration = Duration::from_secs(2);
-/// How long the folder must be unchanged before it is scanned: files arrive in pieces.
+/// How long the folder must be unchanged before it is scanned, because files arrive in pieces.
 const QUIET: Duration = Duration::from_millis(200);
 /// After this time a folder is scanned even if it still changes.
 const UNQUIET_MAX: Duration = Duration::from_secs(1);
@@ -49,7 +50,7 @@ const POLL: Duration = Duration::from_secs(5);
 /// State of one file in the folder.
 #[derive(Default)]
 struct Known {
-    /// The last content. `None` if the file is unreadable or must be tried again: then every scan reads it.
+    /// The last content. `None` if the file is unreadable or must be tried again; every scan then reads the file.
     read: Option<Read>,
     /// The plugin in the content that loaded last.
     plugin: Option<Slug>,
@@ -136,7 +137,8 @@ pub async fn watch(catalog: Arc<Catalog>, mut folder: Folder, stop: Cancellation
 }
 
 impl Folder {
-    /// Returns when to scan without a notification: soon while a file is missing, because it may come back.
+    /// Returns the time from one scan to the next if no notification arrives. It is short while a file is missing, because the file
+    /// may come back.
     fn next_scan(&self) -> Duration {
         let missing = self.files.values().filter_map(|known| known.missing_since);
         missing.map(|since| SETTLE.saturating_sub(since.elapsed())).min().unwrap_or(POLL).clamp(QUIET, POLL)
@@ -368,7 +370,7 @@ impl Catalog {
     }
 }
 
-/// Returns the row of a plugin from a file of this name.
+/// Returns the row of a plugin that was loaded from a file of this name.
 pub(super) fn row_of(loaded: &Plugin, file: &str) -> PluginRow {
     let manifest = loaded.manifest();
     PluginRow {

@@ -1,7 +1,7 @@
 //! The store decides which plugins serve. Every node follows the store, compiles the versions, and reports which are ready.
 //!
 //! [`Catalog::follow`] does this, one call at a time, so the latest decision of the store stays in effect. The task that watches
-//! the plugin folder calls it. So does every request that changes a plugin, before it is answered.
+//! the plugin folder calls it. Every request that changes a plugin calls it too, before the request is answered.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -134,12 +134,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Closes the queue of a plugin that does not run, so that its runs wait in the store, or opens it again.
+    /// If the plugin is halted, closes its queue, so that its runs wait in the store. Otherwise opens its queue.
     fn set_queue(&self, row: &PluginRow) {
         self.runs.set_width(&row.name, row.halt.map(|_| Width::CLOSED));
     }
 
-    /// Applies a plugin's row except its version: the name of its file, and whether the plugin runs.
+    /// Applies two members of a plugin's row, the name of its file and whether the plugin runs. Ignores the version.
     pub(super) fn follow_row(&self, row: &PluginRow) {
         let table = self.plugins();
         let Some(entry) = table.get(&row.name) else { return };

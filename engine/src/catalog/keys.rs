@@ -33,8 +33,8 @@ pub fn new_key() -> Result<String, NoRandomness> {
 }
 
 /// Minimum length of an operator's key in characters, and how many different characters it must have. 32 random hexadecimal
-/// digits are 128 bits. Sixteen random characters of base64 would be enough too, but sixteen typed characters are just a few
-/// words.
+/// digits are 128 bits. Sixteen random characters of base64 would be enough too, but sixteen characters that a person made up are
+/// just a few words.
 const GIVEN_KEY_LEN_MIN: usize = 32;
 const GIVEN_KEY_DIFFERENT_MIN: usize = 8;
 
@@ -178,7 +178,8 @@ fn admin_key(name: String, key: &str) -> NewKey {
     NewKey { name, role: Role::Admin, hash: hash_key(key), ending: key_ending(key), expires_at: None }
 }
 
-/// Characters of a key that a list shows: enough to recognize the key among a few. At least 20 others remain secret.
+/// Characters of a key that a list shows: enough to recognize the key among a few. At least 20 other characters of the key remain
+/// secret.
 const ENDING_CHARS: usize = 4;
 
 /// Returns the last characters of a key; `None` for a key so short that they would reveal much of it.
@@ -187,7 +188,7 @@ pub fn key_ending(key: &str) -> Option<String> {
     (key.len() >= 6 * ENDING_CHARS).then(|| key[start..].to_owned())
 }
 
-/// Returns a name for an admin key if `admin` may be taken. Two keys rarely get the same name.
+/// Returns a name for an admin key, for use when the name `admin` may be taken. Two keys rarely get the same name.
 fn hashed_name(hash: &[u8; 32]) -> String {
     format!("admin {:02x}{:02x}", hash[0], hash[1])
 }
@@ -207,8 +208,8 @@ pub enum FirstKeyError {
     Store(#[from] store::Error),
 }
 
-/// Makes sure that a valid admin key exists. If the operator provides `given`, it becomes the first one. Returns the key if this
-/// function created one, because it is shown once.
+/// Makes sure that a valid admin key exists. If none exists, creates one: from `given` if the operator provides it, otherwise from
+/// random bytes. Returns the key if it is random, so that the engine can show it once.
 ///
 /// # Errors
 /// `given` can be guessed, or is a known key that is no longer valid.

@@ -60,7 +60,7 @@ pub struct Catalog {
     /// Notified when another node may have changed which plugins serve.
     plugins_changed: Notify,
     following: tokio::sync::Mutex<Following>,
-    /// Held while the plugin in a request is loaded.
+    /// Held while a plugin that was sent in a request is loaded.
     pushing: tokio::sync::Mutex<()>,
     /// Number of plugins whose serving version is not ready here.
     behind: AtomicUsize,
@@ -90,7 +90,7 @@ pub struct CatalogOptions {
 
 /// Reads the endpoints, and the names of deleted ones.
 async fn table(store: &dyn Store) -> Result<EndpointTable, store::Error> {
-    // Read in this order: an endpoint that is deleted in between is in both lists, and counts as existing.
+    // The order matters: an endpoint that is deleted between the two readings is in both lists, and then counts as existing.
     let endpoints = store.endpoints().await?;
     Ok(EndpointTable::new(endpoints).with_deleted(store.deleted_endpoints().await?))
 }
@@ -179,7 +179,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Notifies the task that follows the plugin folder of changes on other nodes.
+    /// Notifies the task that follows the plugin folder: another node may have changed a plugin.
     pub fn notify_plugins_changed(&self) {
         self.plugins_changed.notify_one();
     }

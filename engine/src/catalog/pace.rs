@@ -1,7 +1,7 @@
 //! The pace of each plugin version, which decides where its runs execute.
 //!
-//! An event's commit waits for the plugins that run inline, so only plugins that have proved fast run inline. Runs of a new
-//! version, of a slow version, and of a version whose runs compete for the same state are deferred: each gets a row and they
+//! An event's commit waits for the plugins that run inline, so a plugin runs inline only once it has proved to be fast. Runs of a
+//! new version, of a slow version, and of a version whose runs compete for the same state are deferred: each gets a row and they
 //! execute one after another on threads of low priority. No other run waits for them.
 
 use std::{

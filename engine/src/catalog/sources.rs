@@ -58,8 +58,8 @@ impl Sources {
 }
 
 impl SourceTable {
-    /// Returns the source with this address at this time (steady clock). The look-up uses a hash keyed per process, so its time
-    /// reveals nothing about addresses.
+    /// Returns the source with this address at this time (steady clock). The look-up uses a hash with a random key per process, so
+    /// its time reveals nothing about addresses.
     pub fn at(&self, address: &str, now: Timestamp) -> Option<&Arc<Source>> {
         let (until, source) = self.by_address.get(address)?;
         until.is_none_or(|until| now < until).then_some(source)

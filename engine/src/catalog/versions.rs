@@ -57,7 +57,7 @@ impl Catalog {
     /// Loads the bytes of a version of `plugin` and proposes it.
     ///
     /// # Errors
-    /// [`NotPushed`]: nothing changed. After [`NotPushed::Store`] the proposal may have taken effect.
+    /// After an error nothing has changed. The only exception is [`NotPushed::Store`]: the proposal may then have taken effect.
     pub async fn push(
         &self,
         plugin: &Slug,
@@ -103,8 +103,9 @@ impl Catalog {
 }
 
 impl Catalog {
-    /// Holds a plugin, whose version has broken its limits too often, on every node. Returns whether this call has held it. This
-    /// node does not wait for [`Self::follow`], which may be busy with another plugin that takes long to load.
+    /// Holds a plugin on every node, because its version has broken its limits too often. Returns whether this call has held the
+    /// plugin. On this node, the hold does not wait for [`Self::follow`], which may be busy with another plugin that takes long to
+    /// load.
     ///
     /// # Errors
     /// If the store failed.
@@ -180,7 +181,8 @@ pub enum NotChosen {
     Ambiguous(Vec<Digest>),
 }
 
-/// Chooses the version whose digest begins with `digits`, or the newest candidate. `versions` are newest first.
+/// Chooses the version whose digest begins with `digits`. Without `digits`, chooses the newest candidate. `versions` are newest
+/// first.
 pub fn chosen<'v>(versions: &'v [PluginVersion], digits: Option<&str>) -> Result<&'v PluginVersion, NotChosen> {
     let Some(digits) = digits else {
         return versions.iter().find(|one| one.state == VersionState::Candidate).ok_or(NotChosen::None);

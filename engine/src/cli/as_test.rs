@@ -43,7 +43,7 @@ pub struct AsTestArgs {
     /// Write the failed run as a test of its plugin's crate
     #[arg(long)]
     pub as_test: bool,
-    /// With --as-test: the crate, by folder or by name [default: the crate here, else the plugin's below plugins/]
+    /// With --as-test: the crate, by folder or by name [default: the crate in this folder, else the plugin's crate below plugins/]
     #[arg(long = "crate", value_name = "CRATE", requires = "as_test")]
     of: Option<PathBuf>,
     /// With --as-test: replace values, such as data.customer.*; can be repeated
@@ -135,8 +135,8 @@ impl Ended {
     }
 }
 
-/// Replaces values so that a run on the fixture still fails for the same reason. Tries constants first, then values of the same
-/// form.
+/// Replaces values so that a run on the fixture still fails for the same reason. Tries to replace them by constants first, then by
+/// values of the same form.
 fn masked(fixture: &Fixture, masks: &Masks, now: &anyhow::Result<(Stage, Ended)>) -> anyhow::Result<Fixture> {
     let shaped = fixture.masked(masks, Style::Shape);
     if let Some(path) = masks.unmatched() {

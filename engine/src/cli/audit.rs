@@ -9,17 +9,17 @@ use crate::{clock, wire::AuditView};
 
 #[derive(clap::Args)]
 pub struct AuditArgs {
-    /// Only changes by this key, by name
+    /// Only changes by the key of this name
     // A distinct id: the global `--key` is another argument.
     #[arg(id = "by_key", long = "by", value_name = "NAME")]
     by: Option<String>,
-    /// Only this action, such as endpoint.update or key.create
+    /// Only changes with this action, such as endpoint.update or key.create
     #[arg(long)]
     action: Option<String>,
-    /// Only since this time: 24h (ago), or 2026-01-31T09:30:00Z
+    /// Only changes since this time: 24h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// Only before this time
+    /// Only changes before this time
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
     /// Number of entries

@@ -91,8 +91,8 @@ impl PluginCrate {
         let output = Command::new(cargo)
             .args(["build", "--release", "--target", TARGET, "--quiet", "--color", colour])
             .args(["--message-format", "json-render-diagnostics"])
-            // A crate in a workspace cannot set these in its Cargo.toml. One codegen unit and LTO make runs a quarter faster. On
-            // an old kernel, a small stack halves their time (see `.cargo/config.toml`).
+            // A crate in a workspace cannot set these in its Cargo.toml. One codegen unit and LTO make runs a quarter faster. On an
+            // old kernel, a small stack halves the time of runs (see `.cargo/config.toml`).
             .envs([
                 ("CARGO_PROFILE_RELEASE_LTO", "true"),
                 ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),

@@ -1,4 +1,5 @@
-//! Changes of endpoints and sources: a command sends only the members that were typed, so all others stay as they are.
+//! Changes of endpoints and sources: a command sends only the members that were given on the command line, so all others stay as
+//! they are.
 
 use serde_json::{Map, Value};
 

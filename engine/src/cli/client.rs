@@ -140,7 +140,7 @@ pub struct Client {
     runtime: tokio::runtime::Runtime,
 }
 
-/// The engine's refusal, in its words.
+/// A refusal of the engine, in the engine's words.
 #[derive(Debug, thiserror::Error)]
 pub struct Refused {
     pub status: u16,
@@ -514,8 +514,8 @@ fn read_local(path: &Path) -> anyhow::Result<Option<Local>> {
     }
 }
 
-/// Returns the contents of the file that the previous `innesco dev` wrote in this folder, so that its data folder can be opened
-/// again.
+/// Returns the contents of the file that the previous `innesco dev` wrote in this folder. The next `innesco dev` keeps the API key
+/// in that file, and replaces the earlier receiver's address in its endpoints.
 pub fn earlier() -> Option<Local> {
     read_local(Path::new(LOCAL_FILE)).ok().flatten()
 }
@@ -667,7 +667,7 @@ mod tests {
     }
 
     fn client(url: &str) -> anyhow::Result<Client> {
-        // Fails only if another test installed it before.
+        // Fails only if another test has already installed the provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Client::new(
             Found { value: url.into(), origin: "--url".into() },

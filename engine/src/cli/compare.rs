@@ -36,7 +36,8 @@ pub struct Compare {
     /// Version to compare with the serving one: a .wasm file (it is pushed as a candidate), a stored version, or its first digits [default: the newest candidate]
     #[arg(long, value_name = "FILE|VERSION")]
     candidate: Option<String>,
-    /// Maximum number of recorded runs; the newest are compared [default: 10000]; with --follow the next ones [default: 1000000]
+    /// Maximum number of runs to compare: the newest recorded runs [default: 10000], or with --follow the next runs [default:
+    /// 1000000]
     #[arg(long, value_name = "COUNT")]
     last: Option<u64>,
     /// Compare new runs as they end, until the candidate serves; interrupting this command does not end the comparison
@@ -51,7 +52,8 @@ pub struct Compare {
     /// Only runs on events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// Fail unless all rules hold: failures=0 (new failures), differ=0 (runs), targets=same (of webhooks), p99<=1.2x (time)
+    /// Fail unless all rules hold: failures=0 (new failures), differ=0 (runs that differ), targets=same (endpoints of webhooks),
+    /// p99<=1.2x (time of a run)
     #[arg(long, value_name = "RULES", value_delimiter = ',')]
     gate: Vec<String>,
     /// Hide the values of examples
@@ -73,7 +75,7 @@ enum Gate {
     Differ(u64),
     /// No endpoint gets more or fewer webhooks.
     TargetsSame,
-    /// Maximum ratio of the candidate's 99th percentile of time to that of the serving version.
+    /// The 99th percentile of the candidate's run times, divided by that of the serving version, is at most this.
     P99(f64),
 }
 
@@ -116,7 +118,7 @@ impl Gate {
     }
 }
 
-/// Compares, prints the report, and fails if a gate is broken.
+/// Compares, prints the report, and fails if the report breaks a rule of `--gate`.
 pub fn run(compare: &Compare, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let gates = compare.gate.iter().map(|text| Gate::parse(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let (since, _) = instants(&compare.since, &None)?;

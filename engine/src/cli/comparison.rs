@@ -13,7 +13,7 @@ pub enum ComparisonCommand {
     /// List the newest comparisons
     #[command(before_help = "Example:  innesco comparison list")]
     List {
-        /// Only in this state: running, done, cancelled
+        /// Only comparisons in this state: running, done, cancelled
         #[arg(long)]
         state: Option<String>,
         /// Number of comparisons

@@ -20,16 +20,16 @@ pub enum DeliveryCommand {
     /// List the newest deliveries
     #[command(before_help = "Example:  innesco delivery list --state dead --endpoint crm")]
     List {
-        /// Only to this endpoint
+        /// Only deliveries to this endpoint
         #[arg(long)]
         endpoint: Option<String>,
-        /// Only from this event
+        /// Only deliveries of this event
         #[arg(long)]
         event: Option<String>,
-        /// Only in this state: pending, retrying, delivered, dead, cancelled
+        /// Only deliveries in this state: pending, retrying, delivered, dead, cancelled
         #[arg(long)]
         state: Option<String>,
-        /// Only of events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
+        /// Only deliveries of events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
         #[arg(long, value_name = "WHEN")]
         since: Option<String>,
         /// Number of deliveries
@@ -221,7 +221,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Has the engine retry all matching deliveries, and watches the job.
+/// Asks the engine to retry all matching deliveries, and watches the job.
 fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let state = bulk.state().unwrap_or_default();
     let (since, until) = event::instants(&bulk.since, &bulk.until)?;

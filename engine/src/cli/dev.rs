@@ -114,7 +114,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Prints the live feed until it ends. Creates endpoints that plugins send to and that do not exist.
+/// Prints the live feed until it ends. Creates each missing endpoint to which a plugin sends.
 async fn follow(mut printer: FeedPrinter, receiver: TestReceiver, mut news: broadcast::Receiver<Arc<News>>) {
     let tag = receiver.store.tag();
     let mut second = tokio::time::interval(Duration::from_secs(1));

@@ -46,7 +46,7 @@ pub enum EndpointCommand {
         /// Event types to subscribe to, such as 'order.*'; can be repeated
         #[arg(long, value_name = "PATTERN", required = true)]
         events: Vec<String>,
-        /// Only events with this attribute or this value in their JSON data; values of the same name are alternatives
+        /// Only events with this attribute, or with this value in their JSON data; several values of the same name are alternatives
         #[arg(long = "where", value_name = "NAME=VALUE")]
         conditions: Vec<String>,
         /// Body format: standard ({type, timestamp, data}), cloudevents, or data (event data only) [default: standard]
@@ -108,7 +108,7 @@ pub enum EndpointCommand {
     RotateSecret {
         /// Endpoint name, or id ep_…
         endpoint: String,
-        /// Grace period of the old secret [default: 24h, or 0 if webhooks carry one signature]
+        /// Grace period of the old secret [default: 24h, or 0 if a webhook can carry only one signature]
         #[arg(long, value_name = "DURATION")]
         grace: Option<String>,
         /// New secret, if you choose it: whsec_…, whsk_…, or text of 16 to 256 characters [default: generated]
@@ -144,7 +144,8 @@ pub struct UpdateArgs {
     target: Option<String>,
     #[command(flatten)]
     members: Members,
-    /// Member to reset to its default, such as rate, or one entry: headers.x-shop, where.data:/country; can be repeated
+    /// Member to reset to its default, such as rate; or one entry to remove, such as headers.x-shop or where.data:/country; can be
+    /// repeated
     #[arg(long, value_name = "MEMBER")]
     unset: Vec<String>,
 }
@@ -155,8 +156,8 @@ struct Members {
     /// Event types to subscribe to, such as 'order.*'; can be repeated
     #[arg(long, value_name = "PATTERN")]
     events: Vec<String>,
-    /// Only events with this attribute, such as channel=newsletter, or this value in their JSON data, such as data:/country=IT;
-    /// values of the same name are alternatives
+    /// Only events with this attribute, such as channel=newsletter, or with this value in their JSON data, such as
+    /// data:/country=IT; several values of the same name are alternatives
     #[arg(long = "where", value_name = "NAME=VALUE")]
     conditions: Vec<String>,
     /// Plugin that processes each event on its way to this endpoint
@@ -198,7 +199,7 @@ struct Members {
     /// Maximum rate of attempts, such as 50/s or 1000/h [default: no limit]
     #[arg(long, value_name = "RATE")]
     rate: Option<String>,
-    /// Send in the order of the events: of the whole endpoint, or of each subject
+    /// Send in the order of the events, either across the whole endpoint or within each subject
     #[arg(long, value_name = "WHAT", value_parser = ["endpoint", "subject"])]
     ordered: Option<String>,
     /// Failures in a row that open the circuit breaker; 0: it never opens [default: 20]
@@ -342,7 +343,8 @@ pub fn run(command: &EndpointCommand, client: &Client, out: &Printer) -> anyhow:
     Ok(())
 }
 
-/// Returns whether a rotation ends the old secret at once: the grace is zero, or the signature carries only one secret.
+/// Returns whether a rotation ends the old secret at once: the given grace period is zero, or no grace period is given and a
+/// webhook can carry only one signature.
 fn ends_at_once(endpoint: &EndpointView, grace: Option<&str>) -> bool {
     match (grace, Scheme::parse(&endpoint.signature)) {
         (Some(grace), _) => duration::parse(grace).is_some_and(|grace| grace.is_zero()),
@@ -351,7 +353,8 @@ fn ends_at_once(endpoint: &EndpointView, grace: Option<&str>) -> bool {
     }
 }
 
-/// Maximum number of waiting deliveries counted before a removal; more are shown as "more than".
+/// Maximum number of waiting deliveries counted before a removal. If this number is reached, the question says "more than a
+/// thousand".
 const COUNTED_MAX: usize = 1_000;
 
 fn waiting(client: &Client, endpoint: &str, state: &str, most: usize) -> anyhow::Result<Vec<Answer<DeliveryView>>> {
@@ -389,7 +392,8 @@ fn changed(args: &UpdateArgs) -> anyhow::Result<Value> {
 }
 
 impl Members {
-    /// Returns only the typed members, so that the engine's defaults, or the values before the change, apply to the rest.
+    /// Returns only the members given on the command line. So the others keep the engine's defaults, or their values before the
+    /// change.
     fn typed(&self) -> anyhow::Result<Map<String, Value>> {
         let conditions = by_name(&self.conditions)?;
         let mut headers: Map<String, Value> = Map::new();
@@ -468,7 +472,7 @@ fn pem(file: &Path) -> anyhow::Result<String> {
     fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))
 }
 
-/// Reads a private key, which no other user may read.
+/// Reads a private key. Refuses a file that other users may read.
 fn secret_pem(file: &Path) -> anyhow::Result<Zeroizing<String>> {
     let read = files::read_secret(file).and_then(|text| text.ok_or_else(|| io::ErrorKind::NotFound.into()));
     read.with_context(|| format!("{} cannot be read", file.display()))

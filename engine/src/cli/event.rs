@@ -44,7 +44,7 @@ pub enum EventCommand {
         /// Only events from this source
         #[arg(long)]
         source: Option<String>,
-        /// Only events with this sender's id
+        /// Only events to which the sender gave this id
         #[arg(long)]
         id: Option<String>,
         /// Only events with this subject
@@ -94,7 +94,7 @@ pub enum EventCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Cancel all that events have not caused yet: their waiting runs and webhooks, and events that are due later
+    /// Cancel the work that events still have to do: their waiting runs and webhooks, and events that are due later
     #[command(before_help = "Example:  innesco event cancel evt_k7q212")]
     Cancel {
         /// Event ids, evt_…
@@ -232,7 +232,7 @@ fn worst(event: &EventView) -> String {
 const NEW_WEBHOOKS: &str = "every plugin and every subscribed endpoint, also those that succeeded, with new webhooks under new ids, which \
      receivers take as new. To repeat only what failed, use innesco run retry or innesco delivery retry";
 
-/// Has the engine replay all matching events, and watches the job.
+/// Asks the engine to replay all matching events, and watches the job.
 fn replay_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let (since, until) = instants(&bulk.since, &bulk.until)?;
     let state = if bulk.unrouted { Some("unrouted".to_owned()) } else { bulk.state.clone() };
@@ -516,7 +516,7 @@ pub fn short(version: &str) -> String {
     version.chars().take(6).collect()
 }
 
-/// Formats a duration, which answers state in milliseconds.
+/// Formats a duration. The API gives durations in milliseconds.
 pub fn took(millis: f64) -> String {
     measure::took(Duration::from_secs_f64(millis.clamp(0.0, 1e12) / 1_000.0))
 }

@@ -108,7 +108,7 @@ pub fn recorded(view: RecordedEventView) -> anyhow::Result<Event> {
     Ok(Event { id: EventId::from_i64(1), accepted_at, new })
 }
 
-/// Returns the time that the sender gave. An event without one is shown with the time of its acceptance.
+/// Returns the time that the sender gave, if any. An engine shows an event without such a time with the time of its acceptance.
 fn sent_time(shown: String, accepted_at: &str) -> Option<Arc<str>> {
     (shown != accepted_at).then(|| shown.into())
 }

@@ -1,5 +1,6 @@
-//! Prints the live activity of an engine: one line per fact, newest last. In a busy second, facts beyond a limit are only counted.
-//! `innesco dev` gets facts from the engine in its process, `innesco event tail` from the event stream of any engine.
+//! Prints the live activity of an engine: one line per message, newest last. In a busy second, messages beyond a limit are only
+//! counted. `innesco dev` gets the messages from the engine in its process. `innesco event tail` gets them from the event stream of
+//! any engine.
 
 use std::{
     collections::HashMap,
@@ -16,13 +17,13 @@ use super::{
 };
 use crate::wire::StreamView;
 
-/// Maximum number of routine facts, and of failures, that are printed per second. Further ones are only counted.
+/// Maximum number of routine messages, and of failures, that are printed per second. Further messages are only counted.
 const ROUTINE_MAX: usize = 20;
 const NOTABLE_MAX: usize = 40;
 /// Maximum number of webhooks that the receiver got and the engine has not yet reported.
 const HEARD_MAX: usize = 10_000;
 
-/// Prints one aligned line per fact, with details below it.
+/// Prints one aligned line, with details below it.
 pub fn say(what: &str, fact: &str) {
     anstream::println!("{}  {what:<8} {fact}", output::now());
 }
@@ -44,7 +45,7 @@ impl HeardSoFar {
     }
 }
 
-/// Limits how many facts are printed in one second, and counts the rest.
+/// Limits how many messages are printed in one second, and counts the rest.
 #[derive(Default)]
 struct Room {
     routine: usize,
@@ -54,12 +55,12 @@ struct Room {
     webhooks: u64,
     plugins: u64,
     refused: u64,
-    /// Facts lost because they came faster than they were printed.
+    /// Messages lost because they came faster than they were printed.
     missed: u64,
 }
 
 impl Room {
-    /// Reserves a line for one fact, or counts it.
+    /// Returns whether this second has room to print the message. If not, counts it.
     fn has_for(&mut self, fact: &StreamView) -> bool {
         if let StreamView::Missed { count } = fact {
             self.missed += count;
@@ -80,7 +81,7 @@ impl Room {
         false
     }
 
-    /// Formats the number of unprinted facts.
+    /// Formats the number of unprinted messages.
     fn counted(&self) -> Option<String> {
         let kinds = [
             (self.events, "event"),
@@ -88,14 +89,14 @@ impl Room {
             (self.webhooks, "webhook"),
             (self.plugins, "plugin"),
             (self.refused, "refused request"),
-            (self.missed, "other fact"),
+            (self.missed, "other message"),
         ];
         let counts: Vec<String> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
         (!counts.is_empty()).then(|| format!("and {} more", counts.join(", ")))
     }
 }
 
-/// Returns whether a fact is routine, not a failure.
+/// Returns whether a message is routine, not a failure.
 fn is_routine(fact: &StreamView) -> bool {
     match fact {
         StreamView::Event { .. } | StreamView::Unrouted { .. } => true,
@@ -105,7 +106,7 @@ fn is_routine(fact: &StreamView) -> bool {
     }
 }
 
-/// Prints facts, and counts those beyond the limit of a second.
+/// Prints messages, and counts those beyond the limit of a second.
 #[derive(Default)]
 pub struct FeedPrinter {
     pub heard: HeardSoFar,
@@ -117,7 +118,7 @@ impl FeedPrinter {
         Self { heard, room: Room::default() }
     }
 
-    /// Prints a fact, unless this second has reached its limit.
+    /// Prints a message, unless this second has reached its limit.
     pub fn print(&mut self, fact: &StreamView) {
         if self.room.has_for(fact) {
             if let Some((what, text)) = self.fact(fact) {
@@ -128,14 +129,14 @@ impl FeedPrinter {
         }
     }
 
-    /// Prints the number of facts that were not printed in the second that ends now.
+    /// Prints the number of messages that were not printed in the second that ends now.
     pub fn end_second(&mut self) {
         if let Some(counted) = std::mem::take(&mut self.room).counted() {
             say("busy", &counted);
         }
     }
 
-    /// Formats a fact in two columns.
+    /// Formats a message in two columns.
     fn fact(&self, fact: &StreamView) -> Option<(&'static str, String)> {
         Some(match fact {
             StreamView::Event { event, r#type, source } => {
@@ -471,8 +472,8 @@ mod tests {
         assert_eq!((0..ROUTINE_MAX + 5).filter(|_| room.has_for(&good)).count(), ROUTINE_MAX);
         assert!(!room.has_for(&accepted));
         assert!(room.has_for(&bad));
-        assert!(!room.has_for(&StreamView::Missed { count: 7 }), "a fact above the limit is only counted");
-        assert_eq!(room.counted().unwrap(), "and 1 event, 5 runs, 7 other facts more");
+        assert!(!room.has_for(&StreamView::Missed { count: 7 }), "a message above the limit is only counted");
+        assert_eq!(room.counted().unwrap(), "and 1 event, 5 runs, 7 other messages more");
         assert_eq!(Room::default().counted(), None);
     }
 

@@ -46,7 +46,7 @@ pub struct Fixture {
     pub message: Option<String>,
     #[serde(default)]
     pub bound: bool,
-    /// Names of the endpoints that exist; without this member, every name exists.
+    /// Names of the endpoints that exist; without this member, every name counts as existing.
     #[serde(default)]
     pub endpoints: Option<Vec<String>>,
     #[serde(default)]
@@ -80,7 +80,7 @@ pub struct Event {
     data: Data,
 }
 
-/// Data: if possible as text, so that a person can read and change it, otherwise in base64.
+/// Data. It is written as text if possible, so that a person can read and change it. Otherwise it is in base64.
 #[derive(Clone, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Data {

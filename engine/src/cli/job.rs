@@ -24,7 +24,7 @@ pub enum JobCommand {
     /// List the newest jobs
     #[command(before_help = "Example:  innesco job list")]
     List {
-        /// Only in this state: running, done, cancelled
+        /// Only jobs in this state: running, done, cancelled
         #[arg(long)]
         state: Option<String>,
         /// Number of jobs

@@ -93,8 +93,8 @@ pub fn run(command: &KeysCommand, client: &Client, out: &Printer) -> anyhow::Res
             )?;
             client.post::<IgnoredAny>(&["v1", "keys", "rekey"], None)?;
             out.thing(&json!({ "rekeyed": true }), |_| {
-                "every secret is encrypted under a new master key. Copy its file to where you keep it, apart from backups. \
-                 The old key stays beside it with a number: keep it as long as backups that were made before"
+                "every secret is encrypted under a new master key. Store a copy of its file apart from the backups. The old key \
+                 stays beside it, with a number in its name: keep that file as long as you have backups made before now"
                     .to_owned()
             })?;
         }

@@ -37,7 +37,7 @@ pub struct ListenArgs {
     /// Secret to verify with: whsec_… or whpk_…; can be repeated. Without one, webhooks are not verified
     #[arg(long, value_name = "SECRET")]
     secret: Vec<String>,
-    /// Status for webhooks that verify; others get 401
+    /// Status of the answer; a webhook that fails the verification gets 401
     #[arg(long, default_value_t = 200, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..=599))]
     status: u16,
 }
@@ -263,7 +263,7 @@ mod tests {
     /// Uses a real socket. A webhook that the official library signed is verified, and a changed one is refused.
     #[tokio::test]
     async fn the_receiver_verifies_the_official_signer() {
-        // Ignored: another test may have installed the provider before.
+        // The error is ignored, because another test may have installed the provider before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());

@@ -28,10 +28,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub struct MigrateArgs {
-    /// Data folder of the stopped engine; sqlite:DIR works too [default: the setting data]
+    /// Data folder of the stopped engine; sqlite:DIR works too [default: the setting `data`]
     #[arg(long, value_name = "DIR")]
     from: Option<String>,
-    /// Empty database: postgres://user:password@host/database [default: the setting store, such as INNESCO_STORE]
+    /// Empty database: postgres://user:password@host/database [default: the setting `store`, such as INNESCO_STORE]
     #[arg(long, value_name = "DATABASE")]
     to: Option<String>,
     /// Settings file [default: innesco.toml, if it exists]

@@ -197,7 +197,7 @@ fn command_line() -> clap::Command {
     LOCAL.into_iter().fold(command, |command, path| hide(command, path, &options))
 }
 
-/// Refuses options that select an engine for a command that calls none.
+/// If the command calls no engine, refuses options that select an engine.
 fn refuse_target(matches: &clap::ArgMatches, target: &Target) -> anyhow::Result<()> {
     let Some(flag) = target.flag() else { return Ok(()) };
     let mut words = Vec::new();

@@ -32,7 +32,7 @@ pub fn run(command: &NodeCommand, client: &Client, out: &Printer) -> anyhow::Res
     Ok(())
 }
 
-/// Lists the plugins of a node. Failed ones come first, because the end of a long list may be cut.
+/// Lists the plugins of a node. Failed plugins come first, because the end of a long list may be cut.
 fn plugins(plugins: &[NodePluginView]) -> String {
     let named = |plugin: &NodePluginView| {
         let version = plugin.version.as_deref().map(|version| format!("@{}", short(version))).unwrap_or_default();

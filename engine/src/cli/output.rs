@@ -77,7 +77,7 @@ enum Kind {
     Time,
 }
 
-/// One column of a table: its title, and its text in an item.
+/// One column of a table: its title, and the text that it shows for an item.
 pub struct Column<T> {
     title: &'static str,
     kind: Kind,

@@ -40,7 +40,7 @@ pub enum PluginCommand {
     /// Build a plugin crate to a .wasm file
     #[command(before_help = "Example:  innesco plugin build my-first --to /etc/innesco/plugins")]
     Build {
-        /// Folder of the crate, or its name below plugins/ [default: this folder, or all below plugins/]
+        /// Folder of the crate, or its name below plugins/ [default: the crate in this folder, or all crates below plugins/]
         plugin: Option<PathBuf>,
         /// Also copy the file into this folder, from which an engine loads it
         #[arg(long, value_name = "DIR")]
@@ -94,7 +94,7 @@ pub enum PluginCommand {
         /// Plugin name
         plugin: String,
     },
-    /// Disable a plugin: it matches no new events, and its waiting runs wait
+    /// Disable a plugin: it matches no new events, and its runs wait until it is enabled
     #[command(before_help = "Example:  innesco plugin disable order-router")]
     Disable {
         /// Plugin name
@@ -130,7 +130,7 @@ pub enum PluginCommand {
         #[arg(long, value_name = "NAME")]
         unset: Vec<String>,
     },
-    /// State of plugins: its size, its keys, one value; delete one value or all
+    /// State of plugins: show its size, its keys or one value; delete one value or all
     #[command(
         before_help = "Example:  innesco plugin state\n          innesco plugin state bounce-guard --prefix bounces/\n          innesco plugin state bounce-guard bounces/anna@example.com --delete"
     )]
@@ -141,7 +141,7 @@ pub enum PluginCommand {
 pub struct StateArgs {
     /// Plugin name; without one, the size of each plugin's state is listed
     plugin: Option<String>,
-    /// Key of one value, which is shown; without one, the keys are listed
+    /// Key of the value to show; without a key, the keys are listed
     key: Option<String>,
     /// Only keys that begin with this text
     #[arg(long, value_name = "TEXT", requires = "plugin", conflicts_with_all = ["key", "clear"])]

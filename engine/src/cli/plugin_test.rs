@@ -52,8 +52,8 @@ pub struct TestArgs {
     /// Use an event of an engine instead of a file: evt_…
     #[arg(long = "event", id = "recorded", value_name = "EVENT", conflicts_with = "file")]
     recorded: Option<String>,
-    /// Repeat a run of an engine (run_…) on the event, settings and state that it read; or a file that `run show --as-test`
-    /// wrote, or -
+    /// Run to repeat, with the event, settings and state that it read: a run of an engine (run_…), a file that `run show --as-test`
+    /// wrote, or - for standard input
     #[arg(long, value_name = "RUN", conflicts_with_all = ["file", "recorded"])]
     run: Option<String>,
     /// Setting that the plugin reads; can be repeated
@@ -113,7 +113,7 @@ impl Stage {
         Ok(Self { plugin, settings })
     }
 
-    /// Runs the plugin once, and checks the webhooks and events that it requests as an engine does.
+    /// Runs the plugin once. Checks the webhooks and events that it requests, as an engine would.
     ///
     /// # Errors
     /// If the run cannot be made. A failure of the plugin is no error: it is in the report.
@@ -125,7 +125,7 @@ impl Stage {
         let mut report = self.plugin.run(input, Box::new(GivenState(state.clone())))?;
         let refused = report.result.as_ref().ok().and_then(|requests| {
             let asked = requests.webhooks.iter().filter_map(|webhook| webhook.to.as_deref());
-            // Without a list of existing endpoints, every name exists.
+            // Without a list of existing endpoints, every name counts as existing.
             let names: Vec<&str> =
                 endpoints.as_ref().map_or_else(|| asked.collect(), |names| names.iter().map(String::as_str).collect());
             let table = EndpointTable::new(names.into_iter().filter_map(endpoint));
@@ -181,7 +181,7 @@ pub struct Given {
     pub config: BTreeMap<String, String>,
     pub state: HashMap<String, Vec<u8>>,
     pub bound: bool,
-    /// Names of the endpoints that exist; `None` if every name exists.
+    /// Names of the endpoints that exist; `None` if every name counts as existing.
     pub endpoints: Option<Vec<String>>,
     /// When the run begins. It decides which values of state have expired.
     pub at: Timestamp,

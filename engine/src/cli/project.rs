@@ -42,7 +42,7 @@ pub struct Project {
 }
 
 impl Project {
-    /// Finds the project that contains this folder. A folder outside every project is a new one.
+    /// Finds the project that contains this folder. A folder outside every project counts as a new project.
     pub fn around(here: &Path) -> Self {
         let is_home = |folder: &&Path| files::require_own(&folder.join(HOME)).is_ok();
         let checkout = here.ancestors().find(|folder| folder.join("plugin-sdk/Cargo.toml").exists());
@@ -64,8 +64,8 @@ impl Project {
         format!("{{ path = {:?} }}", from(folder, &sdk))
     }
 
-    /// Makes a place for a new crate in this folder. The crate becomes a member of the workspace here; if none exists, it is
-    /// created. If the folder belongs to other Rust code, the crate becomes a separate workspace. Returns what its manifest
+    /// Makes a place for a new crate in this folder. The crate becomes a member of the workspace here. If no workspace exists, this
+    /// creates one. If the folder belongs to other Rust code, the crate becomes a separate workspace. Returns what its manifest
     /// needs.
     pub fn place(&self, folder: &Path) -> anyhow::Result<Place> {
         if self.is_checkout {
@@ -166,7 +166,7 @@ fn workspace_above(folder: &Path) -> Option<(PathBuf, Table)> {
     })
 }
 
-/// Returns whether a workspace has the crate at this path below it as a member.
+/// Returns whether a crate is a member of a workspace. `below` is the path of the crate, relative to the workspace.
 fn is_member(workspace: &Table, below: &Path) -> bool {
     let texts = |name: &str| {
         let list = workspace.get(name).and_then(toml::Value::as_array).cloned().unwrap_or_default();

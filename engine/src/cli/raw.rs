@@ -1,4 +1,4 @@
-//! Formats JSON without changing its digits, order and escapes. A parsed value would lose them.
+//! Formats JSON without changing its digits, order and escapes. Parsing the JSON into a value would lose them.
 
 /// Spreads JSON over lines, with two spaces per level. Strings and numbers are copied.
 pub fn pretty(json: &str) -> String {

@@ -33,8 +33,8 @@ pub struct TestReceiver {
 }
 
 impl TestReceiver {
-    /// Creates the endpoints of the examples, and points endpoints with the receiver's earlier address to the current one. If the
-    /// earlier address is not known, it does so for endpoints that look as if a test receiver had created them.
+    /// Creates the endpoints of the examples, and gives endpoints that have the receiver's earlier address its current address. If
+    /// the earlier address is not known, it does so for endpoints that look as if a test receiver had created them.
     pub async fn prepare(&self, earlier: Option<SocketAddr>) -> anyhow::Result<()> {
         let existing = self.store.endpoints().await?;
         for endpoint in &existing {

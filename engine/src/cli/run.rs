@@ -19,25 +19,25 @@ pub enum RunCommand {
     /// List the newest runs
     #[command(before_help = "Example:  innesco run list --state parked --plugin order-router")]
     List {
-        /// Only in this state: waiting, done, parked, cancelled
+        /// Only runs in this state: waiting, done, parked, cancelled
         #[arg(long)]
         state: Option<String>,
-        /// Only with this outcome: ok, failed, trapped, deadline, out-of-memory, bad-output, not-loadable
+        /// Only runs with this outcome: ok, failed, trapped, deadline, out-of-memory, bad-output, not-loadable
         #[arg(long)]
         outcome: Option<String>,
-        /// Only of this plugin
+        /// Only runs of this plugin
         #[arg(long)]
         plugin: Option<String>,
-        /// Only on this event
+        /// Only runs on this event
         #[arg(long)]
         event: Option<String>,
-        /// Only on events of this type
+        /// Only runs on events of this type
         #[arg(long = "type", value_name = "TYPE")]
         event_type: Option<String>,
-        /// Only on events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
+        /// Only runs on events accepted since this time: 2h (ago), or 2026-01-31T09:30:00Z
         #[arg(long, value_name = "WHEN")]
         since: Option<String>,
-        /// Only on events accepted before this time
+        /// Only runs on events accepted before this time
         #[arg(long, value_name = "WHEN")]
         until: Option<String>,
         /// Number of runs
@@ -187,7 +187,7 @@ fn page(story: &RunStoryView, out: &Printer) -> String {
     format!("{}\n\non event {event}, {}: innesco event show {event}", page.trim(), measure::one_line(r#type))
 }
 
-/// Has the engine retry all matching runs, and watches the job.
+/// Asks the engine to retry all matching runs, and watches the job.
 fn retry_all(bulk: &Bulk, yes: bool, client: &Client, out: &Printer) -> anyhow::Result<()> {
     let (since, until) = event::instants(&bulk.since, &bulk.until)?;
     let filter = json!({

@@ -101,7 +101,7 @@ fn stamp() -> anyhow::Result<String> {
     Ok(format!("{} {}\n", env!("CARGO_PKG_VERSION"), Digest::of(all.as_bytes())))
 }
 
-/// Returns the numbers of the version in a stamp. A missing or damaged stamp is older than every version.
+/// Returns the numbers of the version in a stamp. A missing or damaged stamp counts as older than every version.
 fn version(stamp: &str) -> Vec<u64> {
     let version = stamp.split_whitespace().next().unwrap_or_default();
     version.split('.').map_while(|number| number.parse().ok()).collect()

@@ -30,7 +30,7 @@ use crate::{
     wire::{AcceptedAll, AcceptedView},
 };
 
-/// Maximum number of events in one request, and maximum of their bytes. Both are well below an engine's default limits.
+/// Maximum number of events in one request, and maximum sum of their bytes. Both are well below an engine's default limits.
 const BATCH: usize = 1_000;
 const BATCH_BYTES: usize = 4 << 20;
 /// Number of tries for a batch while the engine is overloaded or unreachable.
@@ -148,7 +148,7 @@ fn not_json(why: &str) -> anyhow::Error {
 }
 
 fn attributes(pairs: &[String]) -> anyhow::Result<Attributes> {
-    /// Members of an event that are not attributes. A separate flag sets them, or no flag does.
+    /// Members of an event that are not attributes. Most of them have a separate flag or argument.
     const OWN: [&str; 7] = ["type", "source", "id", "subject", "data", "datacontenttype", "time"];
     let mut attributes = Attributes::default();
     for pair in pairs {

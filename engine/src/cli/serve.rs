@@ -60,7 +60,7 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// The settings as typed, from flags, environment and file.
+    /// Returns the settings from flags, environment and file, as they were typed.
     pub fn raw(&self) -> anyhow::Result<Raw> {
         let mut flags = Vec::new();
         let mut set = |key: &'static str, value: &Option<String>| flags.extend(value.clone().map(|value| (key, value)));
@@ -209,7 +209,7 @@ fn start_log(form: LogForm, level: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Raises the limit of open files. Every connection is a file, and many systems have a low soft limit.
+/// Raises the limit of open files. Every connection needs a file, and many systems have a low soft limit.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);

@@ -95,7 +95,7 @@ pub struct UpdateArgs {
     preset: Option<String>,
     #[command(flatten)]
     members: Members,
-    /// Member to reset to its default, such as rate, or one entry: attributes.initiator; can be repeated
+    /// Member to reset to its default, such as rate; or one entry to remove, such as attributes.initiator; can be repeated
     #[arg(long, value_name = "MEMBER")]
     unset: Vec<String>,
 }
@@ -310,7 +310,8 @@ fn changed(args: &UpdateArgs) -> anyhow::Result<Value> {
 }
 
 impl Members {
-    /// Returns only the typed members, so that the engine's defaults, or the values before the change, apply to the rest.
+    /// Returns only the members given on the command line. So the others keep the engine's defaults, or their values before the
+    /// change.
     fn typed(&self) -> anyhow::Result<Map<String, Value>> {
         let mut attributes = Map::new();
         for attribute in &self.attributes {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::wire::{DeliveryStoryView, EventStoryView};
 
-/// Pause between two requests for the event. It doubles up to the maximum, because a webhook may wait for its retry for hours.
+/// Pause between two requests for the event. The pause doubles up to a maximum, because a webhook may wait for its retry for hours.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 

@@ -1,7 +1,7 @@
 //! Advice for the author of a plugin that needs what the platform does not have: a clock, randomness, files, a network, threads.
 //!
 //! Dependencies of common crates need these. The error appears at build time, as an import of a browser's JavaScript, or as a
-//! panic. It does not name the replacement for plugins. Each function takes such an error and returns the matching advice.
+//! panic. It does not say what a plugin must use instead. Each function takes such an error and returns the matching advice.
 
 /// A text to search for, and the advice for it.
 type Case = (&'static str, &'static str);
@@ -37,8 +37,8 @@ pub fn for_panic(message: &str) -> Option<&'static str> {
     find(&PANICS, message)
 }
 
-/// Names of wasm-bindgen's imports, and advice for the crate that needs them. The first match applies: an HTTP client also
-/// imports dates.
+/// Names of wasm-bindgen's imports, and advice for the crate that needs them. The first match applies, because an HTTP client also
+/// imports functions for dates.
 const BROWSER: [Case; 9] = [
     ("fetch", "reqwest and other HTTP clients do that; a plugin has no network: return a Webhook, and the engine sends it"),
     ("WebSocket", "clients of WebSockets do that; a plugin has no network: return a Webhook, and the engine sends it"),
@@ -65,7 +65,7 @@ pub fn for_browser_imports<'a>(names: impl Iterator<Item = &'a str> + Clone) -> 
     )
 }
 
-/// The purpose of imports that plugins cannot use.
+/// Parts of the names of imports that plugins cannot use, and advice by the purpose of the import.
 const IMPORTS: [Case; 9] = [
     ("wasi:http", NETWORK),
     ("socket", NETWORK),
@@ -137,7 +137,7 @@ fn find(cases: &[Case], text: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Cases: panics of Rust's standard library on a target without an operating system. The output of Rust 1.95 for
+    /// The cases are panics of Rust's standard library on a target without an operating system, as Rust 1.95 prints them for
     /// wasm32-unknown-unknown.
     #[test]
     fn advice_names_the_replacement() {
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(for_panic("panicked at src/lib.rs:13:29: unlucky 13"), None);
     }
 
-    /// Cases: imports of a browser's JavaScript.
+    /// The cases are imports of a browser's JavaScript.
     #[test]
     fn browser_imports_reveal_the_crate() {
         let cases = [
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// Cases: imports that the engine does not have.
+    /// The cases are imports that the engine does not have.
     #[test]
     fn unknown_imports_get_advice() {
         for (name, expected) in [
@@ -205,7 +205,7 @@ mod tests {
         }
     }
 
-    /// Cases: crates that do not build for plugins. The errors of uuid 1.29, getrandom 0.2, 0.3 and 0.4, tokio 1.54, mio 1.2,
+    /// The cases are errors of crates that do not build for plugins: uuid 1.29, getrandom 0.2, 0.3 and 0.4, tokio 1.54, mio 1.2,
     /// socket2 0.6 and cc 1.2.
     #[test]
     fn a_crate_that_does_not_build_gets_advice() {

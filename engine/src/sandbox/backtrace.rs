@@ -1,7 +1,7 @@
 //! Where in a plugin's source a run failed.
 //!
 //! A run that fails records only the offsets of its frames in the code. After the run has ended, its version's table of lines
-//! ([`Lines`]) turns them into text. The table is read from the cache at the first failure, and stays in memory. The texts
+//! ([`Lines`]) turns these offsets into text. The table is read from the cache at the first failure, and stays in memory. The texts
 //! of the most recent places stay in memory too, so a flood of failures at one place costs only look-ups.
 
 use std::{
@@ -14,7 +14,7 @@ use wasmtime::WasmBacktrace;
 
 use super::lines::{Line, Lines};
 
-/// Maximum number of frames that a failed run records. The first frames of a panic are Rust's.
+/// Maximum number of frames that a failed run records. The first frames of a panic belong to Rust's standard library.
 pub const RECORDED_MAX: NonZero<usize> = NonZero::new(32).expect("it is not zero");
 /// Maximum number of lines in a backtrace.
 pub const LINES_MAX: usize = 16;

@@ -1,4 +1,5 @@
-//! The types that `bindgen!` generates from the plugin contract. Arguments of a guest are borrowed, its results are owned.
+//! The types that `bindgen!` generates from the plugin contract. Arguments that the engine passes to a guest are borrowed. The
+//! guest's results are owned.
 
 wasmtime::component::bindgen!({
     path: "../plugin-sdk/wit",

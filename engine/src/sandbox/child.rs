@@ -7,9 +7,9 @@
 //! time ([`Budget`]). It has no inherited files, no environment and no right to open files. It runs at low priority and is the
 //! first to be killed when memory is short. If it dies, the file is refused ([`LoadError::TooComplex`]) and the engine continues.
 //!
-//! The result is trusted like the compile cache: the engine runs it as machine code. That is sound while the child executes only
-//! its program: then the code is Cranelift's output for validated WebAssembly, as it would be in this process. It is not sound if
-//! a file takes over the child through a memory error in the parsers, which are safe Rust. The child protects the engine from
+//! The result is trusted like the compile cache: the engine runs it as machine code. That is sound as long as the child executes
+//! only its program. The code is then Cranelift's output for validated WebAssembly, as it would be in this process. It is not sound
+//! if a file takes over the child through a memory error in the parsers, which are safe Rust. The child protects the engine from
 //! exhaustion and crashes. It does not make an untrusted file trustworthy.
 //!
 //! `describe` does not run here: it is the plugin's code, and runs in the engine's sandbox under the limits of every run.
@@ -44,11 +44,13 @@ const CHILDREN_MAX: usize = 1;
 /// Maximum number of threads on which a child compiles. Additional threads help only with the largest files, and each takes
 /// memory.
 const THREADS_MAX: usize = 4;
-/// Stack on which a child reads a file, in bytes. Files of tools need less than one MiB; the rest is for the largest function.
+/// Stack on which a child reads a file, in bytes. Files that tools write need less than one MiB. The rest is for the largest
+/// function.
 pub(super) const STACK_BYTES: usize = 16 << 20;
-/// Maximum number of bytes read of a child's standard error. Only the last, short message matters.
+/// Maximum number of bytes read from a child's standard error. Only the last, short message matters.
 const WORDS_BYTES: u64 = 4 << 10;
-/// Longer refusals are cut, in bytes. They quote at most a few hundred bytes of third-party errors.
+/// Maximum length of a refusal, in bytes; a longer refusal is cut. Refusals quote at most a few hundred bytes of third-party
+/// errors.
 const REASON_BYTES: usize = 4 << 10;
 
 /// The budget for loading one file. It grows with the file, so that a small file never costs as much as a large one.
@@ -58,8 +60,8 @@ pub(super) struct Budget {
     memory_bytes: u64,
     /// Processor time of all threads together.
     pub cpu: Duration,
-    /// Time until the engine kills the child. It only ends a child that makes no progress, since `cpu` limits the work. On a busy
-    /// machine a child of low priority gets a twentieth of a core, so this is much longer than `cpu`.
+    /// Time until the engine kills the child. This limit only ends a child that makes no progress, since `cpu` limits the work. On
+    /// a busy machine a child of low priority gets a twentieth of a core, so this is much longer than `cpu`.
     wall: Duration,
 }
 
@@ -164,7 +166,7 @@ impl Cause {
             return Cause::File("the system killed the process that loaded it, usually because memory was short".to_owned());
         }
         match signal {
-            // Faults of the compiler, of any kind.
+            // These signals mean that the compiler crashed.
             Some(signal) if [Signal::ABORT, Signal::SEGV, Signal::BUS, Signal::ILL].map(Signal::as_raw).contains(&signal) => {
                 Cause::File(format!("loading it crashed the compiler (signal {signal})"))
             }
@@ -199,11 +201,11 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
         child.stderr.take().expect("it is piped"),
     );
     thread::scope(|scope| {
-        // A child that dies stops reading; its status has the cause.
+        // Writing fails if the child dies. The status of the child then shows the cause.
         scope.spawn(move || drop(input.write_all(bytes)));
         let words = scope.spawn(move || last_words(words));
         let (ended, has_ended) = mpsc::channel::<()>();
-        // The process id stays the child's until it is waited for, which happens after this thread has ended.
+        // The process id belongs to the child until the engine waits for the child, which happens only after this thread has ended.
         let watch = scope.spawn(move || {
             let timed_out = has_ended.recv_timeout(budget.wall) == Err(mpsc::RecvTimeoutError::Timeout);
             if timed_out {
@@ -212,9 +214,9 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
             timed_out
         });
         let mut reply = Vec::new();
-        // A valid reply is never larger than the child's memory. The rest of a longer one is not read.
+        // A valid reply is never larger than the child's memory. The rest of a longer reply is not read.
         let read = output.take(budget.memory_bytes).read_to_end(&mut reply);
-        // The child may close its output and continue to run, so the watch continues until it has ended.
+        // The child may close its output and continue to run, so the watch continues until the child has ended.
         let ended_by_now = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
         drop(ended);
         let timed_out = watch.join().unwrap_or(false);
@@ -242,7 +244,7 @@ fn last_words(mut words: impl io::Read) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// The input that a child needs to compile like the engine: everything that affects the result, and nothing else.
+/// The input that a child needs to compile exactly as the engine would: everything that affects the result, and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Order {
     places: Places,
@@ -271,7 +273,8 @@ impl Order {
     }
 }
 
-/// The child, from its arguments to its exit code. Any other caller gets an error: this is not a command for people.
+/// Runs the child process, from its arguments to its exit code. If its arguments are not those that the engine passes, it ends with
+/// an error, because this is not a command for people.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Option<Vec<String>> = arguments.map(|argument| argument.into_string().ok()).collect();
     let Some((order, budget)) = arguments.as_deref().and_then(Order::parse) else {
@@ -354,8 +357,8 @@ fn close_inherited() {
     }
 }
 
-/// Encodes a reply: its kind (one byte), its length, its content. The content of compiled code is the length of the code, the
-/// code and the table of its lines.
+/// Encodes a reply: its kind (one byte), its length, its content. For compiled code, the content is the length of the code, the
+/// code, and the table of its lines.
 fn reply(result: &Result<Compiled, LoadError>) -> [Vec<u8>; 2] {
     let (tag, content) = match result {
         Ok(Compiled { kind, code, lines }) => {

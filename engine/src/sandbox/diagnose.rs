@@ -17,7 +17,7 @@ use super::{
 
 /// Maximum number of imports that an error names.
 const NAMED_MAX: usize = 5;
-/// Longer errors of third-party tools are cut, in bytes.
+/// Maximum length of an error of a third-party tool, in bytes; a longer error is cut.
 const DETAIL_BYTES: usize = 600;
 
 /// The unit in which memories are declared.
@@ -106,7 +106,8 @@ pub fn core_module(bytes: &[u8]) -> Result<(), LoadError> {
                     if import.module.starts_with("wasi_snapshot_preview1") || import.module.starts_with("wasi_unstable") {
                         return Err(LoadError::Wasip1);
                     }
-                    // Imports of the SDK have the name of an interface, `innesco:plugin/log@1.0.0`, or belong to the encoder.
+                    // An import of the SDK has the name of an interface, such as `innesco:plugin/log@1.0.0`, or belongs to the
+                    // encoder.
                     if import.module.contains(':') {
                         if !import.module.contains(PACKAGE) && !is_wasi(import.module) {
                             unknown.insert(printable(import.module, 128));
@@ -178,7 +179,8 @@ pub fn is_wasi(import: &str) -> bool {
     package.is_some_and(|(package, rest)| GIVEN.contains(&package) && split_version(rest).1.starts_with("0.2."))
 }
 
-/// Distinguishes a component that does not fit into the pool from a fault.
+/// Converts an error of the compiler. Distinguishes a component that exceeds the pool's limits or its memory budget from one that
+/// does not compile.
 pub fn not_compilable(error: &wasmtime::Error) -> LoadError {
     let detail = chain(error);
     if error.is::<wasmtime::error::OutOfMemory>() {

@@ -43,9 +43,9 @@ pub(super) enum Compiler {
 pub struct SetupError(#[source] anyhow::Error);
 
 impl Sandbox {
-    /// Reserves memories (or works without them if there is no room) and starts the thread that enforces deadlines. The thread
-    /// ends with the last clone and the last plugin. Files are compiled in a child process of this program, so its `main` must
-    /// begin as [`run_child`](super::run_child) requires.
+    /// Reserves memories (or works without reserved memories if there is no room) and starts the thread that enforces deadlines.
+    /// The thread ends once the last clone and the last plugin have been dropped. Files are compiled in a child process of this
+    /// program, so its `main` must begin as [`run_child`](super::run_child) requires.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// Creates a sandbox that only compiles, for a sandbox with `places`: it reserves no memory for instances.
+    /// Creates a sandbox that only compiles, for a sandbox with `places`. The new sandbox reserves no memory for instances.
     pub(super) fn compiler(settings: &Settings, places: Places) -> Result<Self, SetupError> {
         Self::build(settings, places, Purpose::Compile, Compiler::Here)
     }
@@ -85,8 +85,8 @@ impl Sandbox {
 /// Where instances are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Places {
-    /// Ordinary plugins in memories of which only the written pages are cleared (`memory.rs`); interpreters in a pool, because
-    /// they begin with megabytes of data. Needs Linux 6.7.
+    /// Ordinary plugins run in memories that are reused: after a run, only the pages that it wrote are cleared (`memory.rs`).
+    /// Interpreters run in a pool, because they begin with megabytes of data. Needs Linux 6.7.
     Cleared,
     /// In a pool whose address space is reserved at start.
     Pooled,
@@ -105,14 +105,14 @@ impl Places {
         }
     }
 
-    /// Returns the places that this machine offers, the best first. Kernels before Linux 6.7 lack the first.
+    /// Returns the places that this machine offers, the best first. `Places::Cleared` is missing on kernels before Linux 6.7.
     #[cfg(test)]
     pub fn offered() -> Vec<Self> {
         Self::ALL.into_iter().filter(|places| *places != Self::Cleared || Memories::new(1).is_ok()).collect()
     }
 }
 
-/// The purpose of an engine. With the same places, engines for both purposes compile to the same code.
+/// The purpose of an engine. If their places are the same, engines for both purposes compile a file to the same code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Run,
@@ -183,7 +183,7 @@ impl Pool {
         Ok(Self { engine, kind, memory_bytes_max, counts: kind.counts(), linker, wasi_linker, permits })
     }
 
-    /// Waits for a permit. An exhausted pool refuses, so nothing may be instantiated without a permit.
+    /// Waits for a permit. An exhausted pool refuses further instances, so nothing may be instantiated without a permit.
     pub fn permit(&self) -> Permit<'_> {
         self.permits.take()
     }
@@ -263,7 +263,7 @@ fn pooled(config: &mut Config, kind: Kind, permits: u32, memory_bytes: usize) {
         .max_memory_size(memory_bytes)
         // This much memory is reset by writing to it, instead of returning its pages to the kernel: a stack of 128 KiB, statics,
         // and the SDK's block of 128 KiB. Each page touched beyond that is faulted in and returned in every run, which costs more
-        // than a whole small run. Measured: a larger value is slower.
+        // than a whole small run. Measurements show that a larger value is slower.
         .linear_memory_keep_resident(320 << 10)
         .table_keep_resident(16 << 10)
         // The scan would leave content in pages that are not present (`memory.rs`).

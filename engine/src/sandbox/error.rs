@@ -1,4 +1,4 @@
-//! Why a file does not load, and what to do. Each sentence follows `plugin file … is not loaded: `.
+//! Why a file does not load, and what to do. Each text continues a line that begins with `plugin file … is not loaded: `.
 
 use super::limits::size;
 

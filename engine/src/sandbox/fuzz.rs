@@ -1,11 +1,13 @@
 //! Changes real plugin files at random, and loads them as the child process does, under the same limits.
 //!
-//! Many inputs share one process, which is this test program, started again: a start costs as much as hundreds of inputs. The
-//! process ends once earlier inputs have left too much memory behind ([`LEFT_BYTES_MAX`]). If it dies, its last input runs again
-//! as the first of a new process, and counts as a death only if that one dies too. So every outcome belongs to one file.
+//! Many inputs share one child process, because a start costs as much as hundreds of inputs. The child process is this test
+//! program, started again. The process ends once earlier inputs have left too much memory behind ([`LEFT_BYTES_MAX`]). If the
+//! process dies, its last input runs again as the first input of a new process. That input counts as a death only if the new
+//! process dies too. So every outcome belongs to one file.
 //!
-//! `INNESCO_FUZZ_INPUTS` sets the number of inputs (a few thousand by default), `INNESCO_FUZZ_FIRST` the number of the first,
-//! `INNESCO_FUZZ_SEED` selects others, and `INNESCO_FUZZ_CORPUS` names a folder with more files to begin with.
+//! `INNESCO_FUZZ_INPUTS` sets how many inputs run (a few thousand by default), and `INNESCO_FUZZ_FIRST` sets the number of the
+//! first input. Another `INNESCO_FUZZ_SEED` generates other inputs. `INNESCO_FUZZ_CORPUS` names a folder with further files from
+//! which inputs are generated.
 
 use std::{
     collections::BTreeMap,
@@ -28,14 +30,14 @@ use super::{
 };
 
 const INPUTS: u64 = 3_000;
-/// Address space that earlier inputs may leave behind in a process, in bytes. A sixth of the limit for loading a file, so that
-/// each input still has nearly all of it.
+/// Address space that earlier inputs may leave behind in a process, in bytes. This is a sixth of the limit for loading a file, so
+/// each input still has at least five sixths of that limit.
 const LEFT_BYTES_MAX: u64 = 64 << 20;
 /// A long run prints its counts after each group of this many inputs, so that an interrupted run also has results.
 const REPORT_EVERY: u64 = 50_000;
 /// The variable that makes this program the child. Its value is the number of the child's first input.
 const FROM: &str = "INNESCO_FUZZ_FROM";
-/// The variable with the number after that of the child's last input.
+/// The variable with the end of the child's inputs: the number of its last input, plus one.
 const TO: &str = "INNESCO_FUZZ_TO";
 /// The outcome if code of the engine panicked. A panic in a WebAssembly parser is not a fault of the engine: the file is refused.
 const OUR_PANIC: &str = "our-panic";

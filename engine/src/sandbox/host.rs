@@ -1,4 +1,4 @@
-//! The functions that a guest can call: log, settings, state. None of them can wait, except for a read of state.
+//! The functions that a guest can call: log, settings, state. Only a read of state can wait.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

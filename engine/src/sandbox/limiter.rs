@@ -18,7 +18,7 @@ pub struct Limiter {
     limit: usize,
     used: usize,
     peak: usize,
-    /// The size of the last allowed growth, in case it does not happen.
+    /// The size of the last growth that was allowed. It is subtracted again if the growth then fails.
     last: Option<usize>,
     /// Limits of core instances, memories and tables of one component, when no pool limits them.
     counts: Counts,
@@ -79,7 +79,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        // An element is a pointer.
+        // An element of a table is a pointer.
         let added = desired.saturating_sub(current).saturating_mul(size_of::<usize>());
         self.grow(added, maximum.is_none_or(|maximum| desired <= maximum))
     }

@@ -10,7 +10,8 @@ pub struct Settings {
     /// Maximum file size, in bytes. Plugins in Python have 18 to 38 MiB, those in JavaScript 8 to 14 MiB, those in Rust half a
     /// MiB. The time and memory of compiling grow with the size.
     pub plugin_bytes_max: usize,
-    /// Maximum number of concurrent runs; further runs wait. Each has a place in the pool, reserved at start.
+    /// Maximum number of concurrent runs; further runs wait. Each concurrent run has a place in the pool, which is reserved at
+    /// start.
     pub threads: usize,
 }
 
@@ -27,33 +28,35 @@ impl Default for Settings {
 /// The time that counts towards [`Limits::deadline`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Timed {
-    /// Elapsed time: a run never occupies its thread for longer.
+    /// Elapsed time, so that a run never occupies its thread for longer than the deadline.
     #[default]
     Elapsed,
-    /// Processor time: the outcome does not depend on what else the machine does.
+    /// Processor time, so that the outcome does not depend on what else the machine does.
     Processor,
 }
 
 /// Limits of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Wall-clock time from start to answer. A plugin takes microseconds; a second means a bug or an overloaded machine.
+    /// Maximum time from start to answer, measured as `timed` says. A plugin takes microseconds; a second means a bug or an
+    /// overloaded machine.
     pub deadline: Duration,
     /// What the deadline measures.
     pub timed: Timed,
-    /// Maximum size of all linear memories and tables together, in bytes. Generous for Rust, which starts at about one MiB.
+    /// Maximum size of all linear memories and tables together, in bytes. The default is generous for a plugin in Rust, which
+    /// starts with about one MiB.
     pub memory_bytes: usize,
     /// `memory_bytes` of big components (see [`Limits::BIG_CODE_BYTES`]), which contain a JavaScript or Python engine.
     pub big_memory_bytes: usize,
     /// Maximum number of bytes that the guest passes in one call: mainly its result. Each webhook is stored before it is sent.
-    /// More than twice the default of `limits.body_bytes_max`: an accepted event must fit through a plugin that changes nothing,
-    /// and a form or document may double when it becomes JSON.
+    /// The default is more than twice that of `limits.body_bytes_max`: an accepted event must fit through a plugin that changes
+    /// nothing, and a form or document may double when it becomes JSON.
     pub output_bytes: usize,
     /// Maximum number of webhooks of one run; each becomes a delivery row.
     pub webhooks: usize,
     /// Maximum number of events that one run may emit; each may run plugins again.
     pub events: usize,
-    /// Maximum number of log lines stored with a run; the rest is counted.
+    /// Maximum number of log lines stored with a run. Further lines are only counted.
     pub log_lines: usize,
     /// Maximum size of all stored log lines together, in bytes.
     pub log_bytes: usize,
@@ -68,16 +71,16 @@ pub struct Limits {
 impl Limits {
     /// Above this size of code and data, in bytes, a component counts as big: it contains an interpreter.
     pub const BIG_CODE_BYTES: usize = 2 << 20;
-    /// Longer log lines are cut, in bytes. Longer text is data, not a log line.
+    /// Maximum length of a log line, in bytes; a longer line is cut. Longer text is data, not a log line.
     pub const LOG_LINE_BYTES: usize = 4 << 10;
-    /// Maximum number of facts of one log line; more are dropped.
+    /// Maximum number of fields (name and value) of one log line; more are dropped.
     pub const LOG_FIELDS: usize = 32;
-    /// Longer messages of a failure that a plugin returns are cut, in bytes.
+    /// Maximum length of the message of a failure that a plugin returns, in bytes; a longer message is cut.
     pub const MESSAGE_BYTES: usize = 2 << 10;
-    /// Longer codes of a failure that a plugin returns are cut, in bytes.
+    /// Maximum length of the code of a failure that a plugin returns, in bytes; a longer code is cut.
     pub const CODE_BYTES: usize = 64;
-    /// Total time that one run may wait for reads of state. It does not count towards [`Limits::deadline`], and is well below the
-    /// lease of the run's event. A run without an answer by then is tried again.
+    /// Total time that one run may wait for reads of state. It does not count towards [`Limits::deadline`], and is much shorter
+    /// than the lease of the run's event. A run whose reads take longer is tried again.
     pub const STATE_WAIT: Duration = Duration::from_secs(60);
     /// Maximum stack of a plugin's calls, in bytes; wasmtime's default. The stack of every worker thread has room for it.
     pub const STACK_BYTES: usize = 512 << 10;

@@ -127,7 +127,7 @@ impl Plugin {
         self.bytes_len
     }
 
-    /// Returns whether it can read and write state; otherwise its runs need none.
+    /// Returns whether it can read and write state. If it cannot, its runs need no source of state.
     pub fn uses_state(&self) -> bool {
         self.imports.iter().any(|import| import.strip_prefix(PACKAGE).is_some_and(|rest| rest.starts_with("state@")))
     }
@@ -221,8 +221,8 @@ impl Sandbox {
         Ok((pool.clone(), component, Some(compiled.lines)))
     }
 
-    /// Compiles a file in this process. Everything that reads untrusted bytes is here, and depends only on the bytes and the
-    /// settings.
+    /// Compiles a file in this process. All code that reads untrusted bytes is called from here. The result depends only on the
+    /// bytes and the settings.
     ///
     /// # Errors
     ///
@@ -296,7 +296,8 @@ fn link(pool: &Pool, component: &Component) -> Result<Linked, LoadError> {
 }
 
 impl Pool {
-    /// Names compiled code by its source and by everything that affects the result.
+    /// Returns the cache key of compiled code. The key contains the digest of the file, the kind of pool, and a hash of everything
+    /// else that affects the code.
     fn key(&self, digest: &Digest) -> String {
         let mut hasher = DefaultHasher::new();
         self.engine.precompile_compatibility_hash().hash(&mut hasher);

@@ -34,13 +34,13 @@ impl SharedLog {
         self.lock().write(level, message, Vec::new());
     }
 
-    /// Writes a line with facts. The bytes of the facts count like those of the text.
+    /// Writes a line with fields. The bytes of the fields count like those of the text.
     pub fn write_with(&self, level: LogLevel, message: &str, fields: Vec<(String, String)>) {
         self.lock().write(level, message, fields);
     }
 
-    /// Takes the text of the panic that the guest logged, if any. It becomes the message of the run, so the log loses the same
-    /// line.
+    /// Takes the text of the panic that the guest logged, if any. The text becomes the message of the run, so its line is removed
+    /// from the end of the log.
     pub fn take_panic(&self) -> Option<String> {
         let mut log = self.lock();
         let panic = log.panic.take()?;

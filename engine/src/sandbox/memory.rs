@@ -3,14 +3,14 @@
 //! wasmtime's pool clears a fixed part at the start of a memory and returns the rest to the kernel. But the memory of a plugin
 //! built by cargo begins with a stack of 1 MiB, and the plugin writes to pages after that stack. With the pool, each run would
 //! return all these pages, which interrupts all cores, and the next run would fault them in again. Together that takes half of
-//! the processor time of an event. Here the kernel says which pages hold something (`PAGEMAP_SCAN`, since Linux 6.7), and these
+//! the processor time of an event. Here the kernel says which pages hold data (`PAGEMAP_SCAN`, since Linux 6.7), and these pages
 //! are overwritten with zeros.
 //!
-//! What must stay true: a memory that is handed out reads as zeros everywhere. wasmtime has the same scan as an option, which is
-//! not used: it expects a written page to be present. But a page is not present while it is swapped out (wasmtime pull request
-//! 14357), or while the kernel moves it, which also happens without swap. Such a page would keep its content for the
-//! next run. Here every page is cleared unless the kernel says that it is empty. If anything fails while a memory is cleared,
-//! that memory is never used again.
+//! What must stay true: a memory that is handed out reads as zeros everywhere. wasmtime has the same scan as an option. That option
+//! is not used, because it expects a written page to be present. But a page is not present while it is swapped out (wasmtime pull
+//! request 14357), or while the kernel moves it, which also happens without swap. Such a page would keep its content for the next
+//! run. Here every page is cleared unless the kernel says that it is empty. If anything fails while a memory is cleared, that
+//! memory is never used again.
 
 use std::{
     io,
@@ -43,8 +43,7 @@ impl Memories {
     /// default.
     pub const GUARD_BYTES: u64 = 32 << 20;
 
-    /// Reserves this many memories. Fails if there is no room for them, or if this kernel does not say which pages hold
-    /// something.
+    /// Reserves this many memories. Fails if there is no room for them, or if this kernel does not say which pages hold data.
     pub fn new(count: usize) -> io::Result<Self> {
         let pagemap = Pagemap::open()?;
         let map = |_| Space::map(Self::RESERVED_BYTES as usize, Self::GUARD_BYTES as usize);
@@ -148,7 +147,7 @@ impl Space {
     #[expect(unsafe_code, reason = "maps memory")]
     fn map(reserved: usize, guard: usize) -> io::Result<Self> {
         let whole = guard.checked_mul(2).and_then(|guards| guards.checked_add(reserved)).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: a new mapping, which replaces no other, and which is not accessible.
+        // SAFETY: this creates a new mapping, which replaces no other mapping and is not accessible.
         let before = unsafe { mmap_anonymous(std::ptr::null_mut(), whole, ProtFlags::empty(), MapFlags::PRIVATE)? };
         // A huge page would be cleared as a whole for one written byte. A kernel without huge pages refuses the advice.
         // SAFETY: the range is this mapping, and the advice changes no content.

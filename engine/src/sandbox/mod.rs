@@ -1,9 +1,9 @@
 //! The sandbox: compiles and runs plugins that are not trusted.
 //!
-//! [`Sandbox::load`] turns a file into a [`Plugin`]: it validates the file, turns a core module into a component, compiles it
-//! (all in a child process with limits, or from the cache), links it, starts it once and reads its manifest. [`Plugin::run`]
-//! passes one event to a fresh instance and always returns a [`Report`]: a guest that exceeds a limit ends with a named outcome
-//! and a message.
+//! [`Sandbox::load`] turns a file into a [`Plugin`]: a child process with limits validates the file, turns a core module into a
+//! component and compiles it, unless the cache has the code. Then the engine links the component, starts it once and reads its
+//! manifest. [`Plugin::run`] passes one event to a fresh instance and always returns a [`Report`]: a guest that exceeds a limit
+//! ends with a named outcome and a message.
 //!
 //! What must stay true: a guest gets an event, its settings, its state and a log, and nothing else: no clock, no randomness, no
 //! files, no network. No result of a guest is used before `output.rs` has checked it. A run leaves nothing in memory for the

@@ -2,8 +2,9 @@
 //!
 //! Validation, encoding and compiling follow some structures recursively, and some at quadratic cost: types nested in types,
 //! types that are aliases of types, components nested in components, packages that use each other in a circle. This module counts
-//! these structures in one pass, on an explicit stack, and refuses more than any tool writes. Such a list is never complete, so
-//! the child process that loads a file (`child.rs`) has limits too. The limits here give a precise error early.
+//! these structures in one pass, on an explicit stack, and refuses a file with more of them than any tool writes. Such a list of
+//! structures is never complete, so the child process that loads a file (`child.rs`) has limits too. The limits here give a precise
+//! error early.
 
 use wasmparser::{
     BinaryReader, ComponentAlias, ComponentExternName, ComponentExternalKind, ComponentImport, ComponentOuterAliasKind,
@@ -124,7 +125,7 @@ impl Walk {
                     self.declarations(&bytes[range.clone()], range.start)?;
                 }
                 Payload::CustomSection(section) if section.name().starts_with("component-type") => {
-                    // Each embedded set of types is parsed as a component later, so it counts as one.
+                    // Each embedded set of types is parsed as a component later, so it counts as a component.
                     count(&mut self.components, 1, COMPONENTS_MAX, "components")?;
                     embedded.push(section.data());
                 }
@@ -186,7 +187,7 @@ impl Walk {
                     let ty = reader.read::<ComponentTypeRef>()?;
                     last(&mut levels).add(ty)?;
                 }
-                // An unknown kind of declaration; the parser reports it.
+                // The kind of declaration is unknown. This makes the parser report that error.
                 _ => drop(BinaryReader::new(&[0xff], offset).read::<InstanceTypeDeclaration<'_>>()?),
             }
         }

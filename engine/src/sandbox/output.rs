@@ -23,8 +23,8 @@ use crate::domain::{
 const CONTENT_TYPE_BYTES: usize = 255;
 /// Maximum length of one header's value, in bytes: receivers commonly refuse more.
 const HEADER_VALUE_BYTES: usize = 4 << 10;
-/// Attribute by which a plugin schedules an emitted event: its delay after the run, in milliseconds. Attributes of events have no
-/// dot in their names.
+/// Attribute by which a plugin schedules an emitted event: its delay after the run, in milliseconds. This name contains a dot, so
+/// it can never be the name of an attribute of the event.
 const AFTER: &str = "innesco.after";
 
 /// A violated rule: a stable word, and a sentence.

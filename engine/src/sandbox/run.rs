@@ -37,14 +37,15 @@ use crate::{
     },
 };
 
-/// Attribute with the time of acceptance, for plugins. Other attributes cannot have a dot in their names.
+/// Attribute with the time of acceptance, for plugins. This name contains a dot, so it can never be the name of an attribute that a
+/// sender gave.
 const ACCEPTED_AT: &str = "innesco.accepted-at";
 
 /// The input of a run.
 #[derive(Clone, Copy)]
 pub struct RunInput<'a> {
     pub event: &'a Event,
-    /// The store's tag, for the id of an event that came without one.
+    /// The store's tag, for the id of an event that was sent without an id.
     pub tag: Tag,
     /// The plugin's settings, and the number of their revision.
     pub config: &'a Arc<BTreeMap<String, String>>,
@@ -73,7 +74,7 @@ pub struct Report {
     pub recording: Recording,
 }
 
-/// The state could not be read, which is not the plugin's fault. The run is tried again and this one does not count.
+/// The state could not be read, which is not the plugin's fault. The run is tried again, and this try does not count.
 #[derive(Debug, thiserror::Error)]
 #[error("the plugin's state could not be read")]
 pub struct StateUnavailable(#[source] pub anyhow::Error);
@@ -167,7 +168,7 @@ pub struct Guest {
     pub(super) wasi: bool,
 }
 
-/// Facts about a call, besides its answer.
+/// What the engine records about a call, besides its answer.
 pub struct CallFacts {
     pub log: SharedLog,
     pub took: Duration,

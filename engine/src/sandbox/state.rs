@@ -99,7 +99,8 @@ impl State {
         let answer = source.get(key);
         self.waited += asked.elapsed();
         let stored = answer.map_err(StateRefused::Unavailable)?;
-        // An expired value keeps its version until it is deleted, so that the commit finds what this run has seen.
+        // Until an expired value is deleted, its version is recorded like that of any other value, because the commit compares
+        // versions.
         let version = stored.as_ref().map_or(0, |stored| stored.version);
         let value = stored.filter(|stored| stored.exists_at(self.now)).map(|stored| stored.value);
         self.reads.push(StateRead { key: key.to_owned(), version });
@@ -142,7 +143,8 @@ impl State {
         Ok(())
     }
 
-    /// Returns the wait for the source since the last call: time of the store, not of the plugin.
+    /// Returns how long the run has waited for the source since the last call of this function. This is time of the store, not of
+    /// the plugin.
     pub fn take_waited(&mut self) -> Duration {
         let waited = self.waited.saturating_sub(self.taken);
         self.taken = self.waited;

@@ -1,8 +1,8 @@
 //! A restricted WASI for ready-made components (wasm32-wasip2, JavaScript, Python).
 //!
-//! It has no files, arguments, environment or sockets. Standard output and error are lines of the run's log. The clock stays at
-//! the event's time, and a wait ends at once: a guest that could sleep would occupy a worker beyond its deadline. Random numbers
-//! are derived from the event and the plugin's version, so that a run can be repeated.
+//! It has no files, arguments, environment or sockets. What the guest writes to standard output and error becomes lines of the
+//! run's log. The clock stays at the event's time, and a wait ends at once: a guest that could sleep would occupy a worker beyond
+//! its deadline. Random numbers are derived from the event and the plugin's version, so that a run can be repeated.
 
 use std::{
     io,

@@ -1,4 +1,4 @@
-//! The data folder. One process uses it at a time. It stores the name of the node.
+//! The data folder. One process uses it at a time. The folder also stores the name of the node.
 
 use std::{fs, path::Path};
 
@@ -24,8 +24,8 @@ pub fn lock_folder(data: &Path) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
-/// Returns the name of a node that has none in its settings. The name is random, created once, and stays the same across
-/// restarts.
+/// Returns the name of this node, for a node whose settings contain no name. The name is random, created once, and stays the same
+/// across restarts.
 pub fn node_name(data: &Path) -> anyhow::Result<String> {
     let file = data.join("node");
     let shown = file.display();

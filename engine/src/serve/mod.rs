@@ -38,7 +38,7 @@ pub struct Engine {
     sources: Arc<Sources>,
     /// The admin key that was created because none existed. It is shown once.
     pub new_admin_key: Option<String>,
-    /// Links, each of which signs in to the dashboard once.
+    /// Links that sign in to the dashboard. Each link works once.
     links: ui::OneTimeLinks,
     /// The lock of the data folder, held while the engine lives.
     _lock: fs::File,
@@ -259,7 +259,7 @@ async fn open_store(config: &Config, address: SocketAddr, handoff: Handoff) -> a
         StoreAt::Postgres(url) => url.clone(),
     };
     if !config.node.role.works() {
-        // This node has no workers, so commits hand nothing over: all work waits for the other nodes.
+        // This node has no workers, so its commits pass no work to workers of this process. All work waits for the other nodes.
         handoff.events.set_width(&(), Some(Width::CLOSED));
     }
     let name = match &config.node.name {

@@ -50,7 +50,7 @@ const TITLE_LEN_MAX: usize = 200;
 #[serde(deny_unknown_fields)]
 #[schema(as = EndpointInput)]
 pub struct Input {
-    /// Unique name. Cannot be changed, because plugins send to it.
+    /// Unique name. Cannot be changed, because plugins send to an endpoint by its name.
     #[schema(value_type = Slug)]
     name: String,
     /// Title: free text.
@@ -59,7 +59,7 @@ pub struct Input {
     /// `https`, or `http` to networks that the operator allowed. Private and other special addresses are refused.
     #[schema(format = "uri")]
     url: String,
-    /// Event types that it subscribes to.
+    /// Event types that the endpoint subscribes to.
     #[serde(default)]
     #[schema(value_type = Vec<Pattern>, max_items = 100)]
     events: Vec<String>,
@@ -78,7 +78,7 @@ pub struct Input {
     /// Time for one complete attempt: 100ms to 60s; default 20s.
     #[schema(value_type = Option<Timeout>)]
     timeout: Option<String>,
-    /// Waits before each attempt, at most 7 days each. The number of entries is the number of attempts.
+    /// One wait before each attempt, at most 7 days each. The number of entries is the number of attempts.
     #[schema(value_type = Option<Vec<Wait>>, min_items = 1, max_items = 50)]
     schedule: Option<Vec<String>>,
     /// Maximum number of concurrent webhooks.
@@ -87,7 +87,7 @@ pub struct Input {
     /// Maximum number of attempts per second, minute or hour.
     #[schema(value_type = Option<RateText>)]
     rate: Option<String>,
-    /// Order of webhooks: of the whole endpoint (`endpoint`, or `true`), of each `subject`, or none.
+    /// Order of webhooks: one at a time for the whole endpoint (`endpoint`, or `true`), or for each `subject`. Default: no order.
     ordered: Option<Ordered>,
     /// Circuit breaker: when to stop sending to a failing receiver.
     #[serde(default, deserialize_with = "body::object")]
@@ -134,7 +134,7 @@ struct BreakerInput {
     wait_max: Option<String>,
 }
 
-/// Certificate and key, both in PEM. If the key is the mask that answers show instead of it, the stored key is kept.
+/// Certificate and key, both in PEM. Answers show a mask in place of the key. If the key is that mask, the stored key is kept.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = ClientCertificateInput)]
@@ -211,7 +211,8 @@ impl Input {
         let rate = self.rate.map(|text| Rate::parse(&text)).transpose().map_err(|bad| wrong("rate", bad))?;
         let ordering = self.ordered.map_or(Ok(None), ordering)?;
         let breaker = self.breaker.map_or(Ok(BreakerRule::default()), breaker)?;
-        // A change of a program's subscription keeps the networks that it may reach, regardless of the key that changes it.
+        // A change keeps the networks that the endpoint may reach. So a program's subscription keeps its limits, regardless of the
+        // key that makes the change.
         let (reach, maker) = before.map_or((Reach::Opened, None), |before| (before.new.policy.reach, before.new.policy.maker));
         let url = api.outbound.check_url(&self.url, reach).await.map_err(|bad| bad_url("url", &bad))?;
         if let Some(before) = before.filter(|before| before.new.is_subscription()) {

@@ -184,9 +184,9 @@ pub struct Removal {
 
 /// Delete an endpoint.
 ///
-/// An endpoint in use is deleted only with `force`: one for which deliveries wait, or to which a serving plugin has sent by name.
-/// Its waiting deliveries are then cancelled. From then on, a plugin's webhook to this name is `cancelled` (`endpoint-deleted`),
-/// and the rest of the run takes effect.
+/// An endpoint is in use if deliveries wait for it, or if a serving plugin has sent to it by name. It is then deleted only with
+/// `force`. Its waiting deliveries are cancelled. From then on, a plugin's webhook to this name is `cancelled`
+/// (`endpoint-deleted`), and the rest of the run takes effect.
 #[utoipa::path(
     delete, path = "/v1/endpoints/{endpoint}", operation_id = "delete_endpoint", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm"), Removal),
@@ -247,7 +247,7 @@ pub async fn rotate(
         grace::parse(given).ok_or_else(|| Problem::bad_value(format!("grace: {given:?} is not {}", grace::RULE)).at("/grace"))?;
     if !period.is_zero() && !scheme.carries_several() {
         let detail = format!(
-            "grace: a webhook carries only one {} signature, so the old secret ends at once; leave it out",
+            "grace: a webhook carries only one {} signature, so the old secret ends at once; leave grace out",
             scheme.as_str()
         );
         return Err(Problem::bad_value(detail).at("/grace"));

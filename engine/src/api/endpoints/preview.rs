@@ -24,7 +24,7 @@ use crate::{
 
 /// Number of the newest events that are checked.
 const CHECKED_MAX: usize = 1_000;
-/// Events that one read of the store returns.
+/// Number of events that one read of the store returns.
 const PAGE: usize = 500;
 /// Maximum number of events whose data is read to check conditions on it. Each costs one read of the store.
 const DATA_READ_MAX: usize = 100;
@@ -38,7 +38,7 @@ const TYPES_MAX: usize = 20;
 #[serde(deny_unknown_fields)]
 #[schema(as = MatchInput)]
 struct Input {
-    /// Event types that it subscribes to.
+    /// Event types that the endpoint subscribes to.
     #[serde(default)]
     #[schema(value_type = Vec<Pattern>, max_items = 100)]
     events: Vec<String>,

@@ -87,7 +87,7 @@ pub fn conditions_schema() -> RefOr<Schema> {
         "type": "object", "maxProperties": CONDITIONS_MAX,
         "description": "Attribute → allowed values, one of which an event must have (`source` and `subject` count as attributes). \
                         `data:/POINTER` is a JSON pointer into the event's data: a text, number or boolean there is compared as written, \
-                        and data that is not JSON does not match. It narrows `events`, and has no effect without it.",
+                        and data that is not JSON does not match. `where` narrows `events`, and has no effect without `events`.",
         "propertyNames": { "anyOf": [
             {
                 "pattern": format!("^[a-z0-9]{{1,{}}}$", Attributes::NAME_LEN_MAX),

@@ -27,9 +27,9 @@ const TYPE: &str = "innesco.test";
 
 /// Test an endpoint.
 ///
-/// Sends one webhook for your event (as in `POST /v1/events`), or for one of type `innesco.test`. It is signed like any other,
-/// and sent in every state of the endpoint. The response shows the receiver's answer. Nothing is stored, no plugin runs, nothing is
-/// retried, and a failure is not recorded.
+/// Sends one webhook for your event (as in `POST /v1/events`), or for one of type `innesco.test`. The webhook is signed like any
+/// other, and sent regardless of the state of the endpoint. The response shows the receiver's answer. Nothing is stored, no plugin
+/// runs, nothing is retried, and a failure is not recorded.
 #[utoipa::path(
     post, path = "/v1/endpoints/{endpoint}/test", operation_id = "test_endpoint", tag = "endpoints",
     params(("endpoint" = String, Path, description = "Id or name of the endpoint.", example = "crm")),

@@ -118,8 +118,8 @@ impl EndpointView {
     }
 }
 
-/// Returns whether webhooks go unencrypted to a host name, whose address may change. An IP address cannot change after it was
-/// checked, when the endpoint was saved.
+/// Returns whether webhooks go unencrypted to a host name, whose address may change. An IP address in the URL cannot change, and
+/// was checked when the endpoint was saved.
 fn is_unencrypted_name(url: &str) -> bool {
     let url = Url::parse(url).ok().filter(|url| url.scheme() == "http");
     url.is_some_and(|url| matches!(url.host(), Some(Host::Domain(name)) if name != "localhost"))

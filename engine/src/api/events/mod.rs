@@ -41,13 +41,13 @@ use crate::{
 /// Accept one event, or a list of them.
 ///
 /// The answer is sent after the events are on disk. The answer to one event is one object, and the answer to a list is a list in
-/// the same order. An event with a known `source`, `id` and `type` changes nothing, and its answer has the `event` of the first
-/// such event. The data of the two events is not compared. A known `source` and `id` with another `type` is refused. The name of
-/// a source cannot be the `source` of an event sent here.
+/// the same order. If an earlier event has the same `source`, `id` and `type`, the new event changes nothing, and its answer has
+/// the `event` of the earlier one. The data of the two events is not compared. If an earlier event has the same `source` and `id`
+/// but another `type`, the new event is refused. An event sent here cannot have the name of a source as its `source`.
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "accept_events", tag = "events",
     params(
-        ("idempotency-key" = Option<intake::HeaderText>, Header, description = "The `id` of a single event without one."),
+        ("idempotency-key" = Option<intake::HeaderText>, Header, description = "The `id` for a single event that has none."),
         ("innesco-depth" = Option<intake::Depth>, Header, description =
             "Number of earlier events in the chain; webhooks of an engine carry it. More than 8 are a loop."),
         ("traceparent" = Option<String>, Header, description =
@@ -154,7 +154,8 @@ fn id_taken(taken: &store::IdTaken, count: usize, tag: Tag) -> Problem {
         .at(format!("{item}/id"))
 }
 
-/// Refuses events that claim to come from a source of the engine. A source's name in an event proves that the source verified it.
+/// Refuses events that claim to come from a source of the engine. A source's name in an event proves that the source verified the
+/// event.
 fn refuse_taken_sources(api: &Api, events: &[NewEvent], single: bool) -> Result<(), Problem> {
     let sources = api.sources.table();
     let taken = |event: &&NewEvent| sources.named(&event.source).is_some() || is_reserved_source(&event.source);
@@ -186,7 +187,7 @@ pub struct Filter {
     pub r#type: Option<String>,
     /// Only events from this source.
     pub source: Option<String>,
-    /// Only events with this sender's id.
+    /// Only events to which the sender gave this id.
     pub id: Option<String>,
     /// Only events with this subject.
     pub subject: Option<String>,
@@ -291,9 +292,9 @@ pub fn story_place(text: &str) -> Option<StoryPlace> {
 
 /// Read one event with its history.
 ///
-/// The answer holds the first 100 runs, the first 100 deliveries with the last 10 attempts of each, and the first 1,000 emitted
-/// events, and the first 100 events that are due later. If there are more, `next` is the `cursor` of the next part, which repeats the event without its data.
-/// `/v1/deliveries/{delivery}` has all attempts of a delivery.
+/// The answer holds the first 100 runs, the first 100 deliveries with the last 10 attempts of each, the first 1,000 emitted events,
+/// and the first 100 events that are due later. If more exist, `next` is the `cursor` for the next part of the history. That part
+/// repeats the event without its data. `/v1/deliveries/{delivery}` has all attempts of a delivery.
 #[utoipa::path(
     get, path = "/v1/events/{event}", operation_id = "show_event", tag = "events",
     params(("event" = EventId, Path, description = "Id of the event, `evt_…`."), StoryPart),
@@ -350,7 +351,7 @@ pub async fn replay(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Resu
     Ok((StatusCode::ACCEPTED, Json(Replayed { event: id, round })))
 }
 
-/// Cancel everything that an event has not caused yet.
+/// Cancel the work that an event still has to do.
 ///
 /// Cancels its waiting and parked runs, its waiting deliveries, the events that its runs scheduled, and the event itself if it
 /// waits to be run. Does the same for all events that it caused. Webhooks that were sent stay sent. A repeated call changes

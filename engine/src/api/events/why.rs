@@ -32,9 +32,8 @@ pub struct Asked {
 
 /// Explain why an endpoint did or did not receive an event.
 ///
-/// The answer names the link of the chain that decided (type, `where`, plugins and their outcomes, state of the endpoint, circuit
-/// breaker, rate, order, schedule) and what would change that. Circuit breaker, rate and concurrency are those of the node that
-/// answers.
+/// The answer names what decided (type, `where`, plugins and their outcomes, state of the endpoint, circuit breaker, rate, order,
+/// schedule) and what would change the decision. Circuit breaker, rate and concurrency are those of the node that answers.
 #[utoipa::path(
     get, path = "/v1/events/{event}/why", operation_id = "explain_event", tag = "events",
     params(("event" = EventId, Path, description = "Id of the event, `evt_…`."), Asked),

@@ -83,7 +83,7 @@ values! {
     AnyBody, "AnyBody", json!({ "description": "The sender's webhook: JSON, a form, XML or any bytes." });
 }
 
-/// The answer to an accepted request, unless its source defines another.
+/// The answer to an accepted request, unless its source defines another answer.
 #[derive(Serialize, ToSchema)]
 pub struct Taken {
     /// Id of the event.
@@ -122,8 +122,8 @@ struct Visit<'a> {
 
 /// Send a webhook to a source.
 ///
-/// The source defines the proof of its sender and the allowed methods. The answer is sent after the event is on disk; a source
-/// can define another status and body for it.
+/// The source defines the proof of its sender and the allowed methods. The answer is sent after the event is on disk; a source can
+/// define another status and body for its answers.
 #[utoipa::path(
     post, path = "/in/{source}", operation_id = "receive_webhook", tag = "sources",
     params(("source" = String, Path, description = "The address of the source: its name and an unguessable part.")),
@@ -143,7 +143,7 @@ pub async fn receive(
 ) -> Result<Response, Problem> {
     let sources = api.sources.table();
     let source = sources.at(&address, clock::steady()).ok_or_else(|| Problem::not_found("no source at this address"))?;
-    // Every connection has a peer; a test without one has an unspecified address.
+    // Every connection has a peer. A test that has no connection gets the unspecified address.
     let peer = peer.map_or(IpAddr::from([0, 0, 0, 0]), |Extension(Peer(address))| address);
     let caller = api.inbound.proxies.caller(peer, request.headers());
     let watches = &api.inbound.watches;
@@ -188,7 +188,7 @@ pub async fn receive(
 
 const FLOODING: &str = "too many requests from this address were refused; correct them, and try again in a minute";
 
-/// Answers a challenge. The answer may repeat untrusted text, which no browser may interpret as a page.
+/// Returns the answer to a challenge. The answer may repeat untrusted text, which no browser may interpret as a page.
 fn plain(reply: Reply) -> Response {
     let Some(content_type) = reply.content_type else { return StatusCode::OK.into_response() };
     ([(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], reply.body).into_response()
@@ -307,8 +307,8 @@ impl Visit<'_> {
         body::read_within(self.api, headers, body, limit, &rooms).await.map_err(|problem| No("body", problem))
     }
 
-    /// Answers the request of CloudEvents senders for permission to send ("HTTP 1.1 Web Hooks", abuse protection). Every caller
-    /// that knows the address may send.
+    /// Answers the request of CloudEvents senders for permission to send ("HTTP 1.1 Web Hooks", abuse protection). The permission
+    /// is granted to every caller that knows the address.
     fn handshake(&self, asked: &HeaderMap) -> Response {
         let settings = &self.source.new.settings;
         let mut response = StatusCode::NO_CONTENT.into_response();

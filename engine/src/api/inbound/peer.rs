@@ -10,7 +10,7 @@ use ipnet::IpNet;
 pub struct Peer(pub IpAddr);
 
 /// The header in which trusted proxies report their caller. Only one of the two headers is trusted: a proxy that writes one of them
-/// passes the other one on unchanged, so any caller could choose its content.
+/// passes the other header on unchanged, so any caller could choose the content of that other header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForwardedHeader {
     /// `X-Forwarded-For`

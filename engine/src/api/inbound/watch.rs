@@ -98,7 +98,7 @@ impl Watch {
     }
 }
 
-/// Creates a limiter that allows one second's requests at once.
+/// Creates a limiter that allows as many requests at once as the rate allows in one second.
 fn limiter(rate: Rate) -> DefaultDirectRateLimiter {
     let quota = Quota::with_period(rate.interval()).expect("an interval is never zero");
     let burst = u32::try_from(rate.within(Duration::from_secs(1))).ok().and_then(std::num::NonZeroU32::new);
@@ -119,7 +119,7 @@ pub struct Watches {
     seed: RandomState,
 }
 
-/// Number of refusals that a caller may still have, and the time of that number.
+/// Number of refusals that a caller may still have, and when this number was computed.
 #[derive(Clone, Copy)]
 struct Bucket {
     left: f64,

@@ -1,5 +1,5 @@
-//! Reads requests into events: CloudEvents 1.0 in structured, batched and binary mode, and the same JSON with everything but
-//! `type` optional. The bytes of `data` are cut out of the body unchanged. They are never parsed and written again.
+//! Reads requests into events: CloudEvents 1.0 in structured, batched and binary mode, and the same JSON with `type` as the only
+//! required member. The bytes of `data` are cut out of the body unchanged. They are never parsed and written again.
 
 mod schema;
 
@@ -37,7 +37,7 @@ const MEMBERS_MAX: usize = 9 + Attributes::COUNT_MAX;
 const TEXT_LEN_MAX: usize = 512;
 /// Maximum length of a content type, in bytes.
 const CONTENT_TYPE_LEN_MAX: usize = 256;
-/// Attributes that must be strings (CloudEvents): `7` and `"7"` must not be two ids that look alike.
+/// Attributes that must be strings (CloudEvents). Otherwise `7` and `"7"` would be two ids that look alike.
 const CORE: [&str; 7] = ["id", "source", "type", "subject", "time", "specversion", "datacontenttype"];
 /// The default source of an event.
 pub const DEFAULT_SOURCE: &str = "api";
@@ -115,7 +115,7 @@ pub fn trace(headers: &HeaderMap) -> Option<(String, Option<String>)> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else { return None };
     let parent = TraceParent::parse(parent)?;
-    // Several headers count as one list.
+    // Several `tracestate` headers count as one list.
     let states: Vec<_> = headers.get_all(TRACESTATE).iter().map(|value| value.to_str().unwrap_or("=")).collect();
     Some((parent.to_string(), trace::trace_state(&states.join(","))))
 }
@@ -433,8 +433,8 @@ fn checked_text(name: &str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, data in the body. Without a content
-/// type the data is bytes, because it may not be JSON.
+/// Reads CloudEvents 1.0, HTTP protocol binding, binary mode: attributes in `ce-` headers, data in the body. Without a content type
+/// the data is stored as bytes, because nothing says that it is JSON.
 fn binary(headers: &HeaderMap, content_type: Option<&str>, body: &Bytes) -> Result<NewEvent, Problem> {
     let mut draft = Draft::default();
     let mut parts = Parts::default();
@@ -471,7 +471,8 @@ fn header_value(value: &[u8]) -> Result<String, &'static str> {
         }
         None => value.into(),
     };
-    let decoded = percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, or is not after percent-decoding")?;
+    let decoded =
+        percent_decode(&unquoted).decode_utf8().map_err(|_| "is not UTF-8, either as it was sent or after percent-decoding")?;
     Ok(decoded.into_owned())
 }
 
@@ -536,7 +537,7 @@ mod tests {
         );
     }
 
-    /// Reads a request to its end, but allocates nothing for members and events beyond the limit.
+    /// A request is read to its end, but nothing is allocated for members and events beyond the limit.
     #[test]
     fn items_beyond_the_limits_allocate_nothing() {
         let nulls = |count: usize| (0..count).map(|number| format!(",\"m{number}\":null")).collect::<String>();

@@ -76,7 +76,7 @@ fn event_schema() -> Value {
                 "type": "string", "pattern": format!(r"^(?!innesco\.){}$", EventType::PATTERN), "minLength": 1, "maxLength": EventType::LEN_MAX,
                 "description": "Event type. Types that begin with `innesco.` are reserved for the engine.",
             },
-            "id": text("The sender's id. The same source and id again is a duplicate. Default: the engine's id."),
+            "id": text("Id that the sender gives the event. A second event with the same source and id is a duplicate. Default: the engine's id."),
             "source": text("The sender. Default: `api`."),
             "subject": text("Subject of the event, within its source."),
             "time": { "type": ["string", "null"], "format": "date-time", "description": "Time of the event. Default: now." },

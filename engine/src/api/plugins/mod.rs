@@ -48,7 +48,7 @@ pub enum Settings {}
 values! {
     Settings, "PluginSettings", json!({
         "type": "object", "maxProperties": CONFIG_COUNT_MAX,
-        "description": "Settings by name. The plugin reads each as text. `settings` of the answer has the types.",
+        "description": "Settings by name. The plugin reads each value as text. The member `settings` of the answer has the types.",
         "propertyNames": { "maxLength": CONFIG_LEN_MAX },
         "additionalProperties": { "oneOf": [
             { "type": "string", "maxLength": CONFIG_LEN_MAX }, { "type": "number" }, { "type": "boolean" },

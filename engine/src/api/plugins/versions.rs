@@ -84,8 +84,8 @@ pub async fn list(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Resu
 
 /// Discard a stored version of a plugin that does not serve.
 ///
-/// Its bytes are deleted, and its running comparisons are cancelled. The version that serves cannot be discarded, nor the one to
-/// which a rollback returns. Recorded runs of a discarded version cannot be repeated any more.
+/// Its bytes are deleted, and its running comparisons are cancelled. You cannot discard the version that serves, or the version to
+/// which a rollback would return. Recorded runs of a discarded version cannot be repeated any more.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}/versions/{version}", operation_id = "discard_plugin_version", tag = "plugins",
     params(
@@ -146,7 +146,7 @@ pub async fn promote(
 
 /// Serve the previous version again.
 ///
-/// A second rollback returns to the version that served before the first one.
+/// A second rollback returns to the version that served before the first rollback.
 #[utoipa::path(
     post, path = "/v1/plugins/{plugin}/rollback", operation_id = "roll_back_plugin", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
@@ -175,8 +175,9 @@ pub struct Removal {
 
 /// Remove a plugin, so that none of its versions serves.
 ///
-/// Its versions, settings and state stay; pushing or promoting a version brings it back. A plugin in use, which runs wait for or
-/// an endpoint names, is removed only with `force`. Such runs are then parked as `not-loadable` until the plugin is back.
+/// Its versions, settings and state stay; pushing or promoting a version brings it back. A plugin is in use if runs wait for it or
+/// if an endpoint names it. It is then removed only with `force`. Its waiting runs are parked as `not-loadable` until the plugin is
+/// back.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}", operation_id = "remove_plugin", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router"), Removal),

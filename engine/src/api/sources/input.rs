@@ -77,8 +77,8 @@ pub struct Input {
     /// Microsoft Graph: `query:validationToken`), `header:NAME` or `body:/POINTER`. The answer is the text itself. With `=MEMBER`
     /// after the place, the answer is a JSON object with the text in that member (monday.com: `body:/challenge=challenge`).
     challenge: Option<String>,
-    /// Token that a hub (Meta, Strava, WebSub) must send as `hub.verify_token`, or as `hub.topic` if it sends no token, to get
-    /// its `hub.challenge` back. Not shown again.
+    /// Token for hubs (Meta, Strava, WebSub). A hub gets its `hub.challenge` back only if it sends this token as
+    /// `hub.verify_token`, or, if it sends no `hub.verify_token`, as `hub.topic`. Not shown again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<VerifyToken>)]
     verify_token: Option<String>,
@@ -86,7 +86,7 @@ pub struct Input {
     type_from: Option<String>,
     /// Prefix of the event type, followed by a dot; default: the source's name, or the preset's prefix.
     type_prefix: Option<String>,
-    /// Id that identifies duplicates: `header:NAME`, `body:/POINTER`, `digest` (of the signed text) or `none`.
+    /// Place of the id that identifies duplicates: `header:NAME`, `body:/POINTER`, `digest` (of the signed text) or `none`.
     dedupe: Option<String>,
     /// Attributes of the event, with the places of their values.
     #[serde(default)]
@@ -139,7 +139,7 @@ pub enum Patch {}
 
 values! {
     Preset, "Preset", words(
-        "A sender, or a verification method: a signature of Standard Webhooks (also Svix), one described in `header`, `algorithm`, \
+        "A sender, or a verification method: a signature of Standard Webhooks (also Svix), a signature that you describe in `header`, `algorithm`, \
          `encoding`, `prefix` and `template` (`hmac`), a password (`basic`), a token (`bearer`, `header-token`), or none (`none`: \
          every caller that knows the address may send).",
         &Preset::ALL.map(Preset::as_str));
@@ -265,8 +265,8 @@ impl Input {
         let same_limit = before.is_some_and(|before| before.new.settings.body_bytes_max == settings.body_bytes_max);
         if let Some(bytes) = too_large(&settings, api.body_bytes_max).filter(|_| !same_limit) {
             let text = format!(
-                "{bytes} is more than limits.body_bytes_max, which is {}; raise that in the engine's settings first (sources accept {} \
-                 bytes at most), or leave this out",
+                "{bytes} is more than limits.body_bytes_max, which is {}; raise limits.body_bytes_max in the engine's settings first \
+                 (sources accept {} bytes at most), or leave this out",
                 api.body_bytes_max,
                 body::SOURCE_BODY_BYTES_MAX
             );

@@ -26,7 +26,9 @@ fn warning(settings: &Settings, limit: usize) -> Option<String> {
         _ => {}
     }
     if let Some(bytes) = too_large(settings, limit) {
-        all.push(format!("body_bytes_max is {bytes}, but limits.body_bytes_max is {limit} and applies; raise that"));
+        all.push(format!(
+            "body_bytes_max is {bytes}, but limits.body_bytes_max is {limit} and applies; raise limits.body_bytes_max"
+        ));
     }
     let engine = limit.min(body::SOURCE_BODY_BYTES_MAX) as u64;
     let applies = settings.body_bytes_max.unwrap_or(u64::MAX).min(engine);
@@ -152,7 +154,11 @@ mod tests {
                 "stripe",
                 Some(10 * MIB),
                 8 * MIB,
-                Some(format!("body_bytes_max is {}, but {engine} is {} and applies; raise that", 10 * MIB, 8 * MIB)),
+                Some(format!(
+                    "body_bytes_max is {}, but {engine} is {} and applies; raise limits.body_bytes_max",
+                    10 * MIB,
+                    8 * MIB
+                )),
             ),
         ] {
             let draft = Draft { preset: preset.to_owned(), body_bytes_max: own.map(|bytes| bytes as u64), ..Draft::default() };

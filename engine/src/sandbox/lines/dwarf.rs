@@ -18,9 +18,10 @@ use crate::clock;
 const CPU: Duration = Duration::from_secs(2);
 /// Steps between two checks of the clock.
 const STEPS: u32 = 4096;
-/// Maximum number of lines, of functions, and of places where functions were inlined. A plugin of 1 MiB has a tenth of them.
+/// Maximum number of lines, functions, and places where functions were inlined, all together. A plugin of 1 MiB has a tenth of this
+/// number.
 const FACTS_MAX: usize = 1_000_000;
-/// Maximum number of references from a function's entry to the entry that has its name. Compilers write two.
+/// Maximum number of references from a function's entry to the entry that has the function's name. Compilers write two.
 const REFERENCES_MAX: usize = 8;
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
@@ -63,7 +64,7 @@ impl Budget {
     }
 }
 
-/// A line of a source file, as numbers of [`Texts`].
+/// A line of a source file. The file is given by its number in [`Texts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Place {
     pub file: u32,
@@ -71,7 +72,7 @@ pub struct Place {
     pub line: u32,
 }
 
-/// From this address on, code came from this place.
+/// An address and a place in the source: code from this address on came from this place, up to the next row.
 #[derive(Clone, Copy)]
 pub struct Row {
     pub at: u32,
@@ -86,7 +87,7 @@ pub struct Scope {
     /// How deep it is nested: inlined functions are deeper than the one that contains them.
     pub level: u32,
     pub kind: ScopeKind,
-    /// The number of its name.
+    /// The number of the function's name in [`Texts`].
     pub function: u32,
 }
 
@@ -94,7 +95,7 @@ pub struct Scope {
 pub enum ScopeKind {
     /// From the name section of a file without debug information.
     Named,
-    /// From debug information. Its name may be only the last part of its path.
+    /// From debug information. The name of the function may be only the last part of its path.
     Function { is_whole_name: bool },
     /// Inlined, at this place.
     Inlined { call: Place },
@@ -110,7 +111,7 @@ pub struct Facts {
 /// Reads the debug information of a core module.
 ///
 /// # Errors
-/// The debug information takes more than the budget. A broken part is left out.
+/// The debug information takes more than the budget. A broken part is no error; it is left out.
 pub fn read(module: &CoreModule<'_>, texts: &mut Texts, budget: &mut Budget) -> Result<Facts, Unreadable> {
     let dwarf = Dwarf::load(|id| Ok::<_, Unreadable>(Bytes::new(module.section(id.name()), LittleEndian)))?;
     let code_len = u32::try_from(module.code.len()).map_err(|_| Unreadable)?;
@@ -157,7 +158,7 @@ impl<'a> Reader<'a, '_> {
         let mut files = HashMap::new();
         let Some(program) = unit.line_program.clone() else { return Ok(files) };
         let mut rows = program.rows();
-        // The rows of a sequence count once it has ended: a function that the linker removed has no valid end.
+        // The rows of a sequence count only once the sequence has ended: a function that the linker removed has no valid end.
         let mut sequence: Vec<Row> = Vec::new();
         while let Ok(Some((header, row))) = rows.next_row() {
             self.budget.fact()?;
@@ -175,7 +176,7 @@ impl<'a> Reader<'a, '_> {
             }
             sequence.clear();
         }
-        // Some files have no lines here, only calls.
+        // Some files of the unit are in no row, but calls of inlined functions refer to them.
         let header = rows.header().clone();
         for number in 0..=header.file_names().len() as u64 {
             self.file(unit, &header, number, &mut files)?;
@@ -257,7 +258,7 @@ impl<'a> Reader<'a, '_> {
         Ok(Named { function: 0, is_whole: false, origin })
     }
 
-    /// Names each scope by its entry, or by the entry to which its entry refers.
+    /// Gives each scope the name in its entry, or the name in the entry to which its entry refers.
     fn name_scopes(&mut self) -> Result<(), Unreadable> {
         for OpenScope { mut scope, entry } in std::mem::take(&mut self.open) {
             self.budget.step(1)?;

@@ -63,7 +63,7 @@ fn write_length(bytes: &mut Vec<u8>, mut length: usize) {
 /// A core module in a component.
 #[derive(Default)]
 pub struct CoreModule<'a> {
-    /// Where the content of its code section is. Addresses of debug information count from its start.
+    /// Where the content of its code section is. Addresses in debug information count from the start of this content.
     pub code: Range<usize>,
     /// Where the body of each of its functions is.
     pub bodies: Vec<Range<usize>>,
@@ -75,12 +75,12 @@ pub struct CoreModule<'a> {
 }
 
 impl<'a> CoreModule<'a> {
-    /// Returns the content of a custom section; empty if it has none of this name.
+    /// Returns the content of a custom section; empty if the module has no section of this name.
     pub fn section(&self, name: &str) -> &'a [u8] {
         self.custom.iter().find(|(found, _)| *found == name).map_or(&[], |(_, content)| content)
     }
 
-    /// Calls `each` for each function that has a name and is not imported, with the number of its body and its name.
+    /// Calls `each` with each function that has a name and is not imported: the number of the function's body, and the name.
     pub fn names(&self, mut each: impl FnMut(usize, &'a str)) {
         // A broken section names fewer functions.
         for name in NameSectionReader::new(BinaryReader::new(self.section("name"), 0)).map_while(Result::ok) {
@@ -103,7 +103,7 @@ impl<'a> CoreModule<'a> {
 /// Returns the core modules of a component, in their order. If the component is broken, the result ends where it breaks.
 pub fn core_modules(bytes: &[u8]) -> Vec<CoreModule<'_>> {
     let mut modules: Vec<CoreModule<'_>> = Vec::new();
-    // The number of each open part, if it is a core module.
+    // For each open part: its number, if the part is a core module.
     let mut open = Vec::new();
     for payload in Parser::new(0).parse_all(bytes).map_while(Result::ok) {
         match payload {

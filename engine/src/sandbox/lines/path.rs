@@ -2,7 +2,7 @@
 
 use crate::sandbox::log::printable;
 
-/// Longer paths are cut, in bytes.
+/// Maximum length of a path, in bytes; a longer path is cut.
 const PATH_BYTES: usize = 200;
 
 /// A path to show.
@@ -13,7 +13,7 @@ pub struct ShownPath {
     pub is_glue: bool,
 }
 
-/// Joins the parts of a path as debug information has them. Later absolute parts replace earlier ones.
+/// Joins the parts of a path as debug information has them. An absolute part replaces all parts before it.
 pub fn join(parts: [&str; 3]) -> String {
     let mut names: Vec<&str> = Vec::new();
     let mut root = "";
@@ -38,8 +38,8 @@ pub fn crate_of(path: &str) -> Option<&str> {
     path.rsplit_once("/src/").or_else(|| path.rsplit_once('/')).map(|(folder, _)| folder)
 }
 
-/// Returns how a path is shown to the author of the crate in the folder `own`: from that folder on, `src/lib.rs`. A file of
-/// another crate is shown with its crate, `serde_json-1.0.1/src/de.rs`.
+/// Returns how a path is shown to the author of the crate in the folder `own`: from that folder on, such as `src/lib.rs`. The path
+/// of a file in another crate begins with that crate, such as `serde_json-1.0.1/src/de.rs`.
 pub fn shown(path: &str, own: Option<&str>) -> ShownPath {
     let show = |text: &str, is_glue| ShownPath { text: printable(text, PATH_BYTES).replace(['\n', '\t'], " "), is_glue };
     if path.starts_with("/rustc/") || path.contains("/rustlib/src/rust/") || path.starts_with("/rust/deps/") {
@@ -56,7 +56,7 @@ pub fn shown(path: &str, own: Option<&str>) -> ShownPath {
         }
     }
     if let Some((_, rest)) = path.split_once("/git/checkouts/") {
-        // The folder of a repository, which ends with a hash, then that of a commit.
+        // The first folder is that of a repository, and its name ends with a hash. The second is that of a commit.
         let mut parts = rest.splitn(3, '/');
         if let (Some(repository), Some(_), Some(file)) = (parts.next(), parts.next(), parts.next()) {
             let name = repository.rsplit_once('-').map_or(repository, |(name, _)| name);

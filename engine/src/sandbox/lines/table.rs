@@ -1,8 +1,12 @@
 //! The table of lines: built where a file is compiled, stored beside its code, searched after a failure.
 //!
-//! Numbers are little-endian and 32 bits wide. The order is: [`MAGIC`], the number of entries, of lines and of texts; the entries
-//! by offset, each with its first line ([`NONE`] without one); the lines, each with its function, file, line and flags; the end
-//! of each text; the texts.
+//! Numbers are little-endian and 32 bits wide. A table contains in this order:
+//!
+//! 1. [`MAGIC`], the number of entries, the number of lines, the number of texts
+//! 2. the entries, sorted by offset. An entry is an offset and the number of its first line, or [`NONE`] if it has no line.
+//! 3. the lines. A line consists of the numbers of its function and its file, the number of the line in the file, and flags.
+//! 4. the end of each text in part 5
+//! 5. the texts
 
 use std::{collections::HashMap, fmt::Write as _, hash::Hash};
 
@@ -13,17 +17,18 @@ use super::{
 };
 use crate::sandbox::log::printable;
 
-/// Tables of other forms are ignored.
+/// The first number of each table. Identifies this form; tables of other forms are ignored.
 const MAGIC: u32 = u32::from_le_bytes(*b"iln1");
 const NONE: u32 = u32::MAX;
 /// Maximum size of a table, in bytes. A plugin of 1 MiB has a table of about 2 MiB.
 const TABLE_BYTES_MAX: usize = 8 << 20;
 /// Maximum number of functions inlined in each other. Deeper ones are left out.
 const LEVELS_MAX: usize = 64;
-/// Longer names of functions are cut, in bytes.
+/// Maximum length of a function's name, in bytes; a longer name is cut.
 const FUNCTION_BYTES: usize = 160;
-/// Flags of a line: the next line is its caller; the line is part of Rust or of the SDK.
+/// Flag of a line that was inlined: the next line in the table is the line of its caller.
 const HAS_MORE: u32 = 1;
+/// Flag of a line that is part of Rust or of the SDK.
 const IS_GLUE: u32 = 2;
 
 const HEADER_BYTES: usize = 16;
@@ -68,7 +73,7 @@ impl Texts {
         if let Some(known) = self.raw.get(raw) {
             return Ok(*known);
         }
-        // Names of the linker can expand to a thousand times their length.
+        // A name in the linker's form can expand to a thousand times its length.
         budget.step(1 + raw.len())?;
         self.weigh(raw.len() + FUNCTION_BYTES)?;
         let number = self.functions.number(function_name(raw));
@@ -88,7 +93,7 @@ impl Texts {
     }
 }
 
-/// Values in the order of their numbers, each once.
+/// Values in the order of their numbers. Each value occurs once.
 struct Numbered<T> {
     values: Vec<T>,
     numbers: HashMap<T, u32>,
@@ -168,7 +173,7 @@ fn table_of_names<'a>(modules: impl Iterator<Item = (&'a CoreModule<'a>, &'a Cor
     table(modules, false).filter(|table| table.len() <= TABLE_BYTES_MAX)
 }
 
-/// One line of a table: its function, its place and the line of its caller if it was inlined.
+/// One line of a table: its function, and its place in the source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Step {
     function: u32,
@@ -179,7 +184,7 @@ struct Step {
 #[derive(Default)]
 struct Draft {
     texts: Texts,
-    /// Offsets in the stripped component, and the number of a chain; 0 is none.
+    /// Offsets in the stripped component, each with the number of its chain of steps; 0 means no chain.
     entries: Vec<(u32, u32)>,
     chains: Numbered<Vec<Step>>,
     /// Number of steps in all chains.
@@ -332,7 +337,7 @@ fn chain(active: &[Scope], mut place: Place) -> Vec<Step> {
     chain
 }
 
-/// Returns whether a function without a file is part of Rust or of the SDK.
+/// Returns whether a function whose file is not known is part of Rust or of the SDK.
 fn is_glue(function: &str) -> bool {
     const BEGINNINGS: [&str; 9] =
         ["core::", "std::", "alloc::", "innesco_sdk::", "innesco:plugin/", "__", "rust_", "cabi_", "dlmalloc::"];
@@ -354,7 +359,8 @@ impl Lines {
         (magic? == MAGIC && numbers <= lines.0.len() as u64).then_some(lines)
     }
 
-    /// Returns the source lines of an offset in the compiled component: the place, then those at which it was inlined.
+    /// Returns the source lines of an offset in the compiled component: first the line of the code itself, then the lines at which
+    /// this code was inlined.
     pub fn at(&self, offset: u32) -> Vec<Line> {
         let (entries, steps) = (self.count(4), self.count(8));
         let (mut low, mut high) = (0, entries);
