@@ -7,8 +7,7 @@ use serde::Serialize;
 use crate::Result;
 
 /// A new event, which reaches plugins and subscriptions like any other. The engine records which event caused it.
-///
-/// A chain of events that cause each other may have 8 links; a longer one fails with an error.
+/// A chain in which each event caused the next may have 8 events; a longer chain fails with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Emit {
@@ -69,8 +68,8 @@ impl Emit {
     }
 
     /// Lets the event take place this long after the run, up to 30 days: a reminder, an escalation, a check. The engine stores the
-    /// event with the run, and routes it when it is due, to the plugins and endpoints of that time. Cancelling the event that this plugin handles
-    /// (`innesco event cancel`) also cancels it.
+    /// event with the run. When the event is due, it goes to the plugins and endpoints that exist then. If the event that this
+    /// plugin handles is cancelled (`innesco event cancel`), the later event is cancelled too.
     ///
     /// ```
     /// # use innesco_sdk::prelude::*;
