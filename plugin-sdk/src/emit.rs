@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::Result;
 
 /// A new event, which reaches plugins and subscriptions like any other. The engine records which event caused it.
+///
 /// A chain in which each event caused the next may have 8 events; a longer chain fails with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -1,4 +1,5 @@
 //! Log lines, stored and shown with the run: `log::info!("order {id} is new")`.
+//!
 //! The macros take the arguments of `format!`. Fields of the line can come before them, as names with values that implement
 //! `Display`: `log::info!(order = id, total = 12.5, "order is new")`. The engine stores a limited number of bytes for each run and
 //! drops the rest. The message and place of a panic are logged automatically.

@@ -6,6 +6,7 @@ use crate::{Event, Outcome, Result, Setting};
 pub trait Plugin {
     /// The event types that the plugin runs on: a single type (`order.created`), all types below a prefix (`order.*`), or all types
     /// (`*`).
+    ///
     /// Leave the list empty for a plugin that runs only for the endpoints that name it. Every event to such an endpoint reaches the
     /// plugin, regardless of its type.
     const ON: &'static [&'static str];

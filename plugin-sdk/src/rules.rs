@@ -298,6 +298,7 @@ fn attribute<'a>(name: &'a str, value: &str, seen: &mut BTreeSet<&'a str>) -> Re
 /// Checks a use of state. `used` are the keys that the run has used before.
 ///
 /// # Errors
+///
 /// The limit that the use exceeds, in the engine's words.
 pub fn check_state(used: &BTreeSet<String>, key: &str, value: Option<&[u8]>) -> Result<()> {
     let too_much = |message| refuse("state_limit", message);

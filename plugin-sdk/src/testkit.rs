@@ -1,4 +1,5 @@
 //! Runs the plugin's real WebAssembly inside `cargo test`, under the limits of an engine. Native builds only.
+//!
 //! [`testing`](crate::testing) calls the plugin natively, which is fast and enough for most tests. The testkit tests what only the
 //! compiled file has: deadline, memory, stack, pointers of 32 bits, and the exact text of a failure. The testkit needs the program
 //! `innesco`, found through `PATH` or the variable `INNESCO`. It builds the crate of the running test once.
