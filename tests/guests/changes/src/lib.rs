@@ -58,7 +58,7 @@ impl Plugin for Changes {
 
         let mut body = json!({
             "id": order.id, "total": order.total, "country": order.country, "tags": ["new", "web"], "customer": { "name": "Ann" },
-            // All inputs of a run other than its settings and state.
+            // The inputs of the run that are not in the other members.
             "seen": [event.id, event.source, event.subject, event.time, event.attributes, event.content_type, threshold, known],
         });
         let members = body.as_object_mut().expect("an object");
