@@ -1,4 +1,5 @@
-//! The event stream of a page: signals that something has changed. The page then fetches itself, so a signal carries no data.
+//! The event stream of a page: signals that something has changed. After a signal the page fetches its address again, so a signal
+//! carries no data.
 //!
 //! A page has one stream, and a stream sends at most one signal of each kind per second (per 300 ms on the page of an event). A
 //! node knows only its own work, so with several nodes a stream signals every kind every five seconds.
@@ -82,7 +83,7 @@ pub struct Wanted {
     event: Option<String>,
 }
 
-/// Returns whether a change concerns an event. Emitted events have other ids, so every accepted event counts.
+/// Returns whether a change concerns an event. Every accepted event counts, because it may be an event that this one emitted.
 fn is_about(news: &News, event: EventId) -> bool {
     match news {
         News::Accepted { .. } => true,
@@ -114,7 +115,7 @@ async fn pump(
 ) {
     let mut news = ui.api.feed.listen();
     let pace = if event.is_some() { EVENT_PACE } else { PACE };
-    // Something may have happened after the page was read and before its stream started.
+    // A change may have happened after the page was read and before its stream started.
     let is_old = since.is_some_and(|since| ui.api.feed.has_sent_since(since.minus(PACE)));
     let mut changed = if is_old { Changed::ALL } else { Changed::default() };
     // The kinds of changes that were signalled last. They are signalled once more, because the page may have read the store a

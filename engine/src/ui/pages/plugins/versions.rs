@@ -76,7 +76,7 @@ fn state_of(word: &str, texts: &Texts) -> Shown {
     }
 }
 
-/// Asks before a change that affects every event. `fields` is the query of the page.
+/// Writes the question before a change that affects every event. `fields` is the query of the page.
 pub fn asked(visit: &Visit, plugin: &PluginView, fields: &Fields) -> Markup {
     let t = &visit.texts().plugins;
     let path = path_of(&plugin.name);
@@ -140,7 +140,7 @@ pub async fn roll_back(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form
     }
 }
 
-/// Shows why another version does not serve, beside the versions.
+/// Shows beside the versions why the change was refused.
 async fn not_done(ui: &Arc<Ui>, visit: &Visit, name: String, problem: Problem) -> Result<Response, Problem> {
     if problem.is_ours() || problem.code() == "not_found" {
         return Err(problem);
