@@ -1,8 +1,8 @@
 //! Small values that outlive the run: counters, known ids, the last status.
 //!
-//! State belongs to the plugin's name, across its versions. A read sees committed values and the writes of its own run. Writes
-//! commit together with the run's outcome, or not at all. If two runs conflict on a key, the later one runs again, so reading and
-//! then writing is safe. Keep keys and values small: the engine limits both.
+//! State belongs to the plugin's name, across its versions. A read sees committed values, and values that its run has written.
+//! Writes commit together with the run's outcome, or not at all. If two runs conflict on a key, the later one runs again, so
+//! reading and then writing is safe. Keep keys and values small: the engine limits both.
 
 use std::time::Duration;
 
