@@ -22,7 +22,7 @@ pub struct Emit {
     pub data: Vec<u8>,
     /// Extension attributes; subscriptions can filter by them.
     pub attributes: Vec<(String, String)>,
-    /// Time from the run to the event. With `None`, the event takes place with the run.
+    /// Time from the run to the event. If it is `None`, the event takes place at once.
     pub after: Option<Duration>,
 }
 

@@ -32,7 +32,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Returns the time of the event, with its parts.
+    /// Returns the time of the event as a [`Time`], which has the year, the hour and the other parts.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl Event {
         Time::parse(&self.time)
     }
 
-    /// Returns the time at which the engine accepted the event, with its parts, in UTC.
+    /// Returns the time at which the engine accepted the event as a [`Time`], in UTC.
     ///
     /// # Errors
     /// See [`time`](Self::time).

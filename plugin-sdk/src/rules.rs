@@ -66,7 +66,7 @@ pub const OUR_HEADERS: [&str; 15] = [
 ];
 /// Prefixes of further reserved header names.
 pub const OUR_HEADER_PREFIXES: [&str; 7] = ["innesco-", "webhook-", "svix-", "content-", "proxy-", "x-forwarded-", "ce-"];
-/// Headers with credentials, which only an endpoint sets.
+/// Headers with credentials, which only an endpoint may set.
 pub const ENDPOINT_HEADERS: [&str; 6] =
     ["authorization", "cookie", "x-hub-signature-256", "stripe-signature", "x-wc-webhook-signature", "x-shopify-hmac-sha256"];
 /// Names of an event's own members, which cannot be attributes.
