@@ -131,8 +131,8 @@ mod global {
         false
     }
 
-    // SAFETY: every address handed out is inside memory that only this allocator uses (the block, or pages that it grew), and
-    // aligned as requested. No byte is handed out twice unless it was freed.
+    // SAFETY: every address handed out is inside memory that only this allocator uses (the block, or pages that this allocator
+    // added), and aligned as requested. No byte is handed out twice unless it was freed.
     unsafe impl GlobalAlloc for Arena {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             // Alignment may add up to `align` bytes.

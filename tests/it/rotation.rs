@@ -137,7 +137,7 @@ async fn rotated_under_load_every_webhook_verifies(signature: &str) {
             .wait_for("webhooks signed with both", DEADLINE, |all| all[seen..].iter().filter(|one| both(one)).count() >= 20)
             .await;
         let until = Instant::now() + DEADLINE;
-        // For a receiver, the grace period has ended when a webhook is no longer signed with the old secret.
+        // A receiver notices the end of the grace period when a webhook is no longer signed with the old secret.
         while receiver.received().last().is_none_or(|one| old.accepts(one)) {
             assert!(Instant::now() < until, "the old secret still signs after its grace period");
             tokio::time::sleep(Duration::from_millis(20)).await;

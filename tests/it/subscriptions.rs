@@ -71,7 +71,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
         (201, &json!(url), &json!("order.*"), &json!("active"))
     );
 
-    // Repeated and concurrent requests give the same subscription; another event or address gives another.
+    // Repeated and concurrent requests get the same subscription. A request for another event or address gets another subscription.
     let (status, again) = tool.subscribe(&url, "order.*").await;
     assert_eq!((status, id(&again), &again["secret"]), (200, id(&made), &Value::Null));
     let other = receiver.url("/hooks/standard/2");

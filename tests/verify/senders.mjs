@@ -1,7 +1,7 @@
 // The senders that sources.mjs imitates. Each entry has the library, the source that receives the request, the body, how the library
 // signs it (`sign`) and how the library checks it (`verify`). If a library only checks, `sign` follows the sender's
-// documentation, and the library decides whether the signature is right. libraries.py calls the PyPI libraries; `signs` and `verifies` name
-// what they can do.
+// documentation, and the library decides whether the signature is right. libraries.py calls the libraries from PyPI. For these,
+// `signs` and `verifies` say whether the library can sign and verify.
 import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
 import { hmacValidator as AdyenValidator } from "@adyen/api-library";

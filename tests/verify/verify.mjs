@@ -1,7 +1,7 @@
-// Sends every example payload of GitHub's own collection through the engine, also through slack-notify, to an endpoint for each signature
-// that a library can verify. Then it sends them again while the secrets are being rotated. The libraries are independent of the engine. They must
-// accept each webhook under the valid keys, and refuse it under another key and after a change of one signed byte.
-// Usage: node verify.mjs INNESCO_BINARY PLUGIN_WASM
+// Sends every example payload of GitHub's own collection through the engine, also through slack-notify, to an endpoint for each
+// signature that a library can verify. Then sends all payloads again while the secrets are being rotated. The libraries are
+// independent of the engine. They must accept each webhook under the valid keys, and refuse it under another key and after a change
+// of one signed byte. Usage: node verify.mjs INNESCO_BINARY PLUGIN_WASM
 import { spawn } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";

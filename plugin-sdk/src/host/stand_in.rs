@@ -71,7 +71,7 @@ pub(crate) fn config_get(key: &str) -> Option<String> {
     WORLD.with_borrow(|world| world.config.get(key).cloned())
 }
 
-/// Records the use of a key, or ends the run if it exceeds a limit.
+/// Records the use of a key. If the use exceeds a limit, ends the run.
 fn admit(key: &str, value: Option<&[u8]>) {
     let admitted = WORLD.with_borrow_mut(|world| {
         let Some(used) = &mut world.used else { return Ok(()) };

@@ -290,7 +290,7 @@ impl Browser {
         std::fs::write(file, picture).unwrap_or_else(|error| panic!("{} cannot be written: {error}", file.display()));
     }
 
-    /// Returns the entries of a log since the last call: level and message.
+    /// Returns the level and the message of each entry of a log since the last call.
     async fn log(&self, kind: &str) -> Vec<(String, String)> {
         let entries =
             self.post("/se/log", json!({ "type": kind })).await.unwrap_or_else(|error| panic!("the log {kind}: {error}"));

@@ -23,7 +23,7 @@ const KEEPER: &str = r#"folder="$1"; shift; "$@" & pid=$!; trap '' INT TERM; cat
 pub struct PostgresServer {
     folder: PathBuf,
     programs: PathBuf,
-    /// The words before every command that run it as another user, because the server refuses to run as root.
+    /// Words that are put before every command, so that it runs as another user, because the server refuses to run as root.
     as_owner: Vec<String>,
     /// One shell per start of the server. Each waits for the end of this process, and then removes the folder.
     keepers: Vec<Child>,
@@ -240,8 +240,8 @@ fn programs() -> PathBuf {
     found.pop().expect("PostgreSQL is not installed, and these tests start a server: apt-get install postgresql")
 }
 
-/// If this process is root, gives the folder to the user `postgres` and returns the words before a command that run it as that
-/// user, because the server refuses to run as root. Otherwise returns no words.
+/// Returns the words that are put before every command. If this process is root, they run the command as the user `postgres`,
+/// because the server refuses to run as root, and this function gives the folder to that user. Otherwise no words are needed.
 fn as_owner(folder: &Path) -> Vec<String> {
     let number = |args: &[&str]| {
         let output = Command::new("id").args(args).output().expect("id can be started");
