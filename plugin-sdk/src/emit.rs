@@ -68,9 +68,9 @@ impl Emit {
         self
     }
 
-    /// Lets the event take place this long after the run, up to 30 days: a reminder, an escalation, a check. The engine stores the
-    /// event with the run. When the event is due, it goes to the plugins and endpoints that exist then. If the event that this
-    /// plugin handles is cancelled (`innesco event cancel`), the later event is cancelled too.
+    /// Lets the event take place this long after the run, up to 30 days. Use it for a reminder, an escalation or a check. The
+    /// engine stores the event with the run. When the event is due, it goes to the plugins and endpoints that exist then. If the
+    /// event that this plugin handles is cancelled (`innesco event cancel`), the later event is cancelled too.
     ///
     /// ```
     /// # use innesco_sdk::prelude::*;

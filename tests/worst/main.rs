@@ -128,7 +128,7 @@ fn management_requests_cost_a_multiple_of_their_bytes() {
         // A body that exceeds every limit is refused before it is read.
         let Body { bytes, .. } = json_bodies(2 * PUBLISH_BYTES).next().expect("a body");
         let work = engine.send(&route.method, &path, &[("content-type", &route.kind)], &bytes);
-        // A plugin's file may be larger than this body, so it is read.
+        // A plugin's file may be larger than this body, so the engine reads this body.
         let sent = if route.kind == "application/wasm" { bytes.len() } else { 0 };
         judge.judge(&format!("{} {}: too large", route.method, route.path), sent, work);
     }

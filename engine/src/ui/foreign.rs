@@ -101,7 +101,7 @@ pub fn isolated(text: &str) -> String {
     format!("\u{2068}{shown}\u{2069}")
 }
 
-/// Longest `title` of a text whose middle is cut, in bytes. A list of such texts must not fill a page.
+/// Maximum length of the `title` of a text whose middle is cut, in bytes. A list of such texts must not fill a page.
 const TITLE_BYTES_MAX: usize = 512;
 
 /// Writes a long URL, id or digest. The browser hides the middle of the text, but copies the whole text, which is also in `title`.

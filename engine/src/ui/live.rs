@@ -37,8 +37,8 @@ use crate::{
 /// Minimum time between two signals.
 const PACE: Duration = Duration::from_secs(1);
 const EVENT_PACE: Duration = Duration::from_millis(300);
-/// Delay, in addition to the pace, after which the last signal is repeated. By then, the readings that all pages share are newer
-/// than the change, because they are at most [`PACE`] old.
+/// Delay, in addition to the pace, after which the last signal is repeated. By then, the data that all pages share is newer than
+/// the change, because it is at most [`PACE`] old.
 const ECHO: Duration = Duration::from_millis(200);
 /// Time between two signals of every kind, for the work of other nodes.
 const OTHERS: Duration = Duration::from_secs(5);

@@ -56,7 +56,7 @@ impl Needs {
 #[derive(Default)]
 pub struct LastNeeds(Mutex<Option<(Instant, Arc<Needs>)>>);
 
-/// Returns the problems that need a person, at most a second old.
+/// Returns the problems that need a person, as they were at most a second ago.
 ///
 /// # Errors
 /// If the store does not answer.

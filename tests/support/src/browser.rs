@@ -1,7 +1,8 @@
 //! A real browser for tests: Chromium, driven over WebDriver (W3C).
 //!
-//! A missing browser fails the test with the command that installs it. Each browser has its own empty profile and sends nothing in
-//! the background. It records its console, violations of the content security policy, and every address that it requests.
+//! If the browser is missing, the test fails and names the command that installs it. Each browser has its own empty profile and
+//! sends nothing in the background. It records its console, violations of the content security policy, and every address that it
+//! requests.
 
 use std::{
     io::{BufRead as _, BufReader},
