@@ -140,7 +140,7 @@ pub async fn roll_back(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form
     }
 }
 
-/// Shows beside the versions why the change was refused.
+/// Shows why another version does not serve, beside the versions.
 async fn not_done(ui: &Arc<Ui>, visit: &Visit, name: String, problem: Problem) -> Result<Response, Problem> {
     if problem.is_ours() || problem.code() == "not_found" {
         return Err(problem);
