@@ -1,9 +1,8 @@
 //! The plugin's allocator. It hands out memory from front to back, and frees only the most recent allocation.
 //!
-//! Each event gets a fresh instance, which is discarded afterwards, so most memory never needs to be freed. A block of memory
-//! exists from the start and costs nothing. Growing the instance's memory costs more than a whole small run, and most events need no
-//! growth.
-//! An engine that reuses an instance for many events must not use this allocator (see the feature `arena`).
+//! Each event gets a fresh instance, which is discarded afterwards, so most memory never needs to be freed. Each instance starts
+//! with a block of memory that costs nothing. Growing the instance's memory costs more than a whole small run, but the block is
+//! enough for most events. An engine that reuses an instance for many events must not use this allocator (see the feature `arena`).
 
 /// A range of free memory, used from its front. The type holds only addresses and accesses no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,11 +72,12 @@ mod global {
     #[cfg(target_feature = "atomics")]
     compile_error!("the arena serves one thread: build innesco-sdk without the feature `arena`");
 
-    /// Size of the block. Its zeros are not stored in the plugin file. It is small enough that the engine can reset stack, statics and
-    /// block by overwriting them. Touching one page beyond costs more than a whole small run.
+    /// Size of the block. Its zeros are not stored in the plugin file. It is small enough that the engine can reset stack, statics
+    /// and block by overwriting them. For one page beyond that, resetting costs more than a whole small run.
     const BLOCK_BYTES: usize = 128 * 1024;
     const PAGE_BYTES: usize = 64 * 1024;
-    /// The minimum growth once the block is full. Growing is expensive, and most of its cost is per call.
+    /// The minimum growth once the block is full. Growing is expensive, and most of its cost does not depend on the number of
+    /// pages.
     const GROW_PAGES: usize = 8;
 
     #[repr(align(16))]
@@ -99,7 +99,8 @@ mod global {
     static ARENA: Arena = Arena { stretch: Cell::new(Stretch { next: 0, end: 0 }), started: Cell::new(false) };
 
     impl Arena {
-        /// Makes an attempt that needs at most `bytes`: first with the remaining memory, then with the block, then with more memory.
+        /// Calls `attempt`, which needs at most `bytes` of memory: first with the remaining memory, then with the block, then with
+        /// more memory.
         fn attempt<T>(&self, bytes: usize, attempt: impl Fn(&mut Stretch) -> Option<T>) -> Option<T> {
             let mut stretch = self.stretch.get();
             let mut found = attempt(&mut stretch);
@@ -130,8 +131,8 @@ mod global {
         false
     }
 
-    // SAFETY: every address handed out is inside memory that only this allocator uses (the block, or pages that it grew), and
-    // aligned as requested. No byte is handed out twice unless it was freed.
+    // SAFETY: every address handed out is inside memory that only this allocator uses (the block, or pages that this allocator
+    // added), and aligned as requested. No byte is handed out twice unless it was freed.
     unsafe impl GlobalAlloc for Arena {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             // Alignment may add up to `align` bytes.

@@ -8,7 +8,7 @@ use crate::Result;
 
 /// A new event, which reaches plugins and subscriptions like any other. The engine records which event caused it.
 ///
-/// A chain of events that cause each other may have 8 links; a longer one fails with an error.
+/// A chain in which each event caused the next may have 8 events; a longer chain fails with an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Emit {
@@ -22,7 +22,7 @@ pub struct Emit {
     pub data: Vec<u8>,
     /// Extension attributes; subscriptions can filter by them.
     pub attributes: Vec<(String, String)>,
-    /// Time from the run to the event. With `None`, the event takes place with the run.
+    /// Time from the run to the event. If it is `None`, the event takes place at once.
     pub after: Option<Duration>,
 }
 
@@ -68,9 +68,9 @@ impl Emit {
         self
     }
 
-    /// Lets the event take place this long after the run, up to 30 days: a reminder, an escalation, a check. The engine stores the
-    /// event with the run, and routes it when it is due, to the plugins and endpoints of that time. Cancelling the event that this plugin handles
-    /// (`innesco event cancel`) also cancels it.
+    /// Lets the event take place this long after the run, up to 30 days. Use it for a reminder, an escalation or a check. The
+    /// engine stores the event with the run. When the event is due, it goes to the plugins and endpoints that exist then. If the
+    /// event that this plugin handles is cancelled (`innesco event cancel`), the later event is cancelled too.
     ///
     /// ```
     /// # use innesco_sdk::prelude::*;

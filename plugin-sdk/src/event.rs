@@ -20,7 +20,8 @@ pub struct Event {
     /// Subject of the event, if the sender gave one.
     pub subject: Option<String>,
     /// Time of the event in RFC 3339: the sender's time, or the time of acceptance if the sender gave none. An event from a source
-    /// has the time at which its request was accepted. A plugin has no clock; it uses this, or [`accepted_at`](Self::accepted_at).
+    /// has the time at which its request was accepted. A plugin has no clock; it uses this time, or
+    /// [`accepted_at`](Self::accepted_at).
     pub time: String,
     /// Content type of `data`, usually `application/json`.
     pub content_type: String,
@@ -31,7 +32,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Returns the time of the event, with its parts.
+    /// Returns the time of the event as a [`Time`], which has the year, the hour and the other parts.
     ///
     /// # Errors
     ///
@@ -40,7 +41,7 @@ impl Event {
         Time::parse(&self.time)
     }
 
-    /// Returns when the engine accepted the event, with its parts, in UTC.
+    /// Returns the time at which the engine accepted the event as a [`Time`], in UTC.
     ///
     /// # Errors
     /// See [`time`](Self::time).
@@ -48,7 +49,7 @@ impl Event {
         Time::parse(self.accepted_at())
     }
 
-    /// Returns when the engine accepted the event, in RFC 3339. A sender cannot choose it.
+    /// Returns the time at which the engine accepted the event, in RFC 3339. A sender cannot choose this time.
     pub fn accepted_at(&self) -> &str {
         self.attribute("innesco.accepted-at").unwrap_or(&self.time)
     }
@@ -65,12 +66,13 @@ impl Event {
         self.attributes.iter().find(of).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the query of that request (see [`header`](Self::header)): the part of the address after the question mark.
+    /// Returns the query of the request from which a source created the event: the part of the address after the question mark.
     pub fn query(&self) -> Option<&str> {
         self.attribute("http.query")
     }
 
-    /// Returns the received body of that request, if the data differs from it: forms and XML become JSON data.
+    /// Returns the received body of the request from which a source created the event. Returns `None` if the data is that body:
+    /// forms and XML become JSON data, so there the two differ.
     pub fn raw_body(&self) -> Option<&str> {
         self.attribute("http.body")
     }

@@ -1,4 +1,5 @@
-//! Converts between the contract's records and the types of the SDK. [`export!`](crate::export) calls it; it is not part of the API.
+//! Converts between the contract's records and the types of the SDK. [`export!`](crate::export) calls this module; it is not part
+//! of the API.
 
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub fn handle(plugin: &impl Plugin, event: Event) -> Result<Outcome, Failure> {
     plugin.handle(&event.into()).map(Outcome::from).map_err(Failure::from)
 }
 
-/// Makes each panic write its message and place to the run's log. The trap that follows contains neither.
+/// Makes each panic write its message and place to the run's log, because the trap that ends the run contains neither.
 fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("(no message)");

@@ -38,8 +38,8 @@
 //!
 //! - **A fresh instance for each event.** A `static` has its initial value in every run. Put values that must outlive a run into [`state`].
 //! - **All or nothing.** Webhooks, emitted events and state writes of a run take effect together, or not at all.
-//! - **At least once.** After a crash the same event may run again, so the same event should give the same outcome. There is no
-//!   clock and no randomness: the time is [`Event::time`], a stable id is [`Event::id`].
+//! - **At least once.** After a crash the same event may run again, so the same event should give the same outcome. A plugin has no
+//!   clock and no randomness. It uses [`Event::time`] as the time, and [`Event::id`] as a stable id.
 //! - **No other resources.** `SystemTime::now` and `thread::spawn` panic, `std::fs` returns errors, and the output of `println!`
 //!   is discarded. The README lists replacements, also for `chrono`, `uuid`, `rand`, `reqwest` and `tokio`.
 //! - **A failure loses nothing.** After an [`Error`], a panic or an exceeded limit the event stays in the store and can run
@@ -112,7 +112,7 @@ pub mod prelude {
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// Compiles and runs the recipes. Only the repository has them.
+/// Compiles and runs the recipes. Only the repository contains them, not the published crate.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/recipes.md")]
 struct Recipes;

@@ -1,8 +1,8 @@
 //! Log lines, stored and shown with the run: `log::info!("order {id} is new")`.
 //!
-//! The macros take the arguments of `format!`. Facts can come before them, as names with values that implement `Display`:
-//! `log::info!(order = id, total = 12.5, "order is new")`. They are stored as fields of the line. The engine stores a limited number of bytes for each run and drops the rest. The
-//! message and place of a panic are logged automatically.
+//! The macros take the arguments of `format!`. Fields of the line can come before them, as names with values that implement
+//! `Display`: `log::info!(order = id, total = 12.5, "order is new")`. The engine stores a limited number of bytes for each run and
+//! drops the rest. The message and place of a panic are logged automatically.
 
 #[doc(inline)]
 pub use crate::{__debug as debug, __error as error, __info as info, __warn as warn};
@@ -17,7 +17,7 @@ macro_rules! __debug {
     ($($message:tt)+) => { $crate::log::__write("debug", ::core::format_args!($($message)+)) };
 }
 
-/// Logs a fact of an ordinary run.
+/// Logs what an ordinary run does.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __info {

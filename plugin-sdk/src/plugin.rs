@@ -2,12 +2,13 @@
 
 use crate::{Event, Outcome, Result, Setting};
 
-/// A plugin: the event types that it runs on, and its reaction to an event.
+/// A plugin. The trait declares the event types that it runs on, and its reaction to an event.
 pub trait Plugin {
-    /// The event types that it runs on: one (`order.created`), all below a prefix (`order.*`), or all (`*`).
+    /// The event types that the plugin runs on: a single type (`order.created`), all types below a prefix (`order.*`), or all types
+    /// (`*`).
     ///
-    /// Leave it empty for a plugin that runs only for the endpoints that name it. Every event to such an endpoint reaches the plugin,
-    /// regardless of its type.
+    /// Leave the list empty for a plugin that runs only for the endpoints that name it. Every event to such an endpoint reaches the
+    /// plugin, regardless of its type.
     const ON: &'static [&'static str];
 
     /// The settings to which the operator can give values. If none is declared, the engine accepts every setting, as text.

@@ -1,7 +1,8 @@
 //! The engine's rules for what a run returns and stores, for tests of plugins. Native builds only.
 //!
-//! The engine has the same rules with the same words (`sandbox/output.rs` and `sandbox/state.rs`), and a test there compares the two. Checks
-//! that need more than the result exist only in the engine: memory, time, and the total state of a plugin.
+//! The engine has the same rules with the same words (`sandbox/output.rs` and `sandbox/state.rs`), and a test in the engine
+//! compares its rules with this file. Limits that cannot be checked on the result alone exist only in the engine: memory, time, and
+//! the total state of a plugin.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -65,7 +66,7 @@ pub const OUR_HEADERS: [&str; 15] = [
 ];
 /// Prefixes of further reserved header names.
 pub const OUR_HEADER_PREFIXES: [&str; 7] = ["innesco-", "webhook-", "svix-", "content-", "proxy-", "x-forwarded-", "ce-"];
-/// Headers with credentials, which only an endpoint sets.
+/// Headers with credentials, which only an endpoint may set.
 pub const ENDPOINT_HEADERS: [&str; 6] =
     ["authorization", "cookie", "x-hub-signature-256", "stripe-signature", "x-wc-webhook-signature", "x-shopify-hmac-sha256"];
 /// Names of an event's own members, which cannot be attributes.
@@ -87,7 +88,8 @@ pub fn check(outcome: &Outcome, endpoints: Option<&BTreeSet<String>>) -> Result<
     if events > limits::EVENTS {
         return refuse("too_many_events", format!("emitted {events} events; the limit is {}", limits::EVENTS));
     }
-    // The webhooks of an endpoint's plugin name no endpoint. A test does not declare the kind of its plugin, so the first webhook decides.
+    // The webhooks of an endpoint's plugin name no endpoint. A test does not declare whether its plugin belongs to an endpoint, so
+    // the first webhook decides.
     let is_bound = endpoints.is_none() && outcome.webhooks.first().is_some_and(|first| first.to.is_none());
     for (place, one) in outcome.webhooks.iter().enumerate() {
         webhook(one, is_bound).map_err(|error| of("webhook", place, error))?;
@@ -297,7 +299,7 @@ fn attribute<'a>(name: &'a str, value: &str, seen: &mut BTreeSet<&'a str>) -> Re
 ///
 /// # Errors
 ///
-/// The limit that it exceeds, in the engine's words.
+/// The limit that the use exceeds, in the engine's words.
 pub fn check_state(used: &BTreeSet<String>, key: &str, value: Option<&[u8]>) -> Result<()> {
     let too_much = |message| refuse("state_limit", message);
     let (found, limit) = (value.map_or(0, <[u8]>::len), limits::STATE_VALUE_BYTES);

@@ -4,9 +4,9 @@ use serde_json::json;
 
 /// A setting that the operator can give a value, declared in [`Plugin::SETTINGS`](crate::Plugin::SETTINGS).
 ///
-/// The engine checks values against the declaration, shows it to the operator, and gives the plugin the default of a setting
-/// without a value. Do not put secrets into settings: every administrator can read them. Put a receiver's token into a header
-/// of its endpoint.
+/// The engine checks values against the declaration and shows the declaration to the operator. If a setting has no value, the
+/// plugin gets the declared default. Do not put secrets into settings: every administrator can read them. Put a receiver's token
+/// into a header of its endpoint.
 ///
 /// ```
 /// use innesco_sdk::Setting;
@@ -107,7 +107,7 @@ impl Setting {
         .to_string()
     }
 
-    /// Returns the name and the default, if there is one.
+    /// Returns the name and the default, or `None` if no default is declared.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn default_value(&self) -> Option<(&'static str, &'static str)> {
         Some((self.name, self.default?))
@@ -126,7 +126,7 @@ impl Setting {
         self.covers(name) && !fits
     }
 
-    /// Returns whether this declares a setting of this name.
+    /// Returns whether this declaration covers a setting of this name.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn covers(&self, name: &str) -> bool {
         match self.name.strip_suffix('*').filter(|head| head.ends_with('.')) {

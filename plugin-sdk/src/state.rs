@@ -1,8 +1,8 @@
 //! Small values that outlive the run: counters, known ids, the last status.
 //!
-//! State belongs to the plugin's name, across its versions. Reads see the last commit and the writes of the same run. Writes
-//! commit together with the run's outcome, or not at all. If two runs conflict on a key, the later one runs again, so reading and then
-//! writing is safe. Keep keys and values small: the engine limits both.
+//! State belongs to the plugin's name, across its versions. A read sees committed values, and values that its run has written.
+//! Writes commit together with the run's outcome, or not at all. If two runs conflict on a key, the later one runs again, so
+//! reading and then writing is safe. Keep keys and values small: the engine limits both.
 
 use std::time::Duration;
 
@@ -59,8 +59,8 @@ pub fn set_json_for(key: &str, value: &(impl Serialize + ?Sized), lifetime: Dura
     Ok(())
 }
 
-/// Returns whether this is the first call for this key within `lifetime`, and records the call in the state. Of two runs at the same
-/// time only one gets `true`: the other one runs again.
+/// Returns `true` for the first call with this key, and `false` for further calls within `lifetime` after it. Records the call in
+/// the state. If two runs call this at the same time, only one gets `true`: the other one runs again and gets `false`.
 ///
 /// ```
 /// use innesco_sdk::{prelude::*, testing};

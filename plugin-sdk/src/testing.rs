@@ -48,7 +48,7 @@ use crate::{
 
 pub use rules::limits;
 
-/// Starts an event of this type with defaults. [`EventBuilder::build`] returns it.
+/// Starts building an event of this type, with defaults for its other members. [`EventBuilder::build`] returns the event.
 pub fn event(event_type: impl Into<String>) -> EventBuilder {
     EventBuilder(Event {
         id: "evt-1".to_owned(),
@@ -105,7 +105,7 @@ impl EventBuilder {
         self
     }
 
-    /// Sets when the engine accepted the event; by default, the time of the event.
+    /// Sets the time at which the engine accepted the event; default: the time of the event.
     pub fn accepted_at(self, time: impl Into<String>) -> Self {
         self.attribute("innesco.accepted-at", time)
     }
@@ -155,13 +155,13 @@ impl Engine {
         self
     }
 
-    /// Advances the clock that decides whether values of state have expired. It starts at zero and moves only by this call.
+    /// Advances the clock that decides whether values of state have expired. The clock starts at zero and moves only by this call.
     pub fn advance(&mut self, time: Duration) {
         self.0.now = self.0.now.saturating_add(time);
     }
 
-    /// Sets the names of the endpoints that exist. A webhook to another name is then refused, with the nearest name. Without this
-    /// call every name exists.
+    /// Sets the names of the endpoints that exist. A webhook to another name is then refused, and the error suggests the most
+    /// similar name. Without this call, every endpoint exists.
     pub fn endpoints<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         self.1.get_or_insert_default().extend(names.into_iter().map(str::to_owned));
         self
@@ -171,9 +171,9 @@ impl Engine {
     /// reaches the caller.
     ///
     /// # Errors
-    /// The error of the plugin, or the error with which the engine ends a run as `bad-output`, with the same code and text: a header
-    /// that a plugin cannot set (`header_not_allowed`), too many webhooks, a bad event type, a state value that is too large, and
-    /// so on. See [`limits`].
+    /// The error of the plugin. Or, if the engine would end the run as `bad-output`, the error with which it would do so, with the
+    /// same code and text. Examples are a header that a plugin cannot set (`header_not_allowed`), too many webhooks, a bad event
+    /// type, and a state value that is too large. See [`limits`].
     ///
     /// # Panics
     ///
@@ -216,7 +216,7 @@ impl Engine {
         self.0.state.keys().map(String::as_str).filter(|key| self.0.state(key).is_some()).collect()
     }
 
-    /// Returns the log lines of all runs, comparable with text: `info: order 7 is new`.
+    /// Returns the log lines of all runs. A line can be compared with a text such as `info: order 7 is new`.
     pub fn log(&self) -> &[Line] {
         &self.0.log
     }
@@ -229,12 +229,12 @@ pub struct Line {
     pub level: String,
     /// The text.
     pub message: String,
-    /// Names and values of the line's facts.
+    /// Names and values of the line's fields.
     pub fields: Vec<(String, String)>,
 }
 
 impl Line {
-    /// Returns the fact of this name.
+    /// Returns the value of the field with this name.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
@@ -300,7 +300,7 @@ mod tests {
     use super::*;
     use crate::prelude::*;
 
-    /// A plugin that counts its runs in the state, and ends as the event requests.
+    /// A plugin that counts its runs in the state, and then ends in the way that the event requests.
     struct Counter;
 
     impl Plugin for Counter {

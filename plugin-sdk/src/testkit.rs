@@ -1,8 +1,8 @@
 //! Runs the plugin's real WebAssembly inside `cargo test`, under the limits of an engine. Native builds only.
 //!
-//! [`testing`](crate::testing) calls the plugin natively: fast, and enough for most tests. The testkit tests what only the compiled file
-//! has: deadline, memory, stack, pointers of 32 bits, and the exact text of a failure. It needs the program `innesco`, found through
-//! `PATH` or the variable `INNESCO`, and builds the crate of the running test once.
+//! [`testing`](crate::testing) calls the plugin natively, which is fast and enough for most tests. The testkit tests what only the
+//! compiled file has: deadline, memory, stack, pointers of 32 bits, and the exact text of a failure. The testkit needs the program
+//! `innesco`, found through `PATH` or the variable `INNESCO`. It builds the crate of the running test once.
 //!
 //! ```no_run
 //! use innesco_sdk::{testing, testkit};
@@ -41,7 +41,7 @@ pub fn recorded(file: impl AsRef<Path>) -> Test {
     Test(fixture)
 }
 
-/// Starts a run on this event, without settings and state.
+/// Prepares a run on this event, without settings and state.
 pub fn event(event: &Event) -> Test {
     let (data, bytes) = match std::str::from_utf8(&event.data) {
         Ok(text) => ("data", text.to_owned()),
@@ -92,7 +92,7 @@ impl Test {
         self
     }
 
-    /// Runs the plugin as that of an endpoint. The webhooks of such a plugin name no endpoint.
+    /// Runs the plugin as one that belongs to an endpoint. The webhooks of such a plugin name no endpoint.
     pub fn bound(mut self) -> Self {
         self.0["bound"] = true.into();
         self
@@ -124,13 +124,13 @@ pub struct Report {
     pub message: Option<String>,
     /// Whether an engine would retry the run.
     pub retryable: bool,
-    /// Lines of source at which the run was stopped, innermost first.
+    /// The calls in progress when the run was stopped, as lines of source, innermost first.
     pub backtrace: Vec<String>,
     /// The webhooks and events that the run returned; empty unless the run ended `ok`.
     pub requests: Outcome,
     /// The state that the run wrote; `None` deletes a value.
     pub state: Vec<(String, Option<Vec<u8>>)>,
-    /// The log lines of the run, comparable with text: `info: order 7 is new`.
+    /// The log lines of the run. A line can be compared with a text such as `info: order 7 is new`.
     pub log: Vec<Line>,
     /// Time from the start to the end of the run.
     pub duration: Duration,
@@ -236,7 +236,7 @@ fn innesco(arguments: &[&str], input: &str) -> Output {
         command.args(arguments).current_dir(folder()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            // If this fails, the program has ended early, and its output explains why.
+            // If writing fails, the program has ended early, and its output explains why.
             let _ = stdin.write_all(input.as_bytes());
         }
         child.wait_with_output()
@@ -246,7 +246,7 @@ fn innesco(arguments: &[&str], input: &str) -> Output {
     })
 }
 
-/// Returns bytes that JSON holds as text or in base64.
+/// Returns bytes that the JSON holds either as text or in base64.
 fn bytes(json: &Value, name: &str) -> Option<Vec<u8>> {
     let encoded = || from_base64(json[format!("{name}_base64")].as_str()?);
     json[name].as_str().map(|text| text.as_bytes().to_vec()).or_else(encoded)

@@ -22,7 +22,8 @@ use crate::{Error, Result};
 /// assert_eq!((time + Duration::from_secs(3600)).date(), "2026-01-03");
 /// ```
 ///
-/// Two times are equal if they are the same instant; offsets do not count. This type knows no time zones: if you need local times in a zone with summer time, let the sender include the offset.
+/// Two times are equal if they are the same instant; offsets do not count. This type knows no time zones. If you need local times
+/// in a zone with summer time, the sender must include the offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(OffsetDateTime);
 
@@ -37,7 +38,7 @@ impl Time {
         OffsetDateTime::parse(text, &Rfc3339).map(Self).map_err(bad)
     }
 
-    /// Returns the time of this many seconds after 1970-01-01T00:00:00Z.
+    /// Returns the time that is this many seconds after 1970-01-01T00:00:00Z.
     ///
     /// # Errors
     ///
@@ -46,7 +47,7 @@ impl Time {
         Self::from_unix_millis(seconds.saturating_mul(1_000))
     }
 
-    /// Returns the time of this many milliseconds after 1970-01-01T00:00:00Z.
+    /// Returns the time that is this many milliseconds after 1970-01-01T00:00:00Z.
     ///
     /// # Errors
     ///
@@ -75,7 +76,7 @@ impl Time {
     /// a day.
     pub fn at_offset(self, minutes: i32) -> Self {
         let offset = UtcOffset::from_whole_seconds(minutes.clamp(-1_439, 1_439) * 60).unwrap_or(UtcOffset::UTC);
-        // If the result would be beyond the year 9999, the offset does not change.
+        // If the year at the new offset would be beyond 9999, the old offset stays.
         Self(self.0.checked_to_offset(offset).unwrap_or(self.0))
     }
 
@@ -130,7 +131,7 @@ impl Time {
     }
 }
 
-/// The sum is at most the end of the year 9999.
+/// Adds a duration. A sum beyond the year 9999 becomes the end of that year.
 impl std::ops::Add<Duration> for Time {
     type Output = Self;
 

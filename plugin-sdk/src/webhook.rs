@@ -6,15 +6,15 @@ use crate::Result;
 
 /// One message to one endpoint. The engine signs and sends the body byte for byte, with retries.
 ///
-/// A plugin knows only the endpoint's name; the operator sets its address and secrets. If no endpoint of this name ever existed, the
-/// run ends as `bad-output`. It runs again once the endpoint is created. A webhook to a deleted endpoint is cancelled, and the rest
-/// of the run takes effect.
+/// A plugin knows only the endpoint's name; the operator sets its address and secrets. If no endpoint of this name ever existed,
+/// the run ends as `bad-output`, and is repeated once the endpoint is created. If the endpoint was deleted, the webhook is
+/// cancelled and the rest of the run takes effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Webhook {
-    /// Name of the endpoint; `None` for a webhook of an endpoint's plugin.
+    /// Name of the endpoint; `None` if the plugin belongs to an endpoint.
     pub to: Option<String>,
-    /// Event type for the receiver, in the header `innesco-type`; `None` means the event's own.
+    /// Event type for the receiver, in the header `innesco-type`; `None` means the event's own type.
     pub event_type: Option<String>,
     /// Content type of `body`.
     pub content_type: String,

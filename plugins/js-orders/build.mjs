@@ -1,4 +1,4 @@
-// Builds js-orders.wasm from plugin.js and the contract of the SDK. It imports only the engine's functions.
+// Builds js-orders.wasm from plugin.js and the contract of the SDK. The file imports only the engine's functions.
 import { readFile, writeFile } from "node:fs/promises";
 import { componentize } from "@bytecodealliance/componentize-js";
 

@@ -1,4 +1,4 @@
-// A plugin in JavaScript: reports orders over a threshold, once per order. README.md says how to build it.
+// A plugin in JavaScript that reports each order over a threshold once. README.md says how to build it.
 import { writeWith } from "innesco:plugin/log@1.1.0";
 import { get as setting } from "innesco:plugin/config@1.1.0";
 import { get as read, setFor } from "innesco:plugin/state@1.1.0";
@@ -7,7 +7,7 @@ const DAY = 86_400_000n;
 const text = new TextDecoder();
 const bytes = new TextEncoder();
 
-/** Throwing a failure ends the run as `failed`; the engine tries a retryable one again. */
+/** Throwing a failure ends the run as `failed`. If the failure is retryable, the engine tries the run again. */
 function failure(code, message, retryable = false) {
   return { code, message, retryable };
 }

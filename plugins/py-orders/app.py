@@ -1,4 +1,4 @@
-"""A plugin in Python: reports orders over a threshold, once per order. README.md says how to build it."""
+"""A plugin in Python that reports each order over a threshold once. README.md says how to build it."""
 
 import json
 

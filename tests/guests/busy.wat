@@ -1,4 +1,4 @@
-;; Uses a fraction of a millisecond of processor time: far too little for its runs to be deferred.
+;; Uses a fraction of a millisecond of processor time, which is far too little for its runs to be deferred.
 (module
   ;;@memory
   ;;@plugin

@@ -1,5 +1,5 @@
 ;; world: newer
-;; Built against contract 1.2.0, and uses nothing that is new there. Well-behaved.
+;; Built against contract 1.2.0, but uses nothing that is new in it. Well-behaved.
 (module
   (import "innesco:plugin/state@1.2.0" "get" (func $get (param i32 i32 i32)))
   ;;@memory

@@ -1,5 +1,5 @@
 ;; world: newer
-;; Built against contract 1.2.0, and uses the function that is new there.
+;; Built against contract 1.2.0, and uses the function that is new in it.
 (module
   (import "innesco:plugin/state@1.2.0" "keys" (func $keys (param i32)))
   ;;@memory

@@ -1,4 +1,4 @@
-;; Imports a function that the engine does not provide, like C code.
+;; Imports a function that the engine does not provide, as a plugin that contains C code does.
 (module
   (import "env" "launch_missiles" (func $launch))
   ;;@memory

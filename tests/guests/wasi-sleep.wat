@@ -1,6 +1,6 @@
 ;; world: wasi
-;; Waits for an hour, prints the line "awake", and sends a random number and the time: eight bytes each. Well-behaved if the wait
-;; ends at once.
+;; Waits for an hour, prints the line "awake", and sends a random number and the time, eight bytes each. Well-behaved if the engine
+;; ends the wait at once.
 (module
   (import "wasi:clocks/monotonic-clock@0.2.6" "subscribe-duration" (func $subscribe (param i64) (result i32)))
   (import "wasi:clocks/wall-clock@0.2.6" "now" (func $now (param i32)))

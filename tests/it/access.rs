@@ -49,7 +49,7 @@ async fn a_key_of_each_role(engine: &Engine) -> BTreeMap<&'static str, String> {
     keys
 }
 
-/// Returns every operation in the engine's document: method, path, and the allowed roles (`None`: no key is needed).
+/// Returns every operation in the engine's OpenAPI document: method, path, and the allowed roles (`None` if no key is needed).
 async fn operations(engine: &Engine) -> Vec<(String, String, Option<BTreeSet<String>>)> {
     let document = engine.get("/openapi.json").await;
     let mut found = Vec::new();

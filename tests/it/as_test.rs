@@ -1,4 +1,4 @@
-//! A failed run becomes a test of its plugin's crate, which fails as the run did and passes once the plugin is repaired.
+//! A failed run becomes a test of its plugin's crate. The test fails as the run did, and passes once the plugin is repaired.
 
 use std::{fs, path::Path, process::Output};
 
@@ -10,7 +10,7 @@ use crate::{
     receivers::Receiver,
 };
 
-/// Sources of the guests that fail, in one crate.
+/// Source files of the guests that fail. The test puts all of them into one crate.
 const SOURCES: [(&str, &str); 7] = [
     ("lib.rs", include_str!("../guests/faults/src/lib.rs")),
     ("plain.rs", include_str!("../guests/faults/src/plain.rs")),

@@ -42,7 +42,7 @@ fn restore(engine: &Engine, copy: &Path, key: &Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
     if !store_is_a_file() {
-        // A database has its own backup tools.
+        // With Postgres, the database's tools make backups.
         return;
     }
     let mut engine = Engine::start(&[]);
@@ -124,7 +124,7 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_needs_a_stopped_engine_and_names_damage() {
     if !store_is_a_file() {
-        // A database has its own backup tools.
+        // With Postgres, the database's tools make backups.
         return;
     }
     let mut engine = Engine::start(&[]);

@@ -16,7 +16,7 @@ use crate::{
     receivers::{Answer, Receiver},
 };
 
-/// More than one batch of a job, and more than the engine processes between two polls.
+/// Number of events: more than one batch of a job, and more than the engine processes between two polls.
 const MANY: usize = 3_000;
 
 /// Starts a receiver that fails until the flag is set.
@@ -82,7 +82,7 @@ async fn a_job_continues_after_a_kill_and_retries_each_delivery_once() {
         *times.entry(one.header("webhook-id").unwrap().to_owned()).or_default() += 1;
     }
     assert_eq!(times.len(), MANY, "each webhook arrives under its own id");
-    // Only webhooks in flight when the engine was killed, or received but not yet recorded, may arrive twice.
+    // A webhook may arrive twice only if, when the engine was killed, it was in flight or was received but not recorded.
     let doubled = times.values().filter(|times| **times > 1).count();
     assert!(doubled <= 512 && times.values().all(|times| *times <= 2), "{doubled} arrived more than once");
     assert_eq!(engine.get("/v1/jobs?state=running").await["items"], json!([]));

@@ -29,7 +29,7 @@ fn address(engine: &Engine) -> SocketAddr {
 /// Opens a connection and sends `bytes`.
 async fn dial(to: SocketAddr, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(to).await.expect("a connection");
-    // The engine may already have closed it to make room.
+    // The engine may already have closed this connection to make room.
     let _ = stream.write_all(bytes).await;
     stream
 }
@@ -42,7 +42,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// Returns the status of the last answer received, 0 for none.
+/// Returns the status of the last answer received, or 0 if no answer was received.
 fn status(text: &str) -> u16 {
     let lines = text.split("HTTP/1.1 ").skip(1);
     lines.filter_map(|line| line.split(' ').next()?.parse().ok()).last().unwrap_or(0)
@@ -54,7 +54,7 @@ fn head(more: &str) -> String {
     )
 }
 
-/// Opens a connection and starts a request whose body the engine is waiting for, as its `100 Continue` shows.
+/// Opens a connection and starts a request without its body. Returns once `100 Continue` shows that the engine waits for the body.
 async fn busy(to: SocketAddr, length: usize) -> TcpStream {
     let mut stream = dial(to, head(&format!("content-length: {length}\r\nexpect: 100-continue\r\n")).as_bytes()).await;
     let mut told = [0; 25];
@@ -156,7 +156,7 @@ async fn ten_thousand_silent_connections_block_no_caller() {
     receiver.wait_for_count(accepted, DEADLINE).await;
 }
 
-/// A test of many connections needs many files.
+/// Raises the limit of open files of this process, because every connection is a file.
 fn raise_file_limit(needed: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -192,7 +192,7 @@ async fn connections_end_by_their_limits() {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        // If the engine closes the connection while data is unread, the system resets the connection. It has ended in both cases.
+        // If the engine closes the connection while data is unread, the system resets the connection. Either way it has ended.
         read = tokio::time::timeout(DEADLINE, reader.read_to_end(&mut all)) => drop(read.expect("closed in time")),
         () = drip => {}
     }
@@ -213,7 +213,8 @@ async fn a_caller_beyond_the_limit_of_busy_connections_gets_an_answer() {
     assert!(told.to_ascii_lowercase().contains("retry-after: 1"), "{told}");
     assert!(told.contains("\"overloaded\"") && told.contains("limits.connections_max"), "{told}");
 
-    // A body that ends is accepted. The other callers give up, and every caller can connect again.
+    // The first caller completes its body, so its event is accepted. The other callers time out. Then a new caller can connect
+    // again.
     let body = r#"{"type":"a.b","data":"0123456789012345678901234"}"#;
     let body = format!("{body:<50}");
     all[0].write_all(body.as_bytes()).await.expect("the connection is still open");
@@ -238,7 +239,8 @@ async fn endless_bodies_time_out_and_free_their_memory() {
     let memory = engine.memory_kib();
     let good = GoodCaller::start(&engine);
 
-    // Each announces (or may send) 8 MiB: together far more than the budget of all bodies.
+    // Each of these requests announces 8 MiB, or may send that much in chunks. Together this is far more than the budget of all
+    // bodies.
     let announced = head(&format!("content-length: {}\r\n", 8 << 20));
     let chunked = head("transfer-encoding: chunked\r\n");
     let mut slow = tokio::task::JoinSet::new();
@@ -273,7 +275,7 @@ async fn endless_bodies_time_out_and_free_their_memory() {
         assert_eq!(status(&answer), 408, "{answer}");
     }
 
-    // Endless chunks, as fast as they are read.
+    // This caller sends endless chunks, as fast as the engine reads them.
     let mut endless = dial(to, chunked.as_bytes()).await;
     let (mut reader, mut writer) = endless.split();
     let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
@@ -338,7 +340,7 @@ async fn the_engine_recovers_when_files_run_out() {
         assert!(Instant::now() < until, "the engine never ran out of files: {} are open", engine.open_files());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Silent connections make room for those with requests.
+    // The engine closes silent connections to make room for connections with requests.
     engine.send("good.one", json!({})).await;
     wait_until_left(&engine, files).await;
     engine.send("good.one", json!({})).await;
@@ -514,7 +516,7 @@ async fn callers_that_read_no_answer_are_evicted_and_delay_no_stop() {
     for _ in 0..PLACES {
         stalled.push(takes_nothing(to).await);
     }
-    // A new caller is refused only for the moment that the others have to read their answers.
+    // A new caller may be refused at first, because the engine evicts the others only after a moment in which they read nothing.
     let fresh = reqwest::Client::builder().pool_max_idle_per_host(0).timeout(DEADLINE).build().expect("a client");
     let until = Instant::now() + DEADLINE;
     for _ in 0..2 * PLACES {

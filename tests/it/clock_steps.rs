@@ -1,5 +1,6 @@
-//! The machine's clock steps an hour forward and back, while the engine runs and across a restart; the machine restarts, so that
-//! its uptime begins at zero. Deliveries are retried once, when they are due, and a secret's grace period has its promised length.
+//! The machine's clock steps an hour forward and back, while the engine runs and across a restart of the engine. In another test
+//! the machine restarts, so that its uptime begins at zero. In each case, deliveries are retried once, when they are due, and a
+//! secret's grace period has its promised length.
 //!
 //! Only the engine's clock steps: `libfaketime` is between it and the system. The steady clock is unchanged.
 
@@ -18,7 +19,7 @@ use crate::{
     receivers::{Answer, Received, Receiver},
 };
 
-/// Debian's path; the folder is named after the architecture.
+/// Returns the path of `libfaketime` on Debian, which contains the name of the architecture.
 fn library() -> PathBuf {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
     folders
@@ -43,7 +44,7 @@ impl Clock {
         self.folder.path().join("clock")
     }
 
-    /// Sets the clock to this many seconds from the system's.
+    /// Sets the clock to the system's time plus this many seconds.
     fn set(&self, seconds: i64) {
         let draft = self.folder.path().join("draft");
         std::fs::write(&draft, format!("{seconds:+}\n")).expect("the clock can be written");
@@ -65,7 +66,7 @@ impl Clock {
     }
 }
 
-/// Returns whether the engine's clock is within a minute of the system's plus this many seconds.
+/// Returns whether the engine's clock shows the system's time plus this many seconds, to within a minute.
 async fn reads(engine: &Engine, seconds: i64) -> bool {
     let event = engine.send("what.time", json!({})).await;
     let story = engine.get(&format!("/v1/events/{event}")).await;

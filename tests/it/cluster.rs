@@ -91,7 +91,7 @@ struct Ledger {
     broken: AtomicU64,
 }
 
-/// Calls as one caller does: sends to a random node, and continues after errors.
+/// Sends jobs as one caller, to one node after another, and continues after errors.
 async fn call(
     urls: Arc<Mutex<Vec<String>>>,
     number: usize,
@@ -161,7 +161,7 @@ async fn nothing_is_lost_while_nodes_the_database_and_connections_fail() {
         let which = random.random_range(0..NODES);
         match round % 6 {
             1 => {
-                // Longer than the heartbeat timeout.
+                // The node is stopped for longer than the heartbeat timeout.
                 signal(&cluster.nodes[which], Signal::STOP);
                 tokio::time::sleep(SILENCE + Duration::from_secs(3)).await;
                 signal(&cluster.nodes[which], Signal::CONT);
@@ -274,7 +274,7 @@ async fn order_and_rate_hold_across_nodes() {
     assert!(order.is_sorted(), "webhooks arrive in the order in which their events were accepted: {order:?}");
     let times: Vec<Instant> = all.iter().filter(|one| one.path == "/slow").map(|one| one.arrived).collect();
     let took = times[times.len() - 1].duration_since(times[0]);
-    // The webhooks of a tenth of a second may arrive at once.
+    // The limiter lets the webhooks of a tenth of a second through at once, so the first few are not counted.
     let least = Duration::from_millis(50) * (times.len() as u32 - 4);
     assert!(took >= least, "{} in {took:?}, and no faster than 20 a second", times.len());
 }
@@ -306,7 +306,7 @@ async fn api_nodes_and_work_nodes_cooperate() {
         .await;
 }
 
-/// After the answer to a change on any node, every event sent afterwards sees that change on every node.
+/// Once any node has answered a change, every event that is sent after that sees the change, on every node.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_on_one_node_sees_earlier_changes_on_another() {
     const ROUNDS: usize = 30;

@@ -8,7 +8,7 @@ use crate::{
     receivers::Receiver,
 };
 
-/// Number of recorded events: enough for every variant to differ in one of them.
+/// Number of recorded events. They are so many that every variant differs from the base on at least one of them.
 const EVENTS: u64 = 60;
 
 /// Each variant of the guest `changes`, with the change that a report must name.

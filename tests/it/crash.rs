@@ -24,7 +24,7 @@ const CALLERS: usize = 8;
 /// The jobs whose acceptance the callers have seen.
 #[derive(Default)]
 struct Ledger {
-    /// Each job with the id of its event, if the answer was complete.
+    /// Each accepted job. The value is the id of its event, or `None` if the answer was cut off after the status.
     accepted: Mutex<BTreeMap<u64, Option<String>>>,
     broken: AtomicU64,
 }
@@ -67,7 +67,7 @@ async fn nothing_accepted_is_lost_or_renamed_when_the_engine_is_killed() {
         engine.launch();
     }
 
-    // Every accepted job arrives: once from the plugin, once from the event that it emits.
+    // Every accepted job arrives twice: once from the plugin, and once from the event that the plugin emits.
     let events = ledger.accepted.lock().unwrap().clone();
     let accepted: BTreeSet<u64> = events.keys().copied().collect();
     let arrived = |path: &str, all: &[crate::receivers::Received]| -> BTreeSet<u64> {
@@ -154,7 +154,7 @@ async fn call(url: String, ledger: Arc<Ledger>, next: Arc<AtomicU64>, stopped: t
         let answer = client.post(format!("{url}/v1/events")).bearer_auth(KEY).json(&event).send().await;
         match answer {
             Ok(answer) if answer.status() == 202 => {
-                // Accepted, even if the answer is cut off after its status.
+                // The job is accepted, even if the answer is cut off after its status.
                 let event = answer.json::<Value>().await.ok().map(|answer| answer["event"].as_str().expect("an id").to_owned());
                 ledger.accepted.lock().unwrap().insert(job, event);
             }

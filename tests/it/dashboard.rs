@@ -232,7 +232,7 @@ async fn forms_of_other_sessions_and_foreign_hosts_are_refused() {
     let changed =
         http.get(format!("{}/events", engine.url)).header("cookie", format!("{cookie}x")).send().await.expect("an answer");
     assert_eq!(changed.status(), 303);
-    // A program that asks for a missing route still gets a problem.
+    // A program that asks for a missing route still gets a problem in JSON, not a page.
     let missing = client().get(format!("{}/nothing", engine.url)).send().await.expect("an answer");
     assert_eq!(missing.headers()["content-type"], "application/problem+json");
 }

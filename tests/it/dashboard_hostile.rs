@@ -1,5 +1,5 @@
-//! Untrusted text on every page of the dashboard: markup, long strings, other directions, control characters. Each page shows it as
-//! text and stays usable, and nothing leaves the browser.
+//! Untrusted text on every page of the dashboard: markup, long strings, text written from right to left, control characters. Each
+//! page shows it as text and stays usable, and the browser sends nothing to other hosts.
 
 use serde_json::{Value, json};
 use support::browser::Browser;
@@ -13,7 +13,7 @@ use crate::{
 /// Markup that would run script, load from another host, or close the elements around it.
 const MARKUP: &str = "</title></textarea></pre></bdi>\"'><script>document.title='owned'</script><img src=http://evil.example/x \
     onerror=\"document.title='owned'\"><style>*{display:none}</style><form action=http://evil.example><meta http-equiv=refresh content='0;http://evil.example'>";
-/// Characters that reverse a line, pictures made of several characters, and invisible characters.
+/// Characters that reverse the direction of a line, emoji made of several characters, and invisible characters.
 const LETTERS: &str = "\u{202e}gnp.exe\u{2066}\u{200b} طلب رقم ٧٧٢ 👨‍👩‍👧 🎁 Z\u{351}\u{36b}\u{343}algo";
 /// Largest page, in bytes.
 const PAGE_BYTES_MAX: usize = 90_000;
@@ -131,7 +131,7 @@ async fn untrusted_text_is_text_on_every_page() {
         check(&browser, &engine, path).await;
     }
     nothing_foreign(&browser, &engine).await;
-    // Other code writes the pages of the role `read`.
+    // The pages that a key of the role `read` sees are written by other code.
     let read = engine.ok("POST", "/v1/keys", json!({ "name": "looker", "role": "read" })).await;
     sign_in_with(&browser, &engine, read["key"].as_str().expect("a key")).await;
     browser.show_as(390, true).await;

@@ -1,5 +1,5 @@
-//! The pages of sources in a real browser: connecting one, its first request, refused requests, and what the role `read` does not
-//! see.
+//! The pages of sources in a real browser: connecting a source, its first request, refused requests, and what the role `read` does
+//! not see.
 
 use serde_json::{Value, json};
 use support::browser::Browser;

@@ -67,7 +67,7 @@ fn every_named_setting_exists() {
     let mut used = 0;
     for (path, text) in shipped() {
         for word in words(&text, "INNESCO_", |c| c.is_ascii_uppercase() || c == '_') {
-            // `INNESCO_…` as a placeholder.
+            // A text that writes `INNESCO_…` means any setting.
             if word != "INNESCO_" {
                 assert!(settings.contains(word), "{path}: no setting {word} exists");
                 used += 1;

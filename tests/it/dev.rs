@@ -1,6 +1,6 @@
 //! `innesco dev` prints everything that a plugin's author needs, and creates the endpoints that plugins send to.
 //!
-//! The plugins are ready files in the folder of its engine, so that no test waits for a build.
+//! The tests put plugins into the folder of the engine as files that are built already, so that no test waits for a build.
 
 use std::{fs, path::Path};
 

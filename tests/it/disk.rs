@@ -27,8 +27,8 @@ impl<'a> SmallDisk<'a> {
         Self(folder)
     }
 
-    /// Remounts the disk as `ro` or `rw`. Changes only the mount, because a namespace may not change the options of the file
-    /// system.
+    /// Remounts the disk as `ro` or `rw`. Changes only this mount, because in a namespace the options of the file system itself
+    /// cannot be changed.
     fn remount(&self, how: &str) {
         let mounted = Command::new("mount").args(["-o", &format!("remount,bind,{how}")]).arg(self.0).status();
         assert!(mounted.is_ok_and(|status| status.success()), "the small disk is mounted anew as {how}");
@@ -46,7 +46,7 @@ impl Drop for SmallDisk<'_> {
 async fn a_full_disk_loses_no_accepted_event() {
     let test = "disk::a_full_disk_loses_no_accepted_event";
     if !store_is_a_file() || !has_rights(test, "mount a small disk") {
-        // The test cannot fill the disk of a database.
+        // The test cannot fill the disk of a Postgres server.
         return;
     }
     let mut engine = Engine::start(&[]);
@@ -85,7 +85,7 @@ async fn a_full_disk_loses_no_accepted_event() {
 async fn refuses_a_read_only_data_folder_at_start() {
     let test = "disk::refuses_a_read_only_data_folder_at_start";
     if !store_is_a_file() || !has_rights(test, "mount a small disk") {
-        // The test cannot fill the disk of a database.
+        // The test cannot fill the disk of a Postgres server.
         return;
     }
     let mut engine = Engine::start(&[]);
@@ -116,7 +116,7 @@ async fn refuses_a_read_only_data_folder_at_start() {
 async fn a_disk_that_becomes_read_only_loses_no_accepted_event() {
     let test = "disk::a_disk_that_becomes_read_only_loses_no_accepted_event";
     if !store_is_a_file() || !has_rights(test, "trace an engine") {
-        // The test cannot fill the disk of a database.
+        // The test cannot fill the disk of a Postgres server.
         return;
     }
     let engine = Engine::start(&[]);

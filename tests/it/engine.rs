@@ -1,6 +1,7 @@
 //! Runs the real binary for tests: started on a free port with separate folders, called over HTTP, killed and restarted.
 //!
-//! With `STORE=postgres` in the environment every engine uses a separate Postgres database: the same tests on the other store.
+//! With `STORE=postgres` in the environment, every engine uses a separate Postgres database, so that the same tests run on the
+//! other store.
 
 use std::{
     path::PathBuf,
@@ -20,7 +21,7 @@ pub const KEY: &str = "tests-only-6b0f6a1e3c9d4857a2e1f0b7c8d95a34";
 /// never waits so long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Creates a client for tests. It needs a cryptography provider even for plain HTTP.
+/// Creates an HTTP client for tests. Installs a provider of cryptography first, which a client needs even for plain HTTP.
 pub fn client() -> reqwest::Client {
     // Only the first call installs the provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -34,7 +35,7 @@ static SERVER: LazyLock<Option<PostgresServer>> = LazyLock::new(|| match std::en
     Ok(other) => panic!("STORE={other:?}: write sqlite or postgres"),
 });
 
-/// Returns whether the stores are files. Tests of files apply only then.
+/// Returns whether the stores are files. Tests about the files of a store are skipped if they are not.
 pub fn store_is_a_file() -> bool {
     SERVER.is_none()
 }
@@ -185,7 +186,7 @@ impl Engine {
         }
     }
 
-    /// Sends `kill -TERM`, and waits for the end. Returns whether it ended successfully.
+    /// Sends `kill -TERM`, and waits for the end of the engine. Returns whether the engine ended successfully.
     pub fn stop(&mut self) -> bool {
         let mut server = self.server.take().expect("the engine runs");
         match server.terminate(DEADLINE) {
@@ -242,7 +243,7 @@ impl Engine {
         (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
     }
 
-    /// Like [`Self::call`], but only success passes the test.
+    /// Like [`Self::call`], but fails the test if the answer is not a success.
     pub async fn ok(&self, method: &str, path: &str, body: Value) -> Value {
         let (status, answer) = self.call(method, path, body).await;
         assert!((200..300).contains(&status), "{method} {path} answered {status}: {answer}\n{}", self.log());
@@ -268,7 +269,7 @@ impl Engine {
     pub async fn wait(&self, path: &str, what: &str, mut condition: impl FnMut(&Value) -> bool) -> Value {
         let until = Instant::now() + DEADLINE;
         loop {
-            // The thing may not exist yet, so an error is polled again too.
+            // What the test waits for may not exist yet, so the request is also repeated after an error.
             let (_, answer) = self.call("GET", path, Value::Null).await;
             if condition(&answer) {
                 return answer;

@@ -1,4 +1,4 @@
-//! A plugin that is built with the first SDK loads, and runs beside one of today's SDK on the same events.
+//! A plugin that is built with the first SDK loads. It runs on the same events as a plugin that is built with today's SDK.
 
 use serde_json::{Value, json};
 
@@ -41,7 +41,7 @@ async fn a_plugin_of_the_first_sdk_runs_beside_one_of_todays_contract() {
         assert_eq!((&of_first["webhooks"], &of_first["events"]), (&json!(1), &json!(1)));
         assert_eq!(of_first["log"][0]["message"], format!("job {job} is number {job}"));
     }
-    // Each job causes a webhook of each plugin, and the event that the first SDK's plugin emits.
+    // Each job causes three webhooks: one from each plugin, and one for the event that the plugin of the first SDK emits.
     let received = receiver.wait_for_count(6, DEADLINE).await;
     let mut sent: Vec<Value> = received.iter().filter(|one| one.header("x-sdk") == Some("first")).map(body).collect();
     sent.sort_by_key(|body| body["first_sdk"].as_u64());

@@ -19,9 +19,9 @@ use crate::{
     receivers::{Answer, Received, Receiver},
 };
 
-/// Unrouted events: enough for many batches of a migration.
+/// Number of unrouted events. They need many batches of a migration.
 const MANY: usize = 6_000;
-/// Events in flight when the engine is killed.
+/// Number of events in flight when the engine is killed.
 const BURST: usize = 500;
 /// Number of interruptions.
 const CUTS: usize = 4;
@@ -109,7 +109,7 @@ fn cut(engine: &Engine, url: &str, tables: usize) -> bool {
     for line in lines.take(tables) {
         assert!(line.expect("text").contains(" rows  "), "it prints its progress");
     }
-    // SIGKILL; a process that has already ended cannot be killed.
+    // This fails if the process has already ended.
     let _ = child.kill();
     !child.wait().expect("it has ended").success()
 }

@@ -46,7 +46,7 @@ impl Figures {
     }
 }
 
-/// Polls until a metric satisfies the condition: some are updated after the answer that a test has received.
+/// Polls until the metrics satisfy the condition. Some metrics are updated only after the answer that a test has received.
 async fn figures(engine: &Engine, what: &str, mut condition: impl FnMut(&Figures) -> bool) -> Figures {
     let until = std::time::Instant::now() + DEADLINE;
     loop {
@@ -247,7 +247,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
     let receiver = Receiver::start().await;
     let mut engine = Engine::start(&["ledger"]);
     engine.stop();
-    // Names a proxy, which must not be used.
+    // The variables name a proxy, which the engine must not use.
     engine.set_environment(&[
         ("INNESCO_OTEL_ENDPOINT", &collector.url("")),
         ("HTTP_PROXY", "http://127.0.0.1:9"),
@@ -311,7 +311,7 @@ async fn a_trace_continues_from_the_caller_to_the_receiver() {
         "the parents that receivers got"
     );
     for attempt in attempts {
-        // The parent of the emitted event's webhook is the run, that of the others is `accept`.
+        // The parent of the emitted event's webhook is the run. The parent of the other webhooks is `accept`.
         let emitted = attribute(attempt, "innesco.endpoint").as_deref() == Some("done");
         let parent = if emitted { &run.span_id } else { &accept.span_id };
         assert_eq!(hex(&attempt.parent_span_id), hex(parent), "{shown:?}");

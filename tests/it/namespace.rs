@@ -23,8 +23,8 @@ fn unshare(do_what: &str) -> Vec<&'static str> {
     vec!["unshare", "--map-root-user"]
 }
 
-/// Returns whether the calling test may continue and mount or trace. If not, the test has been run again in a namespace with the
-/// rights, and has passed there.
+/// Returns whether the calling test may continue and mount or trace. If this returns `false`, the test has already run again, in a
+/// namespace with these rights, and has passed there.
 pub fn has_rights(test: &str, do_what: &str) -> bool {
     if is_root() {
         return true;

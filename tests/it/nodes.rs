@@ -84,7 +84,7 @@ async fn a_plugin_in_the_folder_of_one_node_serves_on_all() {
     receiver.wait_for_count(2, DEADLINE).await;
     assert_eq!(cluster.nodes[0].settled(&event).await["runs"][0]["version"], two);
 
-    // The API of another node than the one that has the file rolls the plugin back and removes it.
+    // The plugin is rolled back and removed over the API of a node that does not have the file.
     let rolled_back = cluster.nodes[0].ok("POST", "/v1/plugins/ledger/rollback", Value::Null).await;
     assert_eq!((&rolled_back["version"], &rolled_back["state"]), (&json!(one), &json!("serving")));
     all_have(&cluster.nodes[0], 3, "ledger", Some(&one)).await;
@@ -103,14 +103,14 @@ async fn nodes_with_different_files_agree_on_one_version() {
     let second = other_version(&first);
     let (one, two) = (digest(&first), digest(&second));
     let mut cluster = Cluster::start(&[], &["all", "all"], false).await;
-    // A file that no node had before counts as newer.
+    // Each node is stopped, gets a file that no node had before, and starts again. Such a file counts as newer, so it serves.
     for (number, bytes, version) in [(0, &first, &one), (1, &second, &two)] {
         assert!(cluster.nodes[number].stop());
         cluster.nodes[number].write_plugin("ledger.wasm", bytes);
         cluster.nodes[number].launch();
         all_have(&cluster.nodes[0], 2, "ledger", Some(version)).await;
     }
-    // An old file counts as known.
+    // A file that was there at an earlier start counts as known, so it changes nothing.
     cluster.nodes[0].kill();
     cluster.nodes[0].launch();
     all_have(&cluster.nodes[1], 2, "ledger", Some(&two)).await;

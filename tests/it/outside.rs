@@ -14,7 +14,7 @@ use crate::engine::DEADLINE;
 /// Deadline of a first build, which compiles the dependencies of the SDK.
 const BUILD_DEADLINE: Duration = Duration::from_secs(600);
 
-/// Returns a command in this folder, without the variables that cargo sets for a test.
+/// Returns a command that runs in this folder, without the variables that cargo sets for a test.
 pub fn command(program: &str, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG") || name.starts_with("INNESCO_")) {

@@ -607,7 +607,7 @@ async fn a_renamed_file_keeps_serving() {
     serves_from(&engine, "one", "a.wasm").await;
     std::fs::rename(folder.join("a.wasm"), folder.join("b.wasm")).unwrap();
     serves_from(&engine, "one", "b.wasm").await;
-    // Another file is removed too: if the engine reported the removal of a.wasm, it would do so before this one.
+    // A second file is removed. If the engine wrongly reported a removal of a.wasm, it would do so before it reports this one.
     engine.write_plugin("last.wasm", &named("last"));
     serves_from(&engine, "last", "last.wasm").await;
     std::fs::remove_file(folder.join("last.wasm")).unwrap();
@@ -621,7 +621,7 @@ async fn a_renamed_file_keeps_serving() {
 async fn a_file_of_the_same_length_and_time_is_another_version() {
     let engine = Engine::start(&[]);
     let (first, mut second) = (named("one"), named("one"));
-    // In the second file, a word of the description is replaced by one of the same length.
+    // In the second file, a word of the description is replaced by a word of the same length.
     let place = second.windows(5).position(|window| window == b"guest").unwrap();
     second[place..place + 5].copy_from_slice(b"ghost");
     let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);

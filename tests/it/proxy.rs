@@ -1,4 +1,4 @@
-//! A connection to a database that can be cut or go silent: a silent one stays open without data.
+//! A proxy that can cut the connections to a database, or make them silent. A silent connection stays open but passes no data.
 
 use std::{
     net::SocketAddr,

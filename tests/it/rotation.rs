@@ -1,5 +1,5 @@
-//! A secret is rotated under load. A receiver that verifies with the old secret, then with both, and then only with the new one
-//! can verify every webhook.
+//! A secret is rotated under load. A receiver verifies with the old secret at first, then with both secrets, and finally only with
+//! the new one. It can verify every webhook.
 
 use std::{
     collections::BTreeSet,
@@ -24,7 +24,7 @@ use crate::{
 enum Verifier {
     /// The official library.
     Official(Arc<standardwebhooks::Webhook>),
-    /// The official library does not support `v1a`. This follows the rule of `v1a` with a plain implementation of ed25519.
+    /// A plain implementation of ed25519, which follows the rule of `v1a`, because the official library does not support `v1a`.
     Ed25519(ed25519_dalek::VerifyingKey),
 }
 
@@ -137,7 +137,7 @@ async fn rotated_under_load_every_webhook_verifies(signature: &str) {
             .wait_for("webhooks signed with both", DEADLINE, |all| all[seen..].iter().filter(|one| both(one)).count() >= 20)
             .await;
         let until = Instant::now() + DEADLINE;
-        // For a receiver, the grace period has ended when a webhook is no longer signed with the old secret.
+        // A receiver notices the end of the grace period when a webhook is no longer signed with the old secret.
         while receiver.received().last().is_none_or(|one| old.accepts(one)) {
             assert!(Instant::now() < until, "the old secret still signs after its grace period");
             tokio::time::sleep(Duration::from_millis(20)).await;

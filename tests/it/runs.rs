@@ -15,7 +15,7 @@ const MANY: usize = 1_000;
 
 /// Starts an engine with a good plugin and one with a bug, which run on the same events and send to the same receiver.
 async fn engine_with_a_bug() -> (Engine, Receiver) {
-    // The limit is off, because the plugin with a bug fails more often than a plugin may before it is held.
+    // Quarantine is off. Otherwise the plugin with a bug would be held, because it fails so often.
     let engine = Engine::start_in(&["mischief"], &["--allow-net", "127.0.0.0/8"], &[("INNESCO_PLUGIN_QUARANTINE", "0")]);
     serve(&engine, "trap").await;
     let receiver = Receiver::start().await;
@@ -123,7 +123,8 @@ async fn a_thousand_failed_runs_are_retried_once_each_across_a_kill() {
         *times.entry(one.header("webhook-id").expect("an id")).or_default() += 1;
     }
     assert_eq!(times.len(), MANY, "each retried run sent one webhook");
-    // Only webhooks in flight when the engine was killed, or received but not yet recorded, may arrive twice, under the same id.
+    // A webhook may arrive twice, under the same id, only if it was in flight, or received but not recorded, when the engine was
+    // killed.
     assert!(times.values().all(|times| *times <= 2), "{times:?}");
 }
 

@@ -262,7 +262,7 @@ async fn a_campaign_form_reaches_the_right_endpoint_through_a_plugin() {
     let body: Value = serde_json::from_slice(&received[0].body).unwrap();
     assert_eq!(body["data"], json!({ "email": "anna@example.com", "list": "3", "sent_by": "ActiveCampaign" }));
 
-    // WooCommerce tests the address first, then signs.
+    // WooCommerce first tests the address with an unsigned request. After that it signs its requests.
     engine.ok("POST", "/v1/endpoints", json!({ "name": "crm", "url": receiver.url("/crm") })).await;
     engine.ok("POST", "/v1/endpoints", json!({ "name": "mailer", "url": receiver.url("/mailer") })).await;
     let woo = source(&engine, "shop", "woocommerce", json!({})).await;
@@ -281,7 +281,7 @@ async fn a_campaign_form_reaches_the_right_endpoint_through_a_plugin() {
     let mut paths: Vec<_> = received.iter().map(|one| one.path.as_str()).collect();
     paths.sort_unstable();
     assert_eq!(paths, ["/crm", "/editors", "/mailer"], "the other endpoints receive nothing");
-    // Two WooCommerce orders within one second have the same id.
+    // WooCommerce gives two deliveries within one second the same delivery id.
     let other = order.replace("129.50", "7.00");
     let signature = BASE64_STANDARD.encode(mac(woo["secret"].as_str().unwrap(), other.as_bytes()));
     let again = [headers[0], headers[1], headers[2], ("x-wc-webhook-signature", signature.as_str())];
@@ -523,7 +523,8 @@ async fn an_unsigned_id_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_published_event_cannot_pass_for_one_of_a_source() {
     let engine = Engine::start(&[]);
-    // Before the source exists, its name is free. What was published under it must not take an id from the source.
+    // Before the source exists, its name is free. An event that was published under this name earlier must not make its id unusable
+    // for the source.
     let early = json!({ "type": "shop.order", "source": "shop", "id": "msg_1" });
     let published = engine.ok("POST", "/v1/events", early.clone()).await["event"].clone();
     let made = source(&engine, "shop", "standard-webhooks", json!({ "type_from": "constant:order" })).await;
@@ -538,7 +539,7 @@ async fn a_published_event_cannot_pass_for_one_of_a_source() {
     let story = engine.get(&format!("/v1/events/{event}")).await;
     assert_eq!((&story["source"], &story["type"], &story["id"]), (&json!("shop"), &json!("shop.order"), &json!("msg_1")));
 
-    // Now the name is the source's, in every form of the request.
+    // Now the name belongs to the source: no form of the request can use it.
     let good = json!({ "type": "a.b" });
     for (body, place) in [(early.clone(), "/source"), (json!([good, early]), "/1/source")] {
         let (status, problem) = engine.call("POST", "/v1/events", body).await;

@@ -64,7 +64,7 @@ async fn an_event_is_waiting_while_its_run_waits_for_its_next_try() {
         .wait(&format!("/v1/events/{repair}"), "the repairing event has run", |story| story["state"] == "nothing-sent")
         .await;
     assert_eq!(done["parts"]["deliveries"]["total"], 0);
-    // The automatic next try may already have run; then nothing is left to retry.
+    // The automatic next try may already have run. In that case nothing is left to retry.
     let run = story["runs"][0]["id"].as_str().expect("an id");
     let (status, answer) = engine.call("POST", &format!("/v1/runs/{run}/retry"), Value::Null).await;
     assert!([202, 409].contains(&status), "{answer}");

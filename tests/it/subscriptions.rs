@@ -71,7 +71,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
         (201, &json!(url), &json!("order.*"), &json!("active"))
     );
 
-    // Repeated and concurrent requests give the same subscription; another event or address gives another.
+    // Repeated and concurrent requests get the same subscription. A request for another event or address gets another subscription.
     let (status, again) = tool.subscribe(&url, "order.*").await;
     assert_eq!((status, id(&again), &again["secret"]), (200, id(&made), &Value::Null));
     let other = receiver.url("/hooks/standard/2");
@@ -100,7 +100,7 @@ async fn a_program_subscribes_receives_and_unsubscribes() {
     let audit = engine.get("/v1/audit?action=subscription.create").await;
     assert_eq!((&audit["items"][5]["key"], &audit["items"][5]["target"]), (&json!("a operate key"), &made["id"]), "{audit:#}");
 
-    // Waiting deliveries are cancelled when it is deleted; delivered ones stay.
+    // When the subscription is deleted, its waiting deliveries are cancelled and its delivered ones stay.
     engine.ok("POST", &format!("/v1/endpoints/{name}/pause"), Value::Null).await;
     let event = engine.send("order.paid", json!({})).await;
     assert_eq!(engine.settled(&event).await["deliveries"][0]["state"], "pending");
@@ -141,7 +141,7 @@ async fn a_subscription_that_answers_410_is_removed_and_its_deliveries_cancelled
     let (_, made) = tool.subscribe(&receiver.url("/"), "order.*").await;
     let name = made["endpoint"].as_str().expect("a name");
     engine.ok("PATCH", &format!("/v1/endpoints/{name}"), json!({ "schedule": ["0s", "1h"] })).await;
-    // It is still a subscription after a person has changed it.
+    // The endpoint is still a subscription after a person has changed it.
     assert_eq!(tool.call("GET", &format!("/v1/subscriptions/{}", id(&made)), Value::Null).await.0, 200);
 
     let of = async |event: &str| {
@@ -266,7 +266,8 @@ async fn a_key_sees_and_deletes_only_its_own_subscriptions() {
     let url = "https://hooks.innesco-test.invalid/token";
     let (status, made) = one.subscribe(url, "order.*").await;
     assert_eq!((status, one.subscribe(url, "order.*").await.0), (201, 200), "{made}");
-    // The same URL and event with another key are another subscription, and its answer reveals nothing of the first one.
+    // Another key that subscribes with the same URL and event gets another subscription. The answer reveals nothing of the first
+    // one.
     let (status, others) = other.subscribe(url, "order.*").await;
     assert_eq!((status, id(&others) == id(&made)), (201, false), "{others}");
     let path = format!("/v1/subscriptions/{}", id(&made));
@@ -295,7 +296,8 @@ async fn a_key_sees_and_deletes_only_its_own_subscriptions() {
     assert_eq!(listed(&reader).await, ids(&[&made, &others]));
     assert_eq!(reader.call("GET", &path, Value::Null).await.1["target_url"], "https://hooks.innesco-test.invalid/***");
 
-    // After a change by an operator and a restart, it still belongs to the key and reaches only what the key may reach.
+    // After a change by an operator and a restart, the subscription still belongs to the key and reaches only what the key may
+    // reach.
     let endpoint = format!("/v1/endpoints/{}", id(&made));
     let changed = engine.ok("PATCH", &endpoint, json!({ "title": "Zapier", "timeout": "5s" })).await;
     let keys = engine.get("/v1/keys").await;

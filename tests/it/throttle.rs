@@ -18,7 +18,7 @@ use crate::{
 
 const LOOPBACK: [&str; 2] = ["--allow-net", "127.0.0.0/8"];
 
-/// Sends numbered events of one type, each list in one request.
+/// Sends numbered events of one type, in lists of up to 500, each in one request.
 async fn submit(engine: &Engine, event_type: &str, numbers: std::ops::Range<u64>) {
     for first in numbers.clone().step_by(500) {
         let last = (first + 500).min(numbers.end);

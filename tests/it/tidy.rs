@@ -230,7 +230,8 @@ fn documents_name_tests_that_exist() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Phrases that hide the subject of a sentence, or that only this project understands. The bar in each keeps the test from finding it here.
+/// Phrases that hide the subject of a sentence, or that only this project understands. Each has a bar, so that the test does not
+/// find the phrase in this list.
 const VAGUE: [&str; 39] = [
     "who|ever",
     "what|ever",

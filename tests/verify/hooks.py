@@ -3,7 +3,7 @@
 import schemathesis
 from schemathesis.core.parameters import ParameterLocation
 
-# Refusals that no schema can express, by the beginning of their text. A schema describes the form of a value, not other conditions.
+# The beginnings of the texts of refusals whose reason no schema can express: a schema describes only the form of a value.
 BEYOND_A_SCHEMA = (
     "cursor is ",  # the cursor has to come from this store
     "secret: ",  # the secret has to fit the endpoint's signature
@@ -76,7 +76,7 @@ def map_case(context, case):
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    """Drops reports that are not failures: a refusal that no schema can express, and an invalid header that the engine does not read."""
+    """Drops reports that are no failures: of refusals that no schema can express, and of invalid headers that the engine ignores."""
     if type(failure).__name__ == "AcceptedNegativeData":
         if "in header - object with unexpected properties" in failure.message:
             return False

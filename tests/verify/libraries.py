@@ -66,7 +66,7 @@ def verify_svix(key, headers, body, url):
 
 
 def verify_ed25519(key, headers, body, url):
-    """Verifies with PyNaCl. It knows no headers, so this function builds the signed content as Standard Webhooks 1.0 defines it."""
+    """Verifies with PyNaCl, which knows no headers. So the signed content is built here as Standard Webhooks 1.0 defines it."""
     verify_key = VerifyKey(base64.b64decode(key.removeprefix("whpk_")))
     content = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     for entry in headers["webhook-signature"].split(" "):

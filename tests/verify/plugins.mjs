@@ -1,6 +1,6 @@
-// Runs the plugins in JavaScript and Python in an engine, under the limits that every plugin has: real events become webhooks, state, logs
-// and settings work, and an endless loop, too much memory and a bad payload end as their named outcomes. Prints how long files take to load
-// and to run. Usage: node plugins.mjs INNESCO_BINARY RUST_PLUGIN_WASM
+// Runs the plugins in JavaScript and Python in an engine, under the limits that every plugin has. Checks three things: real events
+// become webhooks; state, logs and settings work; and an endless loop, too much memory and a bad payload end as their named
+// outcomes. Prints how long files take to load and to run. Usage: node plugins.mjs INNESCO_BINARY RUST_PLUGIN_WASM
 import { spawn, spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -120,7 +120,7 @@ try {
       return story.state !== "waiting" && story.state !== "retrying" && story;
     });
 
-  // A hundred orders are sent, the last ten of them twice. The two plugins report each big order once.
+  // A hundred orders are sent, the last ten of them twice. The plugins in JavaScript and Python report each big order once.
   const stories = [];
   for (let id = 0; id < 100; id += 1) stories.push(await settled(await send("order.created", { id, total: id < 50 ? 10 : 1500 })));
   for (let id = 90; id < 100; id += 1) await settled(await send("order.created", { id, total: 1500 }));
@@ -140,7 +140,7 @@ try {
   const times = rustRuns.map((run) => run.duration_ms).sort((one, other) => one - other);
   rows[rust].run = `${times[50].toFixed(2)} ms`;
   rows[rust].memory = `${(Math.max(...rustRuns.map((run) => run.memory_bytes)) / 1e6).toFixed(1)} MB`;
-  // The plugin in Rust also reports repeated big orders: 50, and the 10 that come twice.
+  // The plugin in Rust also reports repeated big orders: 50 orders, and once more the 10 that are sent twice.
   await until("all webhooks arrive", () => received.length >= 50 + 50 + 60);
   check(received.length === 160, `160 webhooks arrive, not ${received.length}`);
   check(received.every((one) => /^Order \d+ over 1000$/.test(one.text)), "their texts are alike");

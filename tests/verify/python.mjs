@@ -1,5 +1,5 @@
-// Signs and verifies webhooks with PyPI's libraries, in one process (libraries.py). `make verify` installs them into the folder
-// .venv.
+// Signs and verifies webhooks with libraries from PyPI, in one process (libraries.py). `make verify` installs these libraries into
+// the folder .venv.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";

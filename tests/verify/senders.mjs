@@ -1,7 +1,7 @@
 // The senders that sources.mjs imitates. Each entry has the library, the source that receives the request, the body, how the library
 // signs it (`sign`) and how the library checks it (`verify`). If a library only checks, `sign` follows the sender's
-// documentation, and the library decides whether the signature is right. libraries.py calls the PyPI libraries; `signs` and `verifies` name
-// what they can do.
+// documentation, and the library decides whether the signature is right. libraries.py calls the libraries from PyPI. For these,
+// `signs` and `verifies` say whether the library can sign and verify.
 import { createHmac } from "node:crypto";
 import { createRequire } from "node:module";
 import { hmacValidator as AdyenValidator } from "@adyen/api-library";
@@ -22,12 +22,14 @@ import Stripe from "stripe";
 import { Webhook as Svix } from "svix";
 import twilio from "twilio";
 
-// Meta's library signs in a file that it does not export; its entry point needs a configured account.
+// The function with which Meta's library signs is in a file that the library does not export, and the library's entry point needs a
+// configured account.
 const { generateXHub256Sig: signMeta } = createRequire(import.meta.url)("./node_modules/whatsapp/build/utils.js");
 
 /** The time of signing, in seconds. */
 export const at = Math.floor(Date.now() / 1000);
-// What senders may send: text beyond ASCII, a number that JavaScript would write differently, escapes, blanks.
+// This JSON has everything that is easily changed by parsing and writing it: text beyond ASCII, a number that JavaScript would
+// write differently, escapes, blanks.
 const json = '{ "type": "invoice.paid",  "id": "evt_1", "total": 1.50, "name": "Zoë \\u00e9" }';
 const form = "From=%2B14158675309&To=%2B18005551212&Body=ciao+Zo%C3%AB&MessageStatus=sent";
 const linear = JSON.stringify({ type: "Issue", action: "create", webhookTimestamp: at * 1000, data: { id: "7" } });
@@ -130,7 +132,7 @@ export const senders = [
     verify: verifyShopify, unsigned: ["x-shopify-hmac-sha256"],
   },
   {
-    // WooCommerce publishes no library; this one is independent of it.
+    // WooCommerce publishes no library. Another author wrote this library.
     library: "npm @hookflo/tern", source: { preset: "woocommerce" }, body: json,
     sign: async (key, { body }) => ({ "x-wc-webhook-signature": hmac(key, body, "base64"), "x-wc-webhook-topic": "order.created" }),
     verify: async (key, headers, body) =>

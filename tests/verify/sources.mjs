@@ -1,8 +1,8 @@
-// Sends webhooks to sources, each signed as its sender's own library signs it (senders.mjs). The engine must accept what the library
-// signs or accepts, and must refuse it after one byte of the body, of the signature or of the time was changed. A library that can check
-// receives each of these requests too, and must decide as the engine does. The engine must answer questions of hubs as their libraries do.
-// Finally every example payload of GitHub's collection is sent to the source, and must be delivered byte for byte as `github.*`.
-// Usage: node sources.mjs INNESCO_BINARY
+// Sends webhooks to sources, each signed as its sender's own library signs it (senders.mjs). The engine must accept each request
+// that the library signs or accepts, and must refuse it after one byte of the body, of the signature or of the time was changed. If
+// a library can check signatures, it receives each of these requests too, and must decide as the engine does. The engine must
+// answer questions of hubs as their libraries do. Finally every example payload of GitHub's collection is sent to the source, and
+// must be delivered byte for byte as `github.*`. Usage: node sources.mjs INNESCO_BINARY
 import { spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
@@ -66,7 +66,7 @@ const start = () => {
 // A library that throws refuses the request.
 const holds = async (asked) => { try { return (await asked()) !== false; } catch { return false; } };
 
-// Changes one byte of a text to a digit, so that it is still a header.
+// Changes one byte of a text to a digit, so that the text is still a valid header.
 const changed = (text, place) => text.slice(0, place) + (text[place] === "0" ? "1" : "0") + text.slice(place + 1);
 // Returns the first and the last place in a text, and some places in between.
 const places = (text) => [...new Set([0, 1, text.length >> 2, text.length >> 1, text.length - 1])];
@@ -130,7 +130,8 @@ try {
       check(status === 401 && told.code === "not_verified", `${library}, ${what}: ${status} ${JSON.stringify(told)}`);
       refused += 1;
     };
-    // In a form, a byte of a value is changed. If only some members of the body are signed, a byte of each of their values is.
+    // In a form, one byte of a value is changed. If only some members of the body are signed, one byte in the value of each of
+    // these members is changed.
     const before = (name) => (kind === "form" ? `${name}=` : `"${name}":"`);
     const values = sender.signed?.map(before).map((start) => body.indexOf(start) + start.length);
     const inForm = ["ciao", "4158", "invoice"].map((word) => body.indexOf(word)).filter((place) => place >= 0);

@@ -1,7 +1,7 @@
-// Sends every example payload of GitHub's own collection through the engine, also through slack-notify, to an endpoint for each signature
-// that a library can verify. Then it sends them again while the secrets are being rotated. The libraries are independent of the engine. They must
-// accept each webhook under the valid keys, and refuse it under another key and after a change of one signed byte.
-// Usage: node verify.mjs INNESCO_BINARY PLUGIN_WASM
+// Sends every example payload of GitHub's own collection through the engine, also through slack-notify, to an endpoint for each
+// signature that a library can verify. Then sends all payloads again while the secrets are being rotated. The libraries are
+// independent of the engine. They must accept each webhook under the valid keys, and refuse it under another key and after a change
+// of one signed byte. Usage: node verify.mjs INNESCO_BINARY PLUGIN_WASM
 import { spawn } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
@@ -26,7 +26,8 @@ const home = mkdtempSync(join(tmpdir(), "innesco-verify-"));
 mkdirSync(join(home, "plugins"));
 copyFileSync(plugin, join(home, "plugins", "slack-notify.wasm"));
 
-// The endpoints: the libraries that verify their webhooks, whether two keys can sign at once, and the headers that are signed or hold a signature.
+// The endpoints. Each has the libraries that verify its webhooks, whether two keys can sign at once, and the headers that are
+// signed or hold a signature.
 const endpoints = [
   {
     name: "v1", body: { signature: "v1" }, several: true, proof: ["webhook-id", "webhook-timestamp", "webhook-signature"],
@@ -99,14 +100,14 @@ const until = async (what, condition) => {
   }
 };
 
-// Whether each library accepts a webhook. A library that throws refuses it.
+// For each library, a function that returns whether the library accepts a webhook. If the library throws, it refuses the webhook.
 const stripe = new Stripe("sk_test_x");
 const inProcess = {
   "npm standardwebhooks": async (key, one) => new Webhook(key).verify(one.body.toString("utf8"), one.headers),
   "npm svix": async (key, one) => new Svix(key).verify(one.body.toString("utf8"), one.headers),
   "npm stripe": async (key, one) => stripe.webhooks.constructEvent(one.body, one.headers["stripe-signature"], key),
   "npm @shopify/shopify-api": async (key, one) => {
-    // Shopify's library checks the signature first, and then headers that only Shopify can send.
+    // Shopify's library checks the signature first. After that it checks headers that only Shopify can send.
     const { webhooks } = shopifyApi({
       apiKey: "none", apiSecretKey: key, apiVersion: ApiVersion.October26, hostName: "localhost", isEmbeddedApp: false,
       logger: { level: LogSeverity.Error },

@@ -117,7 +117,7 @@ pub fn other_bodies(bytes: usize) -> impl Iterator<Item = Body> {
 /// Writes a body of about this many bytes for a field.
 type MakeBody = fn(&str, usize) -> Vec<u8>;
 
-/// Returns bodies for each field of a request: every allowed kind of value, and some that are not allowed.
+/// Returns bodies for each field of a request, with every allowed kind of value in the field and with some that are not allowed.
 pub fn field_bodies(fields: &[String], bytes: usize) -> impl Iterator<Item = Body> {
     let makes: [(&str, MakeBody); 5] = [
         ("a list of texts", |field, bytes| filled(bytes, &format!("{{\"{field}\":["), ",", "]}", |n| format!("\"a{n}.*\""))),

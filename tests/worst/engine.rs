@@ -32,11 +32,11 @@ pub struct Route {
     pub method: String,
     pub path: String,
     pub has_body: bool,
-    /// The content type of its body.
+    /// The content type of the request's body.
     pub kind: String,
-    /// The members of its body.
+    /// The members of the request's body.
     pub fields: Vec<String>,
-    /// The names of its query parameters.
+    /// The names of the route's query parameters.
     pub parameters: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub struct Engine {
     _home: tempfile::TempDir,
 }
 
-/// Returns the engine, which only one test at a time may use.
+/// Waits until no other test uses the engine, and returns it.
 pub fn turn() -> MutexGuard<'static, Engine> {
     static ENGINE: LazyLock<Mutex<Engine>> = LazyLock::new(|| Mutex::new(Engine::start()));
     ENGINE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -177,7 +177,7 @@ impl Engine {
         let mut stream = TcpStream::connect(self.address).expect("a connection");
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
         stream.set_write_timeout(Some(DEADLINE)).expect("a deadline");
-        // An answer may come before everything is sent.
+        // The engine may answer, and close the connection, before everything is sent.
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         stream
     }
@@ -185,7 +185,7 @@ impl Engine {
 
 fn head(method: &str, path: &str, headers: &[(&str, &str)], length: usize) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n");
-    // The proof for a source may be in the same header as the key.
+    // A source may expect its proof in the same header in which the API expects the key.
     if !headers.iter().any(|(name, _)| *name == "authorization") {
         head.push_str(&format!("authorization: Bearer {KEY}\r\n"));
     }

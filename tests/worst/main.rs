@@ -1,6 +1,7 @@
-//! The most expensive requests: every route of the OpenAPI document receives expensive bodies, queries and headers, as large as
-//! its limit allows. The cost is counted, never timed: allocated bytes and allocations must stay a fixed multiple of the bytes
-//! sent. The deadline detects work without allocations: comparing each pair in 8 MiB takes minutes.
+//! The most expensive requests: every route of the OpenAPI document receives expensive bodies, queries and headers, as large as its
+//! limit allows. The cost is counted, never timed: the allocated bytes and the number of allocations must stay within a fixed
+//! multiple of the bytes sent. Work without allocations exceeds the deadline of the requests: for example, comparing each pair of
+//! items in 8 MiB takes minutes.
 //!
 //! The engine runs in this process, under a counting allocator. The tests take turns, so that each count belongs to one request.
 
@@ -20,12 +21,12 @@ use self::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Allocated bytes allowed for each byte sent. Every allocation counts, also memory that is freed at once, and each growth of a list. A
-/// JSON value of two bytes takes 32 bytes in memory, and a management request may be parsed into values twice.
+/// Allocated bytes allowed for each byte sent. Every allocation counts, also one that is freed at once, and each growth of a list.
+/// A JSON value of two bytes takes 32 bytes in memory, and a management request may be parsed into values twice.
 const BYTES_PER_BYTE: usize = 160;
-/// Bytes sent for which one allocation is allowed. Each node of a form or a document takes one or two allocations.
+/// One allocation is allowed for this many bytes sent. Each node of a form or a document takes one or two allocations.
 const BYTES_PER_ALLOCATION: usize = 2;
-/// Allowed cost of any request, including background work of the engine.
+/// Cost allowed for every request, in addition to that for its bytes. Includes background work of the engine.
 const BASE: Work = Work { bytes: 16 << 20, allocations: 50_000 };
 
 /// Collects excessive costs, so that one run shows all of them.
@@ -124,10 +125,10 @@ fn management_requests_cost_a_multiple_of_their_bytes() {
             let work = engine.send(&route.method, &path, &[("content-type", &route.kind)], &body.bytes);
             judge.judge(&format!("{} {}: {}", route.method, route.path, body.name), body.bytes.len(), work);
         }
-        // A body above every limit is refused unread.
+        // A body that exceeds every limit is refused before it is read.
         let Body { bytes, .. } = json_bodies(2 * PUBLISH_BYTES).next().expect("a body");
         let work = engine.send(&route.method, &path, &[("content-type", &route.kind)], &bytes);
-        // A plugin's file may be larger than this body, so it is read.
+        // A plugin's file may be larger than this body, so the engine reads this body.
         let sent = if route.kind == "application/wasm" { bytes.len() } else { 0 };
         judge.judge(&format!("{} {}: too large", route.method, route.path), sent, work);
     }

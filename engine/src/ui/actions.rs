@@ -7,15 +7,15 @@ use axum::http::Method;
 /// Where the dashboard makes a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// By a form that posts to this path of the dashboard.
+    /// The dashboard makes the change with a form that posts to this path of the dashboard.
     At(&'static str),
-    /// Not at all, for this reason.
+    /// The dashboard does not make the change, for this reason.
     Nowhere(&'static str),
 }
 
 use Made::{At, Nowhere};
 
-/// Routes of the API as in its table of roles, and where the dashboard makes the change.
+/// Routes of the API, written as in the API's table of roles. Each has the place where the dashboard makes the change.
 pub const ACTIONS: &[(&str, Made)] = &[
     ("POST /v1/events", Nowhere("programs send events; a page shows the command and the request to copy")),
     ("POST /v1/events/match", At("/endpoints/new")),
@@ -115,7 +115,7 @@ mod tests {
             let names = |name: &str| {
                 sources.iter().any(|(file, text)| !file.ends_with("actions.rs") && text.contains(&format!("\"{name}\"")))
             };
-            // Routes of one row have the same roles.
+            // The routes of one row of the API's table have the same roles.
             TABLE.iter().find(|row| row.routes.contains(&route)).is_some_and(|row| row.routes.iter().any(|route| names(route)))
         };
         for (route, _) in ACTIONS.iter().filter(|(_, made)| matches!(made, At(_))) {

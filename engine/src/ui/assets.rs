@@ -39,7 +39,7 @@ pub static INPUT: LazyLock<Asset> =
 pub static ICONS: LazyLock<Asset> = LazyLock::new(|| Asset::new("icons.svg", "image/svg+xml", include_str!("icons.svg")));
 pub static MARK: LazyLock<Asset> = LazyLock::new(|| Asset::new("mark.svg", "image/svg+xml", include_str!("mark.svg")));
 
-/// Answers with a file. An address with an old digest redirects to the current one.
+/// Answers with a file. An address with an old digest redirects to the address with the current digest.
 pub async fn serve(Path((digest, file)): Path<(String, String)>) -> Response {
     let Some(asset) = [&*STYLE, &*SCRIPT, &*INPUT, &*ICONS, &*MARK].into_iter().find(|asset| asset.name == file) else {
         return StatusCode::NOT_FOUND.into_response();

@@ -13,14 +13,14 @@ const fn is_hidden(character: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}' | '\u{fffe}' | '\u{ffff}')
 }
 
-/// Number of characters that a hidden one counts for in a list. Its mark is longer than one character, and a text of many hidden
+/// In a list, a hidden character counts as this many characters. Its mark is longer than one character, and a text of many hidden
 /// characters must not fill a page.
 const HIDDEN_WEIGHT: usize = 16;
-/// Maximum number of hidden characters in a row that are shown one by one. The rest is counted.
+/// If hidden characters follow each other, at most this many of them are shown one by one. The others are only counted.
 const RUN_SHOWN_MAX: usize = 16;
 
-/// Writes text with its hidden characters as marks, such as `U+202E`. If many follow each other, only the first are shown, and
-/// the rest is counted: `U+0000 U+0000 … +4080`.
+/// Writes text with its hidden characters as marks, such as `U+202E`. If many hidden characters follow each other, only the first
+/// ones are shown and the others are counted: `U+0000 U+0000 … +4080`.
 pub fn visible(text: &str) -> Markup {
     if !text.contains(is_hidden) {
         return PreEscaped(text.render().into_string());
@@ -36,7 +36,7 @@ pub fn visible(text: &str) -> Markup {
     }
 }
 
-/// Returns the marks of hidden characters in a row.
+/// Returns the marks of hidden characters that follow each other.
 fn marks(run: &str) -> String {
     let number = run.chars().count();
     let mut marks: Vec<String> = run.chars().take(RUN_SHOWN_MAX).map(|one| format!("U+{:04X}", u32::from(one))).collect();
@@ -71,7 +71,7 @@ pub fn value(text: &str) -> Markup {
     let end = text.char_indices().find(|(_, character)| {
         let weight = match *character {
             hidden if is_hidden(hidden) => HIDDEN_WEIGHT,
-            // HTML writes these as several characters.
+            // HTML writes each of these characters as several characters.
             '<' | '>' | '&' | '"' => 3,
             _ => 1,
         };
@@ -101,11 +101,11 @@ pub fn isolated(text: &str) -> String {
     format!("\u{2068}{shown}\u{2069}")
 }
 
-/// Longest `title` of a text whose middle is cut, in bytes. A list of such texts must not fill a page.
+/// Maximum length of the `title` of a text whose middle is cut, in bytes. A list of such texts must not fill a page.
 const TITLE_BYTES_MAX: usize = 512;
 
-/// Writes a long URL, id or digest, whose middle the browser hides but copies. The text is also in `title`. Other text is cut at
-/// its end.
+/// Writes a long URL, id or digest. The browser hides the middle of the text, but copies the whole text, which is also in `title`.
+/// Text that is not ASCII, is short or is very long is cut at its end instead.
 pub fn cut(text: &str) -> Markup {
     let is_cuttable = text.is_ascii() && text.len() > 24 && text.len() <= 4096;
     if !is_cuttable {
@@ -116,7 +116,7 @@ pub fn cut(text: &str) -> Markup {
         0..=TITLE_BYTES_MAX => text.to_owned(),
         _ => format!("{}…{tail}", &text[..TITLE_BYTES_MAX]),
     };
-    // A longer text is wider than any place on a page.
+    // No place on a page is wide enough to show more of the text than this.
     let head = &head[..head.len().min(LIST_CHARS_MAX)];
     html! { span.cut.mono title=(title) { bdi { (visible(head)) } bdi { @if head.len() + tail.len() < text.len() { "…" } (visible(tail)) } } }
 }

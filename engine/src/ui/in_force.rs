@@ -15,7 +15,7 @@ pub struct InForce {
     pub from: Option<String>,
 }
 
-/// Returns what a setting means. Pages show the settings that have a meaning here.
+/// Returns what a setting means. Pages show only the settings for which this function knows a meaning.
 pub fn meaning(key: &str, texts: &Texts) -> Option<&'static str> {
     let t = &texts.in_force;
     Some(match key {

@@ -1,4 +1,4 @@
-//! The frame around every page: rail, top bar, head.
+//! The frame around every page: the rail (the navigation at the side), the top bar, and the head of the page.
 
 use std::time::Duration;
 
@@ -242,7 +242,7 @@ fn keys(visit: &Visit) -> Markup {
     }
 }
 
-/// The head of a page: breadcrumb, title with a state, facts in one line, at most three actions.
+/// The head of a page: breadcrumb, title with a state, a line of details, at most three actions.
 pub struct Head<'a> {
     /// Path and label of the page above, and the last part of the breadcrumb.
     pub above: Option<(&'a str, &'a str, Markup)>,
@@ -275,7 +275,7 @@ pub fn title(text: &str) -> Head<'_> {
     Head { above: None, title: html! { (text) }, state: None, facts: None, actions: None }
 }
 
-/// Returns how long ago a time was, in the reader's language.
+/// Returns how long ago this time was, in the reader's language.
 pub fn age(at: &str, visit: &Visit) -> String {
     let at = crate::domain::time::Timestamp::parse_rfc3339(at);
     let age = at.map_or(Duration::ZERO, |at| clock::wall().since(at));

@@ -1,4 +1,5 @@
-//! The event stream of a page: signals that something has changed. The page then fetches itself, so a signal carries no data.
+//! The event stream of a page: signals that something has changed. After a signal the page fetches its address again, so a signal
+//! carries no data.
 //!
 //! A page has one stream, and a stream sends at most one signal of each kind per second (per 300 ms on the page of an event). A
 //! node knows only its own work, so with several nodes a stream signals every kind every five seconds.
@@ -36,8 +37,8 @@ use crate::{
 /// Minimum time between two signals.
 const PACE: Duration = Duration::from_secs(1);
 const EVENT_PACE: Duration = Duration::from_millis(300);
-/// Delay, in addition to the pace, after which the last signal is repeated. By then, the readings that all pages share are newer
-/// than the change, because they are at most [`PACE`] old.
+/// Delay, in addition to the pace, after which the last signal is repeated. By then, the data that all pages share is newer than
+/// the change, because it is at most [`PACE`] old.
 const ECHO: Duration = Duration::from_millis(200);
 /// Time between two signals of every kind, for the work of other nodes.
 const OTHERS: Duration = Duration::from_secs(5);
@@ -82,7 +83,7 @@ pub struct Wanted {
     event: Option<String>,
 }
 
-/// Returns whether a change concerns an event. Emitted events have other ids, so every accepted event counts.
+/// Returns whether a change concerns an event. Every accepted event counts, because it may be an event that this one emitted.
 fn is_about(news: &News, event: EventId) -> bool {
     match news {
         News::Accepted { .. } => true,
@@ -114,7 +115,7 @@ async fn pump(
 ) {
     let mut news = ui.api.feed.listen();
     let pace = if event.is_some() { EVENT_PACE } else { PACE };
-    // Something may have happened after the page was read and before its stream started.
+    // A change may have happened after the page was read and before its stream started.
     let is_old = since.is_some_and(|since| ui.api.feed.has_sent_since(since.minus(PACE)));
     let mut changed = if is_old { Changed::ALL } else { Changed::default() };
     // The kinds of changes that were signalled last. They are signalled once more, because the page may have read the store a

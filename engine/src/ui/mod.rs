@@ -57,15 +57,15 @@ const HEADERS: [(header::HeaderName, HeaderValue); 5] = [
 /// Maximum length of the API's answer to a change, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// The facts that the foot of the rail shows about the engine.
+/// What the foot of the rail shows about the engine.
 #[derive(Clone)]
 pub struct About {
-    /// Name of the node, else the address on which it listens.
+    /// Name of the node. An engine that has no name shows the address on which it listens.
     pub node: String,
     /// The kind of store, such as `SQLite`.
     pub store: &'static str,
     pub settings: Arc<[InForce]>,
-    /// Most bytes that the store may hold; `None` without a limit.
+    /// Maximum number of bytes that the store may hold; `None` without a limit.
     pub store_bytes_max: Option<u64>,
 }
 
@@ -181,7 +181,8 @@ pub fn router(api: Arc<Api>, routes: Router, about: About, links: OneTimeLinks) 
     let guard = middleware::from_fn_with_state(Arc::clone(&ui), dress);
     let pages = pages().merge(open_pages()).route_layer(guard).with_state(Arc::clone(&ui));
     let missing = middleware::from_fn_with_state(ui, missing);
-    // The API's own fallback answers programs.
+    // If no route matches, the fallback of the API answers. `missing` replaces that answer by a page for browsers, but not for
+    // programs.
     routes.merge(pages).layer(missing)
 }
 

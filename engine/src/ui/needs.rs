@@ -1,5 +1,5 @@
 //! Problems that need a person now: failing and disabled endpoints, parked runs, refused plugin files. The rail shows their
-//! number, and the first page lists them. They are read at most once a second, for all readers together.
+//! number, and the first page lists them. The problems are read from the store at most once a second, for all visitors together.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,9 +21,9 @@ use crate::{
     store::{PageRequest, RunFilter},
 };
 
-/// How long a reading is reused.
+/// How long the problems are reused after they were read.
 const FRESH: Duration = Duration::from_secs(1);
-/// Maximum number of parked runs that are counted. More are shown as "over" this number.
+/// Maximum number of parked runs that are counted. If there are more, pages show "over 200".
 pub const PARKED_COUNTED_MAX: usize = 200;
 
 /// A problem that needs a person.
@@ -52,16 +52,16 @@ impl Needs {
     }
 }
 
-/// The last reading.
+/// The problems as they were last read, and when that was.
 #[derive(Default)]
 pub struct LastNeeds(Mutex<Option<(Instant, Arc<Needs>)>>);
 
-/// Returns the problems that need a person, at most a second old.
+/// Returns the problems that need a person, as they were at most a second ago.
 ///
 /// # Errors
 /// If the store does not answer.
 pub async fn now(ui: &Ui) -> Result<Arc<Needs>, Problem> {
-    // The lock also makes concurrent readers share one reading.
+    // The lock is held while the store is read, so that concurrent visitors share one read.
     let mut last = ui.needs.0.lock().await;
     if let Some((at, needs)) = &*last
         && at.elapsed() < FRESH

@@ -47,7 +47,7 @@ const LINK_TIME: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub struct Session {
     pub key: KeyId,
-    /// The hidden field of its forms.
+    /// The content of the hidden field in the forms of this session.
     pub token: String,
 }
 
@@ -79,8 +79,8 @@ fn is_behind_tls(api: &Api) -> bool {
     api.inbound.external_url.as_ref().is_some_and(|url| url.scheme() == "https")
 }
 
-/// Returns whether the request names the host of `external_url`, so that its cookie may demand TLS. An engine with such a URL can
-/// still be reached over plain HTTP on its own machine.
+/// Returns whether the request names the host of `external_url`. Only then may its cookie demand TLS, because an engine with such a
+/// URL can still be reached over plain HTTP on its machine.
 fn uses_external_host(api: &Api, headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).map(as_text).unwrap_or_default();
     let ours = api.inbound.external_url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
@@ -107,7 +107,7 @@ fn begin(api: &Api, headers: &HeaderMap, key: &KeyRow, length: Duration) -> Resu
     Ok(set_cookie(api, headers, &sealed, length.as_secs()))
 }
 
-/// Why a sign-in fails.
+/// Why a sign-in was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoEntry {
     Missing,

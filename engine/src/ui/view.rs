@@ -116,7 +116,7 @@ pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     all.filter_map(|pair| pair.trim().split_once('=')).find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// Returns the path if it is one of this dashboard, else `/`. A form must not send people to another site.
+/// Returns the path if it is on this site, otherwise `/`. A form must not send people to another site.
 pub fn back(path: Option<&str>) -> &str {
     let is_ours = |path: &&str| {
         path.starts_with('/') && !path.starts_with("//") && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')

@@ -1,7 +1,7 @@
-//! The engine's functions for a native build, which work on plain maps.
+//! A replacement of the engine's functions for native builds. It works on plain maps.
 //!
 //! Each thread has a separate world, so that parallel tests do not affect each other. [`with`] installs a world during a call.
-//! Outside of such a call, a thread has an empty world, so that a helper function that logs can be tested alone.
+//! Outside of such a call, a thread has an empty world, so that a test can call a helper function that logs.
 
 use std::{
     cell::RefCell,
@@ -24,7 +24,7 @@ pub(crate) struct World {
     pub used: Option<BTreeSet<String>>,
 }
 
-/// A value of state, with the time until which it exists.
+/// A value of state, with the time at which it expires.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kept {
     pub value: Vec<u8>,
@@ -39,7 +39,7 @@ impl World {
     }
 }
 
-/// The payload that ends a run in the middle, as the engine does when a plugin exceeds a limit of its state.
+/// The payload of the unwinding that ends a run in the middle, as the engine ends it when a plugin exceeds a limit of its state.
 pub(crate) struct Ended(pub Error);
 
 thread_local! {
@@ -71,7 +71,7 @@ pub(crate) fn config_get(key: &str) -> Option<String> {
     WORLD.with_borrow(|world| world.config.get(key).cloned())
 }
 
-/// Records the use of a key, or ends the run if it exceeds a limit.
+/// Records the use of a key. If the use exceeds a limit, ends the run.
 fn admit(key: &str, value: Option<&[u8]>) {
     let admitted = WORLD.with_borrow_mut(|world| {
         let Some(used) = &mut world.used else { return Ok(()) };

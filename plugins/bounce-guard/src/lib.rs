@@ -1,10 +1,10 @@
-//! State: values that a plugin keeps from one event to the next.
+//! Example of state: values that a plugin keeps from one event to the next.
 //!
 //! After three `mail.bounced` for one address the plugin emits one `contact.unreachable`. A `mail.delivered` resets the count.
 
 use innesco_sdk::prelude::*;
 
-/// The bounce that makes an address unreachable.
+/// Number of bounces after which an address counts as unreachable.
 const BOUNCES_MAX: u8 = 3;
 /// The maximum length of a mail address (RFC 5321).
 const ADDRESS_BYTES_MAX: usize = 254;
@@ -57,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns what the plugin emits for a series of mails, each of which `b`ounced or was `d`elivered.
+    /// Returns what the plugin emits for a series of mails. Each letter of `mails` is one mail: `b` bounced, `d` was delivered.
     fn emitted(engine: &mut testing::Engine, email: &str, mails: &str) -> Vec<Option<u64>> {
         let run = |mail| {
             let event_type = if mail == 'b' { "mail.bounced" } else { "mail.delivered" };

@@ -1,7 +1,9 @@
-//! Attributes: a mail tool's form becomes an event. Endpoints filter it by its `channel` and `initiator`.
+//! Example of attributes: a mail tool's form becomes an event with the attributes `channel` and `initiator`. Endpoints filter by
+//! them.
 //!
-//! It handles the events of a source whose sender posts forms as ActiveCampaign does: `type=subscribe&list=3&initiated_by=admin&…`. The
-//! form arrives as JSON with the same names. The optional setting `list.3` is the name of list 3.
+//! The plugin handles the events of a source whose sender posts forms as ActiveCampaign does:
+//! `type=subscribe&list=3&initiated_by=admin&…`. The form arrives as JSON with the same names. The optional setting `list.3` is the
+//! name of list 3.
 
 use innesco_sdk::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Routing: the content of an event selects its endpoints.
+//! Example of routing: the content of an event selects the endpoints that receive it.
 //!
 //! The operator sets the threshold and the endpoints: `innesco plugin config order-router threshold=500 country.IT=crm`.
 
@@ -52,7 +52,7 @@ impl Plugin for OrderRouter {
 
 innesco_sdk::export!(OrderRouter);
 
-/// Shops send amounts as numbers or as text: 1500, "1500.00".
+/// Reads an amount that a shop sent as a number or as text: `1500`, `"1500.00"`.
 fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     let value = Value::deserialize(deserializer)?;
     value

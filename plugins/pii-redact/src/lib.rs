@@ -1,9 +1,9 @@
-//! Transforming webhooks of an endpoint: masks personal data and keeps every other byte.
+//! Example of transforming the webhooks of an endpoint: masks personal data and keeps every other byte.
 //!
-//! It runs for the endpoints that name it as their plugin. It masks, anywhere in a JSON body:
+//! The plugin runs for the endpoints that name it as their plugin. Anywhere in a JSON body, it masks:
 //! - e-mail addresses in any text, also in the names of members: `***@example.com`;
 //! - phone numbers in international form in any text: `+39 333 1234567` becomes `***67`;
-//! - all text and numbers in members that hold names or phone numbers, at any depth below them: `***`.
+//! - all text and numbers in members that hold names or phone numbers, also in nested members: `***`.
 //!
 //! The optional setting `fields` names more members to mask, such as `notes, address`. Case, dashes and underscores are ignored.
 
@@ -27,7 +27,7 @@ const FIELDS: &[&str] = &[
 struct PiiRedact;
 
 impl Plugin for PiiRedact {
-    // The list is empty: the plugin runs only for endpoints that name it, on every event type.
+    // The list is empty, so the plugin runs only for the endpoints that name it. For these it runs on every event type.
     const ON: &'static [&'static str] = &[];
 
     fn handle(&self, event: &Event) -> Result<Outcome> {
@@ -76,8 +76,8 @@ fn redact(json: &str, is_personal: impl Fn(&str) -> bool) -> Result<String> {
     Ok(out)
 }
 
-/// Decodes a string token. Half of a surrogate pair (`\ud83d`) is valid JSON but not text: it becomes U+FFFD. A token without
-/// personal data is copied unchanged.
+/// Decodes a string token. Half of a surrogate pair (`\ud83d`) is valid JSON but not text, so it becomes U+FFFD. The output
+/// contains that character only if the token has personal data, because other tokens are copied unchanged.
 fn decoded(token: &str) -> Result<String> {
     struct Lossy;
     impl serde::de::Visitor<'_> for Lossy {

@@ -1,4 +1,4 @@
-//! Translating: GitHub's payloads become Slack messages.
+//! Example of translating: GitHub's payloads become Slack messages.
 //!
 //! The optional setting `endpoint` (default `slack`) names the endpoint that has the address of the Slack webhook.
 

@@ -1,4 +1,4 @@
-//! Fanning out: one WooCommerce order becomes a CRM contact and, once paid, a call to a mail service.
+//! Example of fanning out: one WooCommerce order becomes a CRM contact and, once the order is paid, a call to a mail service.
 //!
 //! The optional settings `crm` (default `crm`) and `mailer` (default `mailer`) are the names of the endpoints.
 

@@ -1,7 +1,8 @@
 //! A real browser for tests: Chromium, driven over WebDriver (W3C).
 //!
-//! A missing browser fails the test with the command that installs it. Each browser has its own empty profile and sends nothing in
-//! the background. It records its console, violations of the content security policy, and every address that it requests.
+//! If the browser is missing, the test fails and names the command that installs it. Each browser has its own empty profile and
+//! sends nothing in the background. It records its console, violations of the content security policy, and every address that it
+//! requests.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -17,10 +18,10 @@ use tempfile::TempDir;
 
 /// Deadline for each wait in a page. It is long, so that a busy machine does not fail a test.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Time between two looks at a page.
+/// Time between two checks of a page.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Name of the member that holds an element's id in the protocol.
+/// Name of the member in which WebDriver's messages hold the id of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const INSTALL: &str = "install them: apt-get install chromium chromium-driver";
 
@@ -54,7 +55,7 @@ impl Browser {
     }
 
     async fn start_with(arguments: &[&str]) -> Self {
-        // Only the first call installs the provider. A client needs one even for plain HTTP.
+        // Only the first call installs the provider of cryptography. A client needs a provider even for plain HTTP.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
@@ -98,7 +99,7 @@ impl Browser {
         browser
     }
 
-    /// Sends one command of the protocol and returns its value.
+    /// Sends one command to the driver and returns the value of the answer.
     async fn ask(&self, method: Method, path: &str, body: Value) -> Result<Value, Refused> {
         let mut request = self.client.request(method, format!("{}{path}", self.session));
         if !body.is_null() {
@@ -137,7 +138,7 @@ impl Browser {
         self.read("/source").await
     }
 
-    /// Returns the path of an element in the protocol, if it exists.
+    /// Returns the path of an element in WebDriver's protocol, if the element exists.
     async fn find(&self, css: &str) -> Option<String> {
         let found = self.post("/element", json!({ "using": "css selector", "value": css })).await.ok()?;
         found[ELEMENT].as_str().map(|id| format!("/element/{id}"))
@@ -150,7 +151,7 @@ impl Browser {
         text.ok().and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default()
     }
 
-    /// Waits until an element exists, and returns its path in the protocol.
+    /// Waits until an element exists, and returns its path in WebDriver's protocol.
     pub async fn wait(&self, css: &str) -> String {
         let until = Instant::now() + DEADLINE;
         loop {
@@ -260,7 +261,7 @@ impl Browser {
         done.unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
-    /// Sets the width of the window and the colours that the system prefers. From then on, nothing is animated.
+    /// Sets the width of the window, and whether the system prefers dark colours. From then on, nothing is animated.
     pub async fn show_as(&self, width: u32, dark: bool) {
         let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
         self.devtools("Emulation.setDeviceMetricsOverride", size).await;
@@ -290,7 +291,7 @@ impl Browser {
         std::fs::write(file, picture).unwrap_or_else(|error| panic!("{} cannot be written: {error}", file.display()));
     }
 
-    /// Returns the entries of a log since the last call: level and message.
+    /// Returns the level and the message of each entry of a log since the last call.
     async fn log(&self, kind: &str) -> Vec<(String, String)> {
         let entries =
             self.post("/se/log", json!({ "type": kind })).await.unwrap_or_else(|error| panic!("the log {kind}: {error}"));

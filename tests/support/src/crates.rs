@@ -1,4 +1,4 @@
-//! Plugins that are crates of the workspace, built from source for wasm32, and the one that is built with the first SDK.
+//! Builds plugins for wasm32: those that are crates of the workspace, and the plugin that uses the first SDK.
 
 use std::{
     collections::HashMap,
@@ -7,10 +7,10 @@ use std::{
     sync::{LazyLock, Mutex},
 };
 
-/// Builds a plugin crate and returns its bytes, as written by `innesco plugin build`.
+/// Builds a plugin crate and returns the bytes of its file, as `innesco plugin build` writes it.
 pub fn wasm(package: &str) -> Vec<u8> {
     static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
-    // A failed build has already failed its test; the other crates are still usable.
+    // If another build panicked, that build's test has failed already. The other crates are still usable.
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     built.entry(package.to_owned()).or_insert_with(|| build(package, &crate::root(), "guests", ["limited", "none"])).clone()
 }
@@ -37,14 +37,14 @@ pub fn stock_wasm(package: &str) -> Vec<u8> {
 
 fn build(package: &str, workspace: &Path, folder: &str, [debug, strip]: [&str; 2]) -> Vec<u8> {
     build_with(package, workspace, folder, |command| {
-        // These replace parts of the workspace's profile, which is for the engine.
+        // These variables replace parts of the workspace's profile, which is made for the engine.
         let profile = [("CARGO_PROFILE_RELEASE_DEBUG", debug), ("CARGO_PROFILE_RELEASE_STRIP", strip)];
         command.envs(profile).current_dir(workspace);
     })
 }
 
 fn build_with(package: &str, workspace: &Path, folder: &str, set: impl FnOnce(&mut Command)) -> Vec<u8> {
-    // This is not the usual target folder, because the cargo that runs the test may hold its lock.
+    // This is not the usual target folder, because the cargo process that runs the test may hold the lock of that folder.
     let target = crate::kept_folder().join(folder);
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--release", "--target", "wasm32-unknown-unknown", "--package", package, "--target-dir"]).arg(&target);

@@ -18,7 +18,8 @@ fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// Returns a folder for test builds that is kept between runs. Cargo gives its path only to integration tests, as `CARGO_TARGET_TMPDIR`.
+/// Returns a folder for test builds that is kept between runs. Integration tests get the path of this folder from cargo as
+/// `CARGO_TARGET_TMPDIR`, but other code does not.
 fn kept_folder() -> PathBuf {
     let program = std::env::current_exe().expect("the path of this program");
     program.ancestors().nth(3).expect("cargo puts a test program into PROFILE/deps").join("tmp")

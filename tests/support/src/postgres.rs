@@ -1,5 +1,5 @@
-//! A Postgres server for tests: dedicated, in a temporary folder, and reached through a socket there. It is removed when the
-//! process that started it ends for any reason.
+//! A Postgres server for tests. It is a separate server in a temporary folder, with its socket in that folder. When the process
+//! that started the server ends, for any reason, the server and its folder are removed.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ const KEEPER: &str = r#"folder="$1"; shift; "$@" & pid=$!; trap '' INT TERM; cat
 pub struct PostgresServer {
     folder: PathBuf,
     programs: PathBuf,
-    /// The beginning of every command, which runs it as another user, because the server refuses to run as root.
+    /// Words that are put before every command, so that it runs as another user, because the server refuses to run as root.
     as_owner: Vec<String>,
     /// One shell per start of the server. Each waits for the end of this process, and then removes the folder.
     keepers: Vec<Child>,
@@ -35,8 +35,8 @@ pub struct PostgresServer {
 }
 
 impl PostgresServer {
-    /// Creates and starts a server. If `durable`, the server syncs its commits, as in production. Otherwise they survive only a crash of
-    /// the server.
+    /// Creates and starts a server. If `durable`, the server syncs its commits, as in production. Otherwise commits survive a crash
+    /// of the server, but no power cut.
     pub fn start(durable: bool) -> Self {
         Self::start_at("", 5432, durable)
     }
@@ -175,15 +175,15 @@ impl PostgresServer {
         self.run();
     }
 
-    /// Makes every commit in a database succeed without an answer until [`Self::break_off_commit`]. Affects only connections that are
-    /// opened afterwards.
+    /// Makes every commit in a database succeed without answering the client, until [`Self::break_off_commit`]. Affects only
+    /// connections that are opened afterwards.
     pub fn hold_back_commits(&self, database: &str) {
         // Every commit then waits for a standby that never answers.
         self.ask("postgres", &format!("ALTER DATABASE {database} SET synchronous_commit = on")).expect("a setting");
         self.disconnect(database);
     }
 
-    /// Waits until the commit of a transaction hangs, and closes all connections: the client never learns that the commit
+    /// Waits until the commit of a transaction hangs, and closes all connections. So the client never learns that the commit
     /// succeeded.
     pub fn break_off_commit(&self, database: &str) {
         let sql = format!(
@@ -216,7 +216,7 @@ impl PostgresServer {
         let _ = self.ask("postgres", &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
     }
 
-    /// Returns the path of its socket.
+    /// Returns the path of the server's socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join(format!(".s.PGSQL.{}", self.port))
     }
@@ -240,8 +240,8 @@ fn programs() -> PathBuf {
     found.pop().expect("PostgreSQL is not installed, and these tests start a server: apt-get install postgresql")
 }
 
-/// Returns the beginning of commands that run as the user `postgres`, and gives the folder to that user, if this process is root:
-/// the server refuses to run as root.
+/// Returns the words that are put before every command. If this process is root, they run the command as the user `postgres`,
+/// because the server refuses to run as root, and this function gives the folder to that user. Otherwise no words are needed.
 fn as_owner(folder: &Path) -> Vec<String> {
     let number = |args: &[&str]| {
         let output = Command::new("id").args(args).output().expect("id can be started");
@@ -259,7 +259,7 @@ fn as_owner(folder: &Path) -> Vec<String> {
 fn keeper(folder: &Path, command: &[String]) -> Child {
     let mut keeper = Command::new("sh");
     keeper.args(["-c", KEEPER, "keeper"]).arg(folder).args(command);
-    // In a separate process group: an interrupt at the terminal does not stop the clean-up.
+    // The keeper is in a separate process group, so that an interrupt at the terminal does not stop the clean-up.
     std::os::unix::process::CommandExt::process_group(&mut keeper, 0);
     keeper.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell can be started")
 }

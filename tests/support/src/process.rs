@@ -93,7 +93,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns the processor time of this process, which contains the load and the sink.
+/// Returns the processor time of this process, which sends the load and receives the webhooks.
 pub fn own_cpu() -> Duration {
     cpu("self")
 }
@@ -111,7 +111,7 @@ fn cpu(process: &str) -> Duration {
 
 fn ticks(process: &str, fields_at: [usize; 2]) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // The name in parentheses may contain anything; fields are counted after it.
+    // The name in parentheses may contain any character, so fields are counted after it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     TICK * fields_at.into_iter().filter_map(|at| fields.get(at)?.parse::<u32>().ok()).sum::<u32>()
 }

@@ -40,7 +40,7 @@ pub struct Rows<'a> {
     pub ui: &'a Ui,
     pub visit: &'a Visit,
     pub fields: &'a Fields,
-    /// Whether all rows are of one endpoint. If so, its name is not repeated, and tries are shown as dots.
+    /// Whether all rows belong to the same endpoint. If so, its name is not repeated in the rows, and tries are shown as dots.
     pub of_one: bool,
 }
 
@@ -294,7 +294,7 @@ fn has_tried_since(delivery: &DeliveryView, at: &str) -> bool {
     delivery.last.as_ref().is_some_and(|last| time(&last.at) > time(at))
 }
 
-/// Returns the action that was just done to a part of the page, and its time.
+/// Returns the action that was just applied to a part of the page, and the time of that action.
 pub fn said<'a>(fields: &'a Fields, part: &str) -> Option<(&'a str, &'a str)> {
     let mut words = fields.get("said")?.splitn(3, '~');
     let (action, target, at) = (words.next()?, words.next()?, words.next()?);

@@ -144,7 +144,8 @@ fn filters(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Markup {
     }
 }
 
-/// Writes bars of the accepted events, of the chosen source or else of all. A bar links to the events of its span.
+/// Writes bars of the accepted events: those of the chosen source, or of all sources if none is chosen. A bar links to the events
+/// of its span.
 async fn volume(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Result<Markup, Problem> {
     visit.sight("GET /v1/stats")?;
     let (texts, formats) = (visit.texts(), visit.formats());
@@ -175,7 +176,7 @@ async fn volume(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Result<Markup, P
     let number = formats.number(stats.total.accepted);
     Ok(html! {
         figcaption {
-            // The number is last: it grows, and nothing stands after it that would move.
+            // The number comes last, because it grows and would move everything that comes after it.
             span.muted { @match chosen.text("source").filter(|_| source.is_some()) { Some(name) => ((t.in_span_from)(span, &foreign::isolated(name))), None => ((t.in_span)(span)) } }
             b { ((t.accepted_number)(&number)) }
             (peek(visit, "volume", texts.now.table))

@@ -1,5 +1,5 @@
-//! Retrying many deliveries: the page that asks first, and the page with the progress of the job. The job continues when the reader
-//! leaves the page.
+//! Retrying many deliveries: the page that asks for confirmation, and the page with the progress of the job. The job continues when
+//! the reader leaves the page.
 
 use std::{sync::Arc, time::Duration};
 
@@ -119,7 +119,7 @@ fn pace(ui: &Ui, visit: &Visit, endpoint: &EndpointView, count: Option<u64>) -> 
     }
 }
 
-/// Returns how long a number of webhooks takes at a pace, but at least one second.
+/// Returns how long this number of webhooks takes at one webhook per `interval`, but at least one second.
 fn taking(count: u64, interval: Duration) -> Duration {
     interval.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)).max(Duration::from_secs(1))
 }

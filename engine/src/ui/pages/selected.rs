@@ -1,5 +1,5 @@
-//! Acting on selected rows of a list: a page that asks and repeats the number, then shows the results. Each row is one
-//! request of the API.
+//! Acting on the selected rows of a list. A page repeats the number of rows and asks for confirmation, and then shows the results.
+//! The change of each row is one request of the API.
 
 use std::sync::Arc;
 
@@ -194,7 +194,7 @@ async fn ask(ui: &Ui, visit: &Visit, uri: &Uri, kind: Kind) -> Result<Response, 
     Ok(layout::page(ui, visit, &Page::new(kind.place(), &title, body)).await)
 }
 
-/// Reads one row; `None` if it does not exist any more.
+/// Reads one row. Returns `None` if the row no longer exists.
 async fn read(ui: &Ui, kind: Kind, id: &str) -> Result<Option<Row>, Problem> {
     let tag = ui.api.store.tag();
     match kind {
@@ -213,7 +213,7 @@ async fn read(ui: &Ui, kind: Kind, id: &str) -> Result<Option<Row>, Problem> {
     }
 }
 
-/// Reads an event without its data, as the first item of the list of events that starts there.
+/// Reads an event without its data. The event is the first item of the list of events that starts at it.
 async fn event(ui: &Ui, id: EventId) -> Result<Option<EventView>, Problem> {
     let page = PageRequest { cursor: Some(id.as_i64() + 1), limit: 1 };
     let page = ui.api.store.events(EventFilter::default(), page).await?;

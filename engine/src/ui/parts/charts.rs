@@ -21,7 +21,7 @@ const HEIGHT: f64 = 96.0;
 /// Height of a plot over a list.
 pub const LOW: f64 = 56.0;
 
-/// One span of a chart. A span without counts is unknown, and the chart shows a gap, not a zero.
+/// One span of a chart. If a span has no counts, its values are unknown, and the chart shows a gap, not a zero.
 pub struct Slot<'a> {
     pub at: Timestamp,
     pub counts: Option<&'a CountsView>,
@@ -178,7 +178,7 @@ pub fn lines(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
             match value {
                 Some(value) => {
                     let (x, y) = (place as f64 * wide, 100.0 - 100.0 * value / top);
-                    // A value between two gaps becomes a short line.
+                    // A single value between two gaps is drawn as a short line.
                     let start = if is_on { "L" } else { "M" };
                     write!(path, "{start}{x:.2} {y:.2}L{:.2} {y:.2}", x + wide * 0.6).expect("writing to a String cannot fail");
                     is_on = true;

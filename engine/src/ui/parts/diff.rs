@@ -5,15 +5,15 @@ use serde_json::Value;
 
 use crate::ui::{foreign, visit::Visit};
 
-/// Longest body that is compared, in bytes.
+/// Maximum length of a body that is compared, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// Maximum number of pairs of lines that are compared. If there are more, all lines count as changed.
 const PAIRS_MAX: usize = 1 << 20;
-/// Most markup of one difference, in bytes.
+/// Maximum size of the markup of one difference, in bytes.
 const MARKUP_BYTES_MAX: usize = 24 << 10;
-/// Longest line, in bytes of markup.
+/// Maximum length of a line, in bytes of markup.
 const LINE_BYTES_MAX: usize = 512;
-/// Number of equal lines that are shown around a change. Further ones are folded.
+/// Number of equal lines that are shown around a change. Further equal lines are folded.
 const AROUND: usize = 3;
 
 /// One line of the difference.
@@ -75,7 +75,7 @@ fn member(line: &str) -> Option<(&str, &str)> {
     Some(line.split_at(at))
 }
 
-/// Writes what differs between two bodies; `None` if nothing does.
+/// Writes what differs between two bodies. Returns `None` if nothing differs.
 pub fn show(visit: &Visit, old: &str, new: &str) -> Option<Markup> {
     let (old, new) = (pretty(old), pretty(new));
     let lines = compare(&old, &new);

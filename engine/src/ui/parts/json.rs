@@ -10,7 +10,7 @@ use crate::ui::{foreign, texts::Formats};
 const STRING_CHARS_MAX: usize = 4096;
 /// Maximum length of the shown part of a body, in bytes.
 pub const SHOWN_BYTES_MAX: usize = 64 << 10;
-/// Most markup of one body, in bytes. A page with an open body stays under 90 kB.
+/// Maximum size of the markup of one body, in bytes. It is so small that a page with an open body stays under 90 kB.
 const MARKUP_BYTES_MAX: usize = 64 << 10;
 /// Bytes of markup reserved for the end of a body that is not shown whole.
 const END_BYTES: usize = 4 << 10;

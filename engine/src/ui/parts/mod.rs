@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use self::state::State;
 use super::{assets::ICONS, form::TOKEN_FIELD, visit::Visit};
 
-/// An icon of the sprite, 16 px. Text beside it must name its meaning.
+/// An icon of the sprite, 16 px. The page must have text beside the icon that names its meaning.
 pub fn icon(name: &str) -> Markup {
     html! { svg.icon aria-hidden="true" { use href=(format!("{}#i-{name}", ICONS.path())) {} } }
 }
@@ -21,7 +21,7 @@ pub fn shape(name: &str) -> Markup {
     html! { svg.si aria-hidden="true" { use href=(format!("{}#i-{name}", ICONS.path())) {} } }
 }
 
-/// A button that copies the text beside it. It needs script, and is hidden without it.
+/// A button that copies the text beside it. Copying needs script, so the button is hidden without script.
 pub fn copy(text: &str, visit: &Visit) -> Markup {
     html! {
         button.copy.js type="button" data-copy=(text) aria-label=(visit.texts().frame.copy) title=(visit.texts().frame.copy) { (icon("copy")) }
@@ -111,7 +111,7 @@ pub fn seg(label: &str, choices: &[(&str, String, bool)]) -> Markup {
     }
 }
 
-/// A fact about the whole page, on a background in the colour of its state.
+/// A statement about the whole page, on a background in the colour of its state.
 pub fn note(state: State, body: &Markup, action: &Markup) -> Markup {
     html! {
         div.note role="status" data-s=(state.tone.as_str()) {
@@ -147,7 +147,7 @@ pub fn opened(visit: &Visit) -> impl Iterator<Item = &str> {
     list.split([',', '+']).filter(|id| !id.is_empty())
 }
 
-/// Returns the address of the page with one more part open, or one closed.
+/// Returns the address of the page with this part opened or closed.
 fn with_open(path: &str, id: &str, open: bool) -> String {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let list = query.split('&').find_map(|pair| pair.strip_prefix("open=")).unwrap_or_default();

@@ -53,7 +53,7 @@ const fn state(tone: Tone, shape: &'static str, word: &'static str) -> State {
     State { tone, shape, word }
 }
 
-/// A word that this version does not know. It is shown unchanged, without a colour.
+/// Returns the state for a word that this version does not know. The word is shown unchanged, without a colour.
 const fn other(word: &'static str) -> State {
     state(Tone::Calm, "s-none", word)
 }
@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    /// The state of an event that takes place later.
+    /// Returns the state of an event that takes place later.
     pub fn of_scheduled(is_cancelled: bool, texts: &Texts) -> Self {
         match is_cancelled {
             true => Self::calm(texts.states.delivery_cancelled),

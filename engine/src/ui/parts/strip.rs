@@ -20,8 +20,8 @@ pub fn pattern() -> Markup {
     }
 }
 
-/// Writes the strip: a full bar where every try succeeded, hatched from the top where tries failed, a stub where nothing was
-/// sent. All bars share two paths, because a list has many strips.
+/// Writes the strip. A bar is full where every try succeeded, is hatched from the top where tries failed, and is a stub where
+/// nothing was sent. All bars share two paths, because a list has many strips.
 pub fn show(bars: &[Bar]) -> Markup {
     const HEIGHT: f64 = 20.0;
     let (mut bodies, mut failures) = (String::new(), String::new());

@@ -1,6 +1,7 @@
 //! Test guest for comparisons: a plugin in many variants. Variant 00 is the base. Each other variant has one planted change of behaviour.
 //!
-//! The file contains the number of its variant as text: `variant 00`. A test replaces the digits, which makes another version without a build.
+//! The file contains the number of its variant as text: `variant 00`. A test replaces the digits in the file to get another version
+//! without a build.
 
 use innesco_sdk::prelude::*;
 
@@ -57,7 +58,7 @@ impl Plugin for Changes {
 
         let mut body = json!({
             "id": order.id, "total": order.total, "country": order.country, "tags": ["new", "web"], "customer": { "name": "Ann" },
-            // The other inputs of a run.
+            // The inputs of the run that are not in the other members.
             "seen": [event.id, event.source, event.subject, event.time, event.attributes, event.content_type, threshold, known],
         });
         let members = body.as_object_mut().expect("an object");

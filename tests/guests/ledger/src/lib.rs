@@ -1,8 +1,8 @@
 //! Test guest that uses everything that a run can do, so that a crash at any time interrupts something.
 //!
 //! `job.created` counts in state, sends one webhook and emits `job.done`. Every seventh job fails with a retryable error until a
-//! `job.repaired` event has recorded its receiver's first failure in state. `job.audit` sends the count. `job.later` schedules
-//! `job.due`, and `job.chain` emits `job.later`.
+//! `job.repaired` event has written `repaired` to the state. `job.audit` sends the count. `job.later` schedules `job.due`, and
+//! `job.chain` emits `job.later`.
 
 use innesco_sdk::prelude::*;
 
@@ -17,7 +17,7 @@ struct Later {
     millis: u64,
 }
 
-/// A test replaces the digit, which makes another version without a build. Each webhook shows the digit.
+/// A test replaces the digit in the file to get another version without a build. Each webhook shows the digit.
 static VERSION: [u8; 9] = *b"version 0";
 
 struct Ledger;

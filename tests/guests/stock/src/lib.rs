@@ -1,6 +1,6 @@
 //! Test guest with the stack and the allocator that cargo gives every crate. It looks for a secret of an earlier instance in its
-//! stack, its statics and its heap. It fails with the code `leak` if it finds one. Otherwise it leaves a secret in all of these
-//! places and succeeds.
+//! stack, its statics and its heap. If it finds a secret, it fails with the code `leak`. Otherwise it leaves a secret in all of
+//! these places and succeeds.
 
 use std::{
     hint::black_box,
@@ -14,9 +14,10 @@ use innesco_sdk::prelude::*;
 const SECRET: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 /// Lowest address of the part of the stack that is searched. Nothing is ever written below it.
 const STACK_FROM: usize = 4_096;
-/// Size of the part of the stack, below this frame, that the functions called from here may use.
+/// Size of the part of the stack below this frame that is not searched, because functions called from here may use it.
 const FRAMES_BYTES: usize = 32 << 10;
-/// Size of the heap: the allocator has to ask for more memory. With the stack, it exceeds what the engine keeps for the next run.
+/// Size of the heap. The allocator has to ask for more memory for it. Stack and heap together exceed the memory that the engine
+/// keeps for the next run.
 const HEAP_BYTES: usize = 5 << 18;
 
 static ZEROS: [AtomicU64; 4_096] = [const { AtomicU64::new(0) }; 4_096];
@@ -31,7 +32,7 @@ impl Plugin for Stock {
         let leak = |place: &str| Err(Error::permanent("leak", format!("{place} holds something of an earlier instance")));
         let frame = black_box(0_u64);
         let stack = (STACK_FROM, (&raw const frame as usize - FRAMES_BYTES) & !7);
-        // An instance that is stopped in the middle leaves more than one that ends.
+        // An instance that is stopped in the middle leaves more behind than an instance that ends.
         let is_stopped = event.subject.as_deref() == Some("stop");
         if holds_secret(stack) {
             return leak("the stack");
@@ -60,8 +61,8 @@ impl Plugin for Stock {
     }
 }
 
-/// Returns whether this range of addresses contains the secret. Other values may come from this instance, which has already received its
-/// event.
+/// Returns whether this range of addresses contains the secret. Other values do not count: this instance may have written them when
+/// it received its event.
 #[expect(unsafe_code, reason = "reads memory that holds no value")]
 fn holds_secret((from, to): (usize, usize)) -> bool {
     // SAFETY: the range is inside the memory of this instance, which has one thread.

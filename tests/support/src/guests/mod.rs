@@ -1,8 +1,8 @@
 //! Guests: plugins in WebAssembly text, most of them hostile. The first lines of each file describe it.
 //!
-//! [`wasm`] turns such a text into what the SDK builds from a crate: a core module with the types of its world in a custom section,
-//! ready for a plugin folder. Lines that begin with `;;@` insert parts that every guest needs. The line `;; world: …` names a world
-//! other than that of the first contract.
+//! [`wasm`] turns such a text into the same kind of file that the SDK builds from a crate: a core module with the types of its
+//! world in a custom section, ready for a plugin folder. Lines that begin with `;;@` insert parts that every guest needs. A guest
+//! whose world is not that of the first contract names its world in a line `;; world: …`.
 
 pub mod mutate;
 
@@ -11,7 +11,7 @@ use std::{fmt::Write as _, fs};
 use wit_component::{StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// Guests that load, each with the outcome with which all its runs end.
+/// The hostile guests that load. Every run of a guest ends with the outcome beside its name.
 pub const HOSTILE: [(&str, &str); 13] = [
     ("deep-recursion", "trapped"),
     ("divide-by-zero", "trapped"),
@@ -74,7 +74,7 @@ pub fn build(guest: &str, name: &str, on: &[&str]) -> Vec<u8> {
     module
 }
 
-/// Returns `describe` with its manifest in the layout of the canonical ABI, between 1 KiB and 8 KiB.
+/// Returns the function `describe`, with its manifest in the layout of the canonical ABI at the addresses 1 KiB to 8 KiB.
 fn describe(name: &str, on: &[&str], version: &str) -> String {
     const RECORD: u32 = 1024;
     const LIST: u32 = 1088;
@@ -99,7 +99,7 @@ fn describe(name: &str, on: &[&str], version: &str) -> String {
     out
 }
 
-/// Allocates memory for the host's arguments, from 64 KiB upwards. It is never freed.
+/// Allocates memory for the host's arguments, at addresses from 64 KiB upwards. This memory is never freed.
 const REALLOC: &str = r#"
 (global $free (mut i32) (i32.const 65536))
 (func $realloc (export "cabi_realloc") (param $old i32) (param $was i32) (param $align i32) (param $bytes i32) (result i32)
@@ -114,7 +114,7 @@ const REALLOC: &str = r#"
   (local.get $at))
 "#;
 
-/// `$webhook` writes a valid record of a webhook, 56 bytes long: the text `hi` to `receiver`.
+/// The function `$webhook` writes a valid record of a webhook, 56 bytes long. The webhook sends the text `hi` to `receiver`.
 const WEBHOOK: &str = r#"
 (data (i32.const 4096) "receiver")
 (data (i32.const 4112) "text/plain")

@@ -1,4 +1,4 @@
-//! Makes plugin files that no tool would write: changes real files at random. The same seed gives the same files.
+//! Makes plugin files that no tool would write, by changing real files at random. The same seed gives the same files.
 //!
 //! Randomly flipped bytes seldom pass the first check. So most changes follow the file's structure: they move, repeat, nest and
 //! remove whole sections with matching lengths, also in the types that a core module embeds and in the contents of a component.
@@ -7,7 +7,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 
 /// Maximum number of repetitions of one section or one piece of a section.
 const REPEATS_MAX: usize = 300;
-/// Maximum nesting of a file in components.
+/// Maximum number of components into which a file is nested.
 const NESTING_MAX: usize = 40;
 /// Maximum size of a resulting file, in bytes.
 const BYTES_MAX: usize = 256 << 10;
@@ -36,7 +36,8 @@ impl Mutator {
         file
     }
 
-    /// Returns how often a piece of `bytes` bytes is repeated. The limit is the maximum size of a file, because more is cut off anyway.
+    /// Returns how often a piece of `bytes` bytes is repeated. All repetitions together stay within the maximum size of a file,
+    /// because a longer file is cut off anyway.
     fn times(&mut self, bytes: usize) -> usize {
         self.random.random_range(1..REPEATS_MAX).min(BYTES_MAX / bytes.max(1) + 1)
     }
@@ -73,7 +74,7 @@ impl Mutator {
                 let piece = bytes[at..until].repeat(self.random.random_range(1..REPEATS_MAX));
                 bytes.splice(at..at, piece);
             }
-            // Replaces a byte by a number at the limit of a range.
+            // Replaces a byte by a number at the limit of a number range.
             5 => {
                 let number = [0, 1, 0x7f, 0x80, 0x7fff_ffff, 0xffff_ffff][self.random.random_range(0..6_usize)];
                 bytes.splice(at..=at, leb(number));
@@ -122,7 +123,7 @@ impl Mutator {
                     list.insert(at, other.list[from].clone());
                 }
             }
-            // Replaces the number of members by a wrong one.
+            // Replaces the number of members by a wrong number.
             5 => {
                 let count = [0, 1, 0x7f, 0x4000, 0xffff_ffff][self.random.random_range(0..5_usize)];
                 let content = &mut list[at].1;

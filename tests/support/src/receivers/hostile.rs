@@ -188,7 +188,7 @@ impl Hostile {
         .await
     }
 
-    /// Has an `https` URL but does not use TLS.
+    /// Gives out an `https` URL, but does not use TLS.
     pub async fn no_tls() -> Self {
         Self::serve("https", |mut peer| async move {
             peer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await;
@@ -197,7 +197,7 @@ impl Hostile {
         .await
     }
 
-    /// Has an `https` URL and hangs during the handshake.
+    /// Gives out an `https` URL, and hangs during the handshake.
     pub async fn hang_in_tls() -> Self {
         Self::serve("https", |peer| async move { peer.hold().await }).await
     }
@@ -237,7 +237,7 @@ impl Hostile {
         let counted = tally.clone();
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                // Bytes must be sent at once, because a reset discards those that are still waiting.
+                // Bytes must be sent at once, because a reset discards bytes that are still waiting to be sent.
                 let _ = stream.set_nodelay(true);
                 counted.send_modify(|tally| {
                     tally.accepted += 1;
@@ -267,7 +267,7 @@ impl Hostile {
         self.tally.borrow().clone()
     }
 
-    /// Waits until the state satisfies `condition`; panics with the state after `deadline`.
+    /// Waits until the counts satisfy `condition`. If they do not by `deadline`, panics and shows them.
     pub async fn wait_for(&self, what: &str, deadline: Duration, condition: impl FnMut(&Tally) -> bool) -> Tally {
         reached(&self.tally, what, deadline, condition).await
     }

@@ -168,7 +168,8 @@ impl Receiver {
                         None => converse(stream, number, &program, &record).await,
                         Some(tls) => match tls.accept(stream).into_fallible().await {
                             Ok(stream) => converse(stream, number, &program, &record).await,
-                            // Reads until the client closes: if this side closed while the client still sends, the client would not learn the reason.
+                            // Reads until the client closes. If this side closed first, while the client is still sending, the
+                            // client would not learn the reason.
                             Err((_, mut stream)) => {
                                 let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
                             }
@@ -199,7 +200,7 @@ impl Receiver {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// Waits until the requests satisfy `condition`; panics with them after `deadline`.
+    /// Waits until the requests satisfy `condition`. If they do not by `deadline`, panics and shows them.
     pub async fn wait_for(&self, what: &str, deadline: Duration, condition: impl FnMut(&[Received]) -> bool) -> Vec<Received> {
         let mut condition = condition;
         reached(&self.received, what, deadline, |received| condition(received)).await
@@ -249,7 +250,7 @@ async fn converse(
     }
 }
 
-/// Waits until `state` satisfies `condition`; panics with its last value after `deadline`.
+/// Waits until `state` satisfies `condition`. If it does not by `deadline`, panics and shows its last value.
 pub async fn reached<T: Clone + fmt::Debug>(
     state: &watch::Sender<T>,
     what: &str,

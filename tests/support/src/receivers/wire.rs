@@ -1,4 +1,5 @@
-//! The part of HTTP/1.1 that a receiver needs: requests with a length or in chunks, answers with a length.
+//! The part of HTTP/1.1 that a receiver needs. It reads requests whose bodies have a length or come in chunks, and writes answers
+//! with a length.
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt};

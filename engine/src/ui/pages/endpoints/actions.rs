@@ -143,7 +143,7 @@ pub async fn ask_delete(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Pat
     deletion(&ui, &visit, &name, None).await
 }
 
-/// Asks for the endpoint's name, and shows why the last try was refused.
+/// Writes the page that asks for the endpoint's name before it is deleted. If the last try was refused, the page shows why.
 async fn deletion(ui: &Ui, visit: &Visit, name: &str, refused: Option<Refused>) -> Result<Response, Problem> {
     visit.sight("DELETE /v1/endpoints/{endpoint}")?;
     let (endpoint, _) = read(ui, visit, name).await?;
@@ -170,7 +170,7 @@ async fn deletion(ui: &Ui, visit: &Visit, name: &str, refused: Option<Refused>) 
 
 /// Why an endpoint was not deleted.
 enum Refused {
-    /// Another name was typed.
+    /// The typed name is not that of the endpoint.
     OtherName,
     InUse(String),
 }

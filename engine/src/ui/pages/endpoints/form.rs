@@ -64,7 +64,7 @@ struct Values {
     initiators: Vec<String>,
 }
 
-/// Every field that has one text.
+/// The fields whose content is a single text.
 const TEXTS: [&str; 20] = [
     "title",
     "name",
@@ -275,7 +275,7 @@ impl Fault {
     }
 }
 
-/// The form of one endpoint.
+/// The form for one endpoint.
 struct Sheet<'a> {
     ui: &'a Ui,
     visit: &'a Visit,

@@ -35,7 +35,7 @@ pub fn title_of(endpoint: &EndpointView) -> &str {
     endpoint.title.as_deref().filter(|title| !title.trim().is_empty()).unwrap_or(&endpoint.name)
 }
 
-/// Returns the state by which the list is filtered.
+/// Returns the state of an endpoint by which the list can be filtered.
 fn condition(endpoint: &EndpointView) -> &'static str {
     match endpoint.state.as_ref() {
         "paused" => "paused",

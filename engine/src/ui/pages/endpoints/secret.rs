@@ -1,7 +1,8 @@
 //! The page that shows an endpoint's secret once, after the endpoint was created or its secret rotated.
 //!
 //! The API's answer goes into a cookie, sealed with the store's master key, and the browser is redirected to this page. The page
-//! deletes the cookie. So the secret is in no address, any node can show it, and a second visit shows that it was already shown.
+//! deletes the cookie. So the secret is in no address, any node can show it, and a second visit only says that the secret was
+//! already shown.
 
 use std::sync::Arc;
 

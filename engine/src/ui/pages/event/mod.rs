@@ -53,7 +53,7 @@ impl Choice {
         self.fields.is_set("raw")
     }
 
-    /// Returns the action that was just done to a part, and its time.
+    /// Returns the action that was just applied to a part of the page, and the time of that action.
     fn said(&self, part: &str) -> Option<(&str, &str)> {
         let mut words = self.fields.get("said")?.splitn(3, '~');
         let (action, target, at) = (words.next()?, words.next()?, words.next()?);
@@ -203,7 +203,7 @@ fn curl(ui: &Ui, story: &EventStoryView) -> Option<String> {
     ))
 }
 
-/// Asks before a replay, and shows what receivers will see.
+/// Writes the question before a replay, with what receivers will see.
 fn ask_replay(visit: &Visit, event: &EventView) -> Markup {
     let texts = visit.texts();
     let action = html! {

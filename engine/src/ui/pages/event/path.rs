@@ -14,7 +14,8 @@ use crate::{
     wire::{DeliveryView, EventStoryView, RunView},
 };
 
-/// Maximum number of shown nodes of one kind. Further delivered ones are only counted.
+/// Maximum number of runs that are shown, and of webhooks of one run. Webhooks that are not delivered are all shown. Delivered
+/// webhooks beyond the maximum are only counted.
 const NODES_MAX: usize = 12;
 
 pub fn show(visit: &Visit, story: &EventStoryView) -> Markup {

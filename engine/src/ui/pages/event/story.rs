@@ -26,7 +26,7 @@ use crate::{
     wire::{AttemptView, DeliveryStoryView, EventStoryView, LogView, RequestView, RunStoryView, SentRequestView},
 };
 
-/// Maximum number of emitted events that are shown. Each costs a read.
+/// Maximum number of emitted events that are shown. Each of them costs a read of the store.
 const EMITTED_SHOWN_MAX: usize = 20;
 
 /// Maximum number of webhooks of one run whose difference from the event is shown.
@@ -358,7 +358,7 @@ impl Teller<'_> {
         for id in story.emitted.iter().take(EMITTED_SHOWN_MAX) {
             let one = match self.ui.api.store.event(event_id(&self.ui.api, id)?, StoryPlace::default()).await {
                 Ok(one) => EventStoryView::new(&one, |_| None, self.ui.api.store.tag()),
-                // Retention may have removed the emitted event before the event of the run.
+                // Retention may have removed the emitted event earlier than the event that caused it.
                 Err(crate::store::Error::NotFound { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
@@ -453,7 +453,7 @@ fn tries(visit: &Visit, attempts: &[AttemptView], request_id: &str, answer_id: &
     }
 }
 
-/// Writes an answer: its facts on the left, its first bytes on the right.
+/// Writes an answer: status, time and other details on the left, the first bytes of the body on the right.
 fn answer_panel(visit: &Visit, id: &str, attempt: &AttemptView) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.event;
@@ -516,7 +516,7 @@ fn request_panel(visit: &Visit, request: &RequestView) -> Markup {
     }
 }
 
-/// Most markup of one log on the page, in bytes.
+/// Maximum size of the markup of one log on the page, in bytes.
 const LOG_MARKUP_MAX: usize = 32 << 10;
 
 fn log_panel(visit: &Visit, log: &[LogView]) -> Markup {

@@ -25,8 +25,9 @@ use crate::{
     wire::{ComparisonView, PluginVersionView, PluginView},
 };
 
-/// Number of newest comparisons that are searched for those of a plugin, and maximum number of them that are listed.
+/// Number of newest comparisons, of all plugins, among which the page searches those of its plugin.
 const SEARCHED: usize = 100;
+/// Maximum number of comparisons that the page lists.
 const LISTED: usize = 5;
 /// Seconds after which a running comparison is read again.
 const AGAIN_SECONDS: u8 = 1;

@@ -40,7 +40,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<Stri
     let newest = runs::list(State(Arc::clone(&ui.api)), ApiQuery(filter)).await?.0.items;
     let mut stories = Vec::with_capacity(newest.len());
     for run in newest {
-        // A run that retention deleted meanwhile has no log.
+        // Retention may have deleted the run meanwhile. Its log is then left out.
         if let Ok(story) = runs::show(State(Arc::clone(&ui.api)), ApiPath(run.id)).await {
             stories.push(story.0);
         }

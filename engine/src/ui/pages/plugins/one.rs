@@ -1,4 +1,4 @@
-//! The first page of a plugin: what waits for a person, figures, versions, a form to upload one, and facts about the plugin.
+//! The first page of a plugin: what waits for a person, figures, versions, a form to upload a version, and details of the plugin.
 
 use std::sync::Arc;
 

@@ -15,7 +15,8 @@ use crate::{
     wire::{ChangeView, ComparisonView, PluginVersionView, PluginView, ReportView},
 };
 
-/// Maximum ratio of the candidate's p99 time to the serving version's at which a promotion asks no question.
+/// If the candidate takes at most this many times as long at p99 as the serving version, its time is no reason to ask before a
+/// promotion.
 const TIME_GROWTH_MAX: f64 = 1.2;
 
 pub fn show(visit: &Visit, one: &ComparisonView) -> Markup {
@@ -38,7 +39,7 @@ pub fn show(visit: &Visit, one: &ComparisonView) -> Markup {
     }
 }
 
-/// A condition for a promotion without a question: whether it holds, its text and its figure.
+/// A condition. If all conditions hold, a promotion asks no question.
 struct Condition {
     holds: bool,
     words: &'static str,

@@ -1,4 +1,5 @@
-//! The settings of a plugin: a field for each setting that it declares, and a pair of fields for a further one.
+//! The settings of a plugin: a field for each setting that it declares, and a pair of fields for the name and value of a further
+//! setting.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -106,7 +107,7 @@ fn fields_of(visit: &Visit, config: &PluginConfigView, typed: Option<(&Fields, &
     }
 }
 
-/// Returns the name in a JSON pointer that has one part.
+/// Returns the name in a JSON pointer that consists of a single part.
 fn unescaped(pointer: &str) -> String {
     pointer.trim_start_matches('/').replace("~1", "/").replace("~0", "~")
 }

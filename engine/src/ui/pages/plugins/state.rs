@@ -67,7 +67,7 @@ fn search(visit: &Visit, plugin: &str, fields: &Fields, size: &StateSizeView) ->
     }
 }
 
-/// Asks before all state is deleted. The question repeats the number of keys.
+/// Writes the question before all state is deleted. It repeats the number of keys.
 fn asked(visit: &Visit, plugin: &str, size: &StateSizeView) -> Markup {
     let t = &visit.texts().plugins;
     let path = format!("{}/state", path_of(plugin));

@@ -104,7 +104,7 @@ pub async fn upload(State(ui): State<Arc<Ui>>, visit: Visit, request: Request) -
     let given = Given { name: text("name"), is_fixed: !text("fixed").is_empty(), serve: !text("serve").is_empty() };
     let file = field("file").cloned().unwrap_or_default();
     let query = if given.serve { "" } else { "?candidate=true" };
-    // Frees the memory budget first, because the API reserves the same amount for the file.
+    // Releases the memory that is reserved for this request, because the API reserves the same amount for the file again.
     drop(held);
     let began = Instant::now();
     let path = format!("{}{query}", route_of(given.name));
@@ -151,7 +151,7 @@ pub fn stored(visit: &Visit, plugin: &PluginView, all: &[PluginVersionView], new
     };
     parts::note(Shown::ok(""), &words, &parts::link_button(&path_of(&plugin.name), None, texts.frame.close, Look::Quiet))
 }
-/// Returns name and content of each part of a form with a file (RFC 7578), or `None` if the form is cut short.
+/// Splits a form with a file (RFC 7578). Returns name and content of each part, or `None` if the form is cut short.
 fn split(content_type: &str, body: &Bytes) -> Option<Vec<(String, Bytes)>> {
     let boundary = content_type.split("boundary=").nth(1)?.split(';').next()?.trim().trim_matches('"');
     let delimiter = format!("--{boundary}");

@@ -76,7 +76,7 @@ fn state_of(word: &str, texts: &Texts) -> Shown {
     }
 }
 
-/// Asks before a change that affects every event. `fields` is the query of the page.
+/// Writes the question before a change that affects every event. `fields` is the query of the page.
 pub fn asked(visit: &Visit, plugin: &PluginView, fields: &Fields) -> Markup {
     let t = &visit.texts().plugins;
     let path = path_of(&plugin.name);

@@ -25,7 +25,7 @@ use crate::{
     wire::{ComparisonView, JobView, PageView},
 };
 
-/// Number of jobs on one page, and of comparisons beside them.
+/// Number of jobs on one page, and number of comparisons that are listed beside them.
 const PAGE: usize = 30;
 const COMPARISONS: usize = 10;
 /// Seconds after which the page is read again while a job runs.

@@ -170,7 +170,7 @@ pub async fn revoke(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form: For
     Ok(Redirect::to("/settings/keys").into_response())
 }
 
-/// Replaces the master key, after a question.
+/// Writes the button that replaces the master key. The first press of a button only asks for confirmation.
 fn master_key(visit: &Visit, ask: Option<&str>) -> Markup {
     let t = &visit.texts().settings;
     html! {

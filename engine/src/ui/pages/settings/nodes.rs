@@ -1,4 +1,4 @@
-//! The nodes of the store, and the health of the one that answers.
+//! The nodes that share the store, and the health of the node that answers.
 
 use std::sync::Arc;
 

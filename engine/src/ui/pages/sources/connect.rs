@@ -33,8 +33,8 @@ pub async fn form(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     Ok(page(&ui, &visit, &fields, None).await)
 }
 
-/// Creates a source, then shows its secret. On a fault, shows the form again with the fault beside its field. All input is kept,
-/// except the secret.
+/// Creates a source, then shows its secret. If the input has a fault, shows the form again with the fault beside its field. All
+/// input is kept, except the secret.
 pub async fn create(State(ui): State<Arc<Ui>>, headers: HeaderMap, form: Form) -> Result<Response, Problem> {
     let Form { visit, fields } = form;
     let mut input = Map::new();

@@ -37,7 +37,7 @@ const FIELDS: [(&str, bool); 8] = [
     ("rate", false),
 ];
 
-/// Returns the text of a field as the source has it now.
+/// Returns the text of a field from the present settings of the source.
 fn current(source: &SourceView, name: &str) -> String {
     match name {
         "title" => source.title.clone().unwrap_or_default(),
@@ -122,7 +122,7 @@ async fn page(
 ) -> Response {
     let texts = visit.texts();
     let path = format!("/sources/{}", segment(&source.name));
-    // A fault is in a field, or in an entry of its list.
+    // A fault concerns a field, or an entry of the list in a field.
     let place = problem.and_then(|problem| problem.pointer()?.trim_start_matches('/').split('/').next());
     let place = place.or_else(|| problem.and_then(|problem| problem.detail().split([':', '[', ' ']).next()));
     let is_known = FIELDS.iter().any(|(name, _)| place == Some(*name));

@@ -253,7 +253,7 @@ fn rules(visit: &Visit, source: &SourceView) -> Markup {
     html! { dl.policy { @for (name, value) in rows { div { dt { (name) } dd { (value) } } } } }
 }
 
-/// Asks before a source is deleted.
+/// Writes the question before a source is deleted.
 fn ask_removal(visit: &Visit, source: &SourceView) -> Markup {
     let texts = visit.texts();
     let action = html! {
