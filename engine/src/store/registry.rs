@@ -18,7 +18,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Maximum number of versions of one plugin that are known. The rows of older versions without bytes are deleted.
+/// Maximum number of versions of one plugin that have a row but no bytes. Beyond this number, the oldest of these rows are deleted.
 pub(super) const VERSIONS_MAX: i64 = 1_000;
 /// Maximum time from the replacement of a version to the end of its last run.
 const RUN_MAX: Duration = Duration::from_secs(3600);

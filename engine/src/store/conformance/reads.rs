@@ -1,4 +1,4 @@
-//! Reads for people: states, lists, pages, histories.
+//! Cases about what people read: states, lists, pages, histories.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -63,7 +63,7 @@ pub async fn events_are_listed_by_state(bench: &Bench) {
     }
 }
 
-/// Accepts one more event of each state, which is in this state for another reason.
+/// Accepts one more event for each state. The event is in this state for another reason than the event of [`one_of_each`].
 async fn one_more_of_each(bench: &Bench) -> [EventId; 6] {
     let (crm, slack) = (bench.find_named("crm").await, bench.endpoint("slack").await);
     let with_two = async |first: Next, second: Next| {

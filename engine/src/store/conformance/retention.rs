@@ -1,4 +1,5 @@
-//! Retention: finished events are deleted after their time with their runs, deliveries and attempts. Unfinished events never are.
+//! Cases about retention: finished events are deleted after their time, together with their runs, deliveries and attempts.
+//! Unfinished events are never deleted.
 
 use std::time::Duration;
 

@@ -90,8 +90,8 @@ async fn config(tx: &Transaction<'_>, name: &Slug) -> Result<PluginConfig, Error
     Ok(found)
 }
 
-/// Stores which version of a plugin serves. Does not change the settings of a known plugin. A new plugin gets the settings that
-/// are already stored for its name. A held plugin runs again.
+/// Stores which version of a plugin serves. Does not change the settings of a known plugin. A new plugin gets the settings that are
+/// already stored for its name. If the plugin was held, it runs again.
 pub async fn remember(tx: &Transaction<'_>, plugin: &PluginRow) -> Result<(), Error> {
     lock_config(tx, &plugin.name).await?;
     execute(
