@@ -173,7 +173,7 @@ async fn read(tx: &Transaction<'_>, key: &str) -> Result<Option<Progress>, Error
     meta(tx, key).await?.map(|text| serde_json::from_slice(&text).map_err(corrupt)).transpose()
 }
 
-/// Stores the progress after `before`. Fails if another command moves a store into the database at the same time.
+/// Replaces the stored progress `before` by `after`. Fails if another command moves a store into the database at the same time.
 async fn advance(tx: &Transaction<'_>, before: &Progress, after: &Progress) -> Result<(), Error> {
     let sql = "UPDATE meta SET value = $1 WHERE key = $2 AND value = $3";
     match execute(tx, sql, &[&written(after), &MOVING, &written(before)]).await? {

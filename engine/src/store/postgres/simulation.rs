@@ -31,7 +31,7 @@ const FAULTS_UNTIL: i64 = 400_000;
 const END: i64 = FAULTS_UNTIL + 3_600_000;
 /// How long a simulation continues after everything was delivered, ms.
 const SETTLED: i64 = 60_000;
-/// Maximum difference between the rate of a node's clock and true time, in thousandths.
+/// Maximum number of thousandths by which a node's clock runs too fast or too slow.
 const DRIFT_MAX: i64 = 50;
 /// Maximum change of the database's clock, ms. All changes together are shorter than the duration of a lease.
 const SET_MAX: i64 = 60_000;
@@ -314,7 +314,7 @@ impl World {
             0..3 if self.nodes[node].alive => {
                 self.nodes[node].alive = false;
                 let back = self.now + self.random.random_range(0..60_000);
-                // If the process is dead, this fault starts it.
+                // A fault that hits a dead process starts the process again. This plans such a fault.
                 self.plan(back, node, Happening::Fault);
                 "killed"
             }
