@@ -28,7 +28,7 @@ pub trait Accept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     New(EventId),
-    /// An earlier event has the same (`source`, `id`, `type`). It was accepted under the [`EventId`] given here. Nothing changed.
+    /// An earlier event has the same (`source`, `id`, `type`). This variant holds the earlier event's [`EventId`]. Nothing changed.
     Duplicate(EventId),
 }
 

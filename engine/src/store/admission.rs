@@ -98,8 +98,8 @@ impl Admission {
         self.backlog.store(count, Ordering::Relaxed);
     }
 
-    /// Refuses new events if a limit is exceeded. Takes the bytes that wait to be written and the wait of the oldest queued
-    /// write.
+    /// Refuses new events if a limit is exceeded. `queued` is the number of bytes that wait to be written, and `waited` is how long
+    /// the oldest queued write has waited.
     pub fn check(&self, queued: usize, waited: Duration) -> Result<(), Overload> {
         let AdmissionLimits { backlog_max, store_wait_max, state: _ } = self.limits;
         if queued > QUEUED_MAX {

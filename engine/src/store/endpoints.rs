@@ -16,7 +16,7 @@ use crate::domain::{
 pub enum Deletion {
     /// Removes the endpoint in any case. The caller accepts that waiting webhooks are cancelled.
     Forced,
-    /// Refuses if deliveries wait for the endpoint, or if one of these plugins has sent to it by name.
+    /// Refuses if deliveries wait for the endpoint, or if one of these plugins has sent webhooks to it by naming it.
     Unused { serving: Vec<Slug> },
 }
 
@@ -34,7 +34,7 @@ pub const BACKLOG_COUNTED_MAX: i64 = 10_000;
 /// The unfinished deliveries of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// `None`: more than [`BACKLOG_COUNTED_MAX`].
+    /// Number of these deliveries. `None` if there are more than [`BACKLOG_COUNTED_MAX`].
     pub waiting: Option<u64>,
     /// When the oldest event of these deliveries was accepted (wall clock). `None` if no delivery waits, or if more than
     /// [`BACKLOG_COUNTED_MAX`] wait.
@@ -76,7 +76,7 @@ pub trait Endpoints {
     /// is stored.
     async fn delete_endpoint(&self, id: EndpointId, deletion: Deletion, notice: Option<NewEvent>) -> Result<(), Error>;
 
-    /// Returns all endpoints, by name.
+    /// Returns all endpoints, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.

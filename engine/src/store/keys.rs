@@ -19,7 +19,7 @@ pub trait Keys {
     /// [`Error::NotFound`].
     async fn revoke_key(&self, id: KeyId) -> Result<(), Error>;
 
-    /// Returns all keys, by name, including expired ones.
+    /// Returns all keys, including expired ones, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.

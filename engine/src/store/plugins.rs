@@ -43,7 +43,7 @@ pub trait Plugins {
     /// [`Error::Corrupt`] if they cannot be read.
     async fn plugin_config_at(&self, name: &Slug, revision: i64) -> Result<Option<BTreeMap<String, String>>, Error>;
 
-    /// Returns all plugins, by name.
+    /// Returns all plugins, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.

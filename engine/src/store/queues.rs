@@ -175,7 +175,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
     /// Waits for the next item of a queue that may start an item. The item counts as in progress until the [`Permit`] is dropped.
     pub async fn next(self: &Arc<Self>) -> (T, Permit<K, T>) {
         loop {
-            // Registered before looking, so that no push in between is missed.
+            // The waiter is registered before it looks for an item, so that it misses no push in between.
             let ready = self.ready.notified();
             if let Some(taken) = self.try_next() {
                 return taken;

@@ -165,7 +165,7 @@ pub trait PluginRegistry {
     /// If the commit failed.
     async fn set_halt(&self, plugin: &Slug, version: Digest, halt: Option<Halt>) -> Result<bool, Error>;
 
-    /// Returns the plugins that serve, by name.
+    /// Returns the plugins that serve, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
@@ -308,7 +308,7 @@ mod tests {
         }
     }
 
-    /// Versions are named by a number. Each was proposed at that hour, and served until the hour `ended`.
+    /// Each version is named by a number, and was proposed at the hour with this number. It served until the hour `ended`.
     #[test]
     fn the_last_versions_stay_and_those_that_a_stored_run_may_name() {
         const HOUR: i64 = 3_600_000;

@@ -51,7 +51,7 @@ pub trait PluginState {
     /// If the store cannot be read.
     async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error>;
 
-    /// Returns up to `most` of a plugin's keys that begin with `prefix` and come after `after`, ordered by their bytes.
+    /// Returns up to `most` of a plugin's keys that begin with `prefix` and come after `after`, in the order of their bytes.
     ///
     /// # Errors
     /// If the store cannot be read.

@@ -243,7 +243,7 @@ pub struct EventStory {
     pub runs: Vec<StoredRun>,
     pub deliveries: Vec<DeliveryStory>,
     pub emitted: Vec<EventId>,
-    /// The events that the event's runs have scheduled and that wait or were cancelled.
+    /// The events that the event's runs have scheduled. Scheduled events that were already accepted are not included.
     pub scheduled: Vec<ScheduledEvent>,
     /// Where the next part begins, if one exists.
     pub next: Option<StoryPlace>,
@@ -335,8 +335,8 @@ pub struct SettledFrom {
     pub after: Option<i64>,
     /// Events accepted before this time do not delay later events, even if they wait to be run.
     pub waits_since: Timestamp,
-    /// Only runs of events accepted before this time are returned. This leaves the nodes time to commit all earlier events, which
-    /// they do not commit in the order of the ids.
+    /// Only runs of events accepted before this time are returned. This leaves the nodes time to commit all earlier events, because
+    /// nodes do not commit events in the order of the ids.
     pub until: Timestamp,
 }
 

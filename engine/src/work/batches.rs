@@ -47,7 +47,7 @@ pub enum Step {
     Again,
     /// The store failed. The next batch is tried after [`AFTER_FAILURE`].
     Pause,
-    /// One item failed alone, again and again, and was given up or amended.
+    /// One item failed several times while it was alone in its batch, and was given up or amended.
     GaveUp,
 }
 

@@ -49,8 +49,8 @@ struct Slots {
 #[expect(dead_code, reason = "held for their drop")]
 pub enum Held {
     Event(EventSlot),
-    /// The batch slot is free after the last run of its batch. Then the plugin's next run reads the state that these runs have
-    /// written.
+    /// The batch slot becomes free when the last run of its batch is settled. So the plugin's next run reads the state that the
+    /// runs of this batch have written.
     Run(RunSlot, Arc<Permit<Slug, RunClaim>>),
 }
 

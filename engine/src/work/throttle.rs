@@ -276,7 +276,7 @@ impl Throttle {
 /// Spreads the webhooks to one endpoint over time.
 pub struct RateLimiter {
     governor: DefaultDirectRateLimiter,
-    /// Waiters are served in order, so only one timer runs at a time.
+    /// A waiter holds this lock while it waits for the rate. So waiters are served in order, and only one timer runs at a time.
     queue: tokio::sync::Mutex<()>,
 }
 

@@ -88,7 +88,8 @@ impl After {
             handoff.runs.push_all(self.runs.into_iter().map(|claim| (claim.plugin.clone(), RunClaim { settings, ..claim })));
         }
         if !self.deliveries.is_empty() {
-            // Pushed in one step, so that all later deliveries of an ordered batch can be taken back if the first one fails.
+            // All deliveries are pushed in one step. So if the first delivery of an ordered batch fails, all later ones can be
+            // taken back.
             handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
         }
         if self.let_go || !self.cancelled.is_empty() {

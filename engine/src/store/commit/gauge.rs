@@ -14,7 +14,7 @@ use crate::{metrics::meters, store::Error};
 /// although a larger write has just failed.
 const FAILING_FOR: Duration = Duration::from_secs(5);
 
-/// Measures a commit queue. Only the writer sets it.
+/// Measures a commit queue. Only the writer sets its values.
 pub struct Gauge {
     queued: AtomicUsize,
     origin: Instant,

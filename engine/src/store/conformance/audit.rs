@@ -1,4 +1,4 @@
-//! The audit trail: an entry is stored before its change, and completed with its result.
+//! Cases about the audit trail: an entry is stored before its change, and completed with the result of the change.
 
 use std::time::Duration;
 

@@ -149,7 +149,7 @@ const FREE: Queued = Queued { holder: None, due: true };
 struct Known {
     round: u32,
     unrouted: bool,
-    /// Numbers of its runs and deliveries so far.
+    /// Number of the event's runs so far, and of its deliveries.
     runs: u32,
     deliveries: u32,
 }

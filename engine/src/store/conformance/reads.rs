@@ -194,7 +194,7 @@ pub async fn events_come_in_pages_newest_first(bench: &Bench) {
             let page = bench.store.events(EventFilter::default(), PageRequest { cursor, limit }).await.unwrap();
             assert!(page.items.len() == limit || page.next.is_none(), "a page is full unless it is the last");
             seen.extend(page.items.iter().map(|one| one.event.id));
-            // New events meanwhile do not shift the pages.
+            // Events that arrive in the meantime do not shift the pages.
             cursor = page.next;
             if cursor.is_none() {
                 break;

@@ -1,10 +1,10 @@
 //! This process among the nodes: its row in the table of nodes, its heartbeat, and the notifications between nodes.
 //!
 //! A node is alive while its heartbeat counter grows. The other nodes check it once a second. A node that has seen the same counter
-//! a number of times in a row removes the silent node and ends its leases, in one transaction. This uses no clock. So it removes no
-//! node if the database's clock is set, or if the database is unreachable for a while. A transaction that issues or settles leases
-//! locks its node's row ([`enter`]), so a removed node commits nothing after its leases were ended. A node that learns that it was
-//! removed registers as a new node, and its old leases are lost.
+//! a number of times in a row removes the silent node and ends its leases, in one transaction. This uses no clock. So no node is
+//! removed if the database's clock is set, or if the database is unreachable for a while. A transaction that issues or settles
+//! leases locks its node's row ([`enter`]), so a removed node commits nothing after its leases were ended. A node that learns that
+//! it was removed registers as a new node, and its old leases are lost.
 //!
 //! Nodes notify each other through `NOTIFY` if a node has no room for a due row, or if the configuration has changed. These
 //! notifications are only hints: the claimer also checks every few seconds, and every heartbeat and every transaction that issues
@@ -180,7 +180,7 @@ async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// Raises the config version and notifies every node, when a configuration change is about to be committed.
+/// Raises the config version and notifies every node. Called in the transaction of a configuration change.
 pub async fn raise_config_version(tx: &Transaction<'_>) -> Result<(), Error> {
     execute(tx, "UPDATE settings_version SET version = version + 1", &[]).await?;
     execute(tx, "SELECT pg_notify($1, '')", &[&SETTINGS]).await?;

@@ -120,7 +120,7 @@ async fn all(tx: &Transaction<'_>) -> Result<Vec<PluginRow>, Error> {
     those(tx, "").await
 }
 
-/// Returns the plugins that a condition selects, by name.
+/// Returns the plugins that a condition selects, sorted by name.
 pub async fn those(tx: &Transaction<'_>, condition: &str) -> Result<Vec<PluginRow>, Error> {
     let sql = format!("SELECT {} FROM plugin {condition} ORDER BY name COLLATE \"C\"", PluginRow::COLUMNS);
     rows(tx, &sql, &[]).await?.iter().map(PluginRow::read).collect()

@@ -565,7 +565,7 @@ async fn passage(tx: &Transaction<'_>, local: &Local, id: EventId, endpoint: Opt
     Ok(Passage { event, parts, runs, deliveries: found, senders })
 }
 
-/// Adds to a delivery the information what the delivery waits for.
+/// Returns a delivery together with what it waits for.
 async fn waiting(tx: &Transaction<'_>, summary: DeliverySummary) -> Result<PassageDelivery, Error> {
     if !matches!(summary.state, DeliveryState::Pending { .. } | DeliveryState::Retrying { .. }) {
         return Ok(PassageDelivery { summary, is_claimed: false, behind: None });

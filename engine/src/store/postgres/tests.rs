@@ -31,8 +31,8 @@ use support::{postgres::PostgresServer, receivers::Identity};
 
 conformance!(conforms, PostgresBacking);
 
-// During an upgrade of the nodes, old engines keep running and are restarted on a database that the first new engine has
-// extended.
+// During an upgrade of the nodes, the first new engine extends the database. Old engines must then keep working on it, even after a
+// restart.
 conformance!(conforms_to_what_a_newer_engine_extended, ExtendedBacking);
 
 static SERVER: LazyLock<PostgresServer> = LazyLock::new(|| PostgresServer::start(false));

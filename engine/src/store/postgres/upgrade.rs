@@ -79,7 +79,7 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
         }
         Some([newer, oldest]) if *newer > LAYOUT => {
             let text = format!(
-                "its layout is version {newer}, which needs an engine that knows version {oldest} or later, but this one knows {LAYOUT}; upgrade the engine"
+                "its layout is version {newer}, which needs an engine that knows version {oldest} or later, but this engine knows version {LAYOUT}; upgrade the engine"
             );
             return Err(Error::Unavailable(text));
         }

@@ -44,8 +44,8 @@ impl Audit for Sqlite {
     }
 
     async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
-        // This write need not be synced. So a crash may restore the entry of a change that was not made. The trail may list too
-        // many changes, but never too few.
+        // This write need not be synced. A crash may undo it, and so restore the entry of a change that was not made. That is
+        // allowed: the trail may list too many changes, but never too few.
         self.write_as(Keeps::Progress, move |db, _| {
             db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([id.as_i64()])?;
             Ok(())

@@ -187,7 +187,7 @@ impl Check<'_> {
         self.noted(&format!("table {table}"), walked);
     }
 
-    /// Reads endpoints and sources. This needs the master key. If the key is missing, this is the finding.
+    /// Reads endpoints and sources. This needs the master key. If the key is missing, that is reported as a finding.
     fn endpoints(&mut self, key_file: &KeyFile) {
         let mark = self.db.query_row("SELECT value FROM meta WHERE key = 'seal'", [], |row| row.get::<_, Vec<u8>>(0));
         let seal: Result<Option<Seal>, Error> =

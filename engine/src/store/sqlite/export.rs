@@ -31,7 +31,7 @@ impl Export {
         let layout: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if layout != LAYOUT {
             return Err(Error::Conflict(format!(
-                "its layout is version {layout}, and this program moves only {LAYOUT}; start an engine of this version on it once, and stop it again"
+                "its layout is version {layout}, but this program moves only version {LAYOUT}; start an engine of this program's version on this store once, and stop the engine again"
             )));
         }
         steady::resume(&db)?;

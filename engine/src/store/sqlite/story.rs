@@ -155,7 +155,7 @@ fn passage(db: &Connection, id: EventId, endpoint: Option<EndpointId>) -> Result
     Ok(Passage { parts: event_parts(db, id)?, event, runs, deliveries: found, senders })
 }
 
-/// Adds to a delivery the information what the delivery waits for.
+/// Returns a delivery together with what it waits for.
 fn waiting(db: &Connection, summary: DeliverySummary) -> Result<PassageDelivery, Error> {
     let row = db
         .prepare_cached("SELECT lease IS NOT NULL, ordering FROM live WHERE id = ?1")?
