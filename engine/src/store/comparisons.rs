@@ -57,7 +57,7 @@ pub trait Comparisons {
 /// The reason for the refusal.
 pub(super) fn may_start(running: u64) -> Result<(), Error> {
     if running >= crate::domain::comparison::RUNNING_MAX as u64 {
-        return Err(Error::Conflict(format!("{running} comparisons are running already; wait until one of them ends, or cancel one")));
+        return Err(Error::Conflict(format!("{running} comparisons are running already; wait until one ends, or cancel one")));
     }
     Ok(())
 }
