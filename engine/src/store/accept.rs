@@ -1,7 +1,7 @@
-//! Commit 1: storing an event.
+//! Accepts events. This is the first commit of an event (commit 1): it stores the event.
 //!
-//! This file also computes what both stores need before they write an event: its weight, its minute, and a copy of its data.
-//! Without the copy, a small event would hold a large request in memory.
+//! This file also computes what both stores need before they write an event: the event's weight, the minute of its acceptance, and
+//! a copy of its data. Without the copy, a small event would hold a large request in memory.
 
 use async_trait::async_trait;
 
@@ -11,16 +11,16 @@ use crate::domain::{event::NewEvent, id::EventId, time::Timestamp};
 /// Accepts events.
 #[async_trait]
 pub trait Accept {
-    /// Stores all events or none, and hands to the workers those for which there is room. The events are on disk when this
-    /// returns `Ok`.
+    /// Stores all events or none. Hands events to the workers as long as the hand-off has room for them. The events are on disk
+    /// when this returns `Ok`.
     ///
-    /// An event is a repeat if an earlier event has the same (`source`, `id`, `type`). All events of sources share one name
-    /// space, all other events share another ([`NewEvent::repeat_key`]). If the earlier event was deleted, only `source` and `id`
-    /// are compared.
+    /// An event is a repeat if an earlier event has the same (`source`, `id`, `type`). The ids of events that come in through
+    /// sources form one name space; the ids of all other events form another ([`NewEvent::repeat_key`]). If the earlier event was
+    /// deleted, only `source` and `id` are compared.
     ///
     /// # Errors
-    /// [`Error::IdTaken`] if an earlier event, also of the same batch, has the same (`source`, `id`) but another `type`;
-    /// [`Error::Overloaded`] beyond the limits of admission. In both cases nothing is stored.
+    /// [`Error::IdTaken`] if an earlier event has the same (`source`, `id`) but another `type`, even if both events are in this
+    /// batch; [`Error::Overloaded`] if a limit of admission is exceeded. In both cases nothing is stored.
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error>;
 }
 
@@ -28,7 +28,7 @@ pub trait Accept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accepted {
     New(EventId),
-    /// An event with the same (`source`, `id`, `type`) was accepted before, under this id; nothing changed.
+    /// An earlier event has the same (`source`, `id`, `type`). This variant holds the earlier event's [`EventId`]. Nothing changed.
     Duplicate(EventId),
 }
 
@@ -40,11 +40,11 @@ impl Accepted {
     }
 }
 
-/// Estimated bytes that an event costs in addition to its data and texts: rows, indexes, memory.
+/// Estimated number of bytes that the rows, the index entries and the memory of an event take in addition to its data and texts.
 pub const EVENT_WEIGHT: usize = 512;
 
-/// Copies the data out of its request. Otherwise a small part of a large request would keep the whole request in memory while the
-/// event waits.
+/// Copies the event's data out of the request that carried it. Otherwise a small part of a large request would keep the whole
+/// request in memory while the event waits.
 pub fn own_data(mut event: NewEvent) -> NewEvent {
     event.content = event.content.detached();
     event

@@ -19,7 +19,7 @@ use crate::domain::time::Timestamp;
 
 /// Bytes that may wait to be written.
 const QUEUED_MAX: usize = 64 << 20;
-/// Age at which a count of the backlog is outdated.
+/// Age from which a count of the backlog is outdated.
 const COUNTED_FOR: Duration = Duration::from_millis(500);
 
 /// Limits beyond which a store refuses new events, and new state of a plugin.
@@ -59,7 +59,7 @@ impl fmt::Display for Overload {
     }
 }
 
-/// Decides whether new events are accepted, by the last counts.
+/// Decides from the last counts whether new events are accepted.
 #[derive(Debug)]
 pub struct Admission {
     limits: AdmissionLimits,
@@ -73,8 +73,8 @@ impl Admission {
         Self { limits, backlog: AtomicUsize::new(0), counted_at: AtomicI64::new(i64::MIN) }
     }
 
-    /// Counts the backlog with `count` in a separate task if the last count is outdated. If counting fails, the last count is
-    /// used: the caller's own write reports the fault of the store.
+    /// Counts the backlog with `count` in a separate task if the last count is outdated. If counting fails, the last count is used,
+    /// because the caller's own write will report that the store fails.
     pub fn keep_counted(self: &Arc<Self>, now: Timestamp, count: impl Future<Output = Result<usize, Error>> + Send + 'static) {
         if self.is_old(now) {
             let admission = Arc::clone(self);
@@ -98,8 +98,8 @@ impl Admission {
         self.backlog.store(count, Ordering::Relaxed);
     }
 
-    /// Refuses new events if a limit is exceeded. Takes the bytes that wait to be written and the wait of the oldest queued
-    /// write.
+    /// Refuses new events if a limit is exceeded. `queued` is the number of bytes that wait to be written, and `waited` is how long
+    /// the oldest queued write has waited.
     pub fn check(&self, queued: usize, waited: Duration) -> Result<(), Overload> {
         let AdmissionLimits { backlog_max, store_wait_max, state: _ } = self.limits;
         if queued > QUEUED_MAX {

@@ -20,7 +20,7 @@ pub struct Alarm {
     room: Arc<Notify>,
     /// Steady clock, ms. `i64::MAX` means not set.
     at: AtomicI64,
-    /// Whether due work waits until earlier work of its order is finished.
+    /// Whether due work waits because earlier work with the same ordering key is not finished.
     held_back: AtomicBool,
 }
 
@@ -38,12 +38,12 @@ impl Alarm {
         }
     }
 
-    /// Records whether due work waits until earlier work of its order is finished.
+    /// Records whether due work waits because earlier work with the same ordering key is not finished.
     pub fn hold_back(&self, held_back: bool) {
         self.held_back.store(held_back, Ordering::SeqCst);
     }
 
-    /// Reports that a row is finished. Wakes the claimer if due work was held back, since that work may now be free.
+    /// Reports that a row is finished. Wakes the claimer if due work was held back, because that work may now be claimable.
     pub fn let_go(&self) {
         if self.held_back.swap(false, Ordering::SeqCst) {
             self.set(clock::steady());
@@ -55,7 +55,7 @@ impl Alarm {
         self.at.fetch_min(due.millis(), Ordering::SeqCst);
     }
 
-    /// Clears the alarm. The caller asks the store next.
+    /// Clears the alarm. The caller then asks the store for due work.
     pub fn clear(&self) {
         self.at.store(i64::MAX, Ordering::SeqCst);
     }
@@ -64,11 +64,12 @@ impl Alarm {
     pub async fn wait(&self, longest: Duration) {
         let due = Timestamp::from_millis(self.at.load(Ordering::SeqCst));
         let wait = due.since(clock::steady()).min(longest);
-        // The caller asks the store in either case, so a timeout needs no handling.
+        // The caller asks the store after a notification and after a timeout, so a timeout needs no handling.
         let _ = tokio::time::timeout(wait, self.room.notified()).await;
     }
 
-    /// Waits until a queue has room again, `longest` at most. The claimer calls it when due work found no room.
+    /// Waits until a queue has room again, but no longer than `longest`. The claimer calls this when the queues have no room for
+    /// due work.
     pub async fn wait_for_room(&self, longest: Duration) {
         let _ = tokio::time::timeout(longest, self.room.notified()).await;
     }

@@ -1,4 +1,4 @@
-//! Commit 3: recording an attempt.
+//! Records attempts to send deliveries. This is the third commit of an event (commit 3).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::domain::{
 /// Records attempts.
 #[async_trait]
 pub trait Attempts {
-    /// Stores attempts and the next states of their deliveries, many at once. Each record gets its own answer.
+    /// Stores many attempts and the next states of their deliveries in one commit. Returns one answer for each record.
     ///
     /// # Errors
     /// If the commit failed: no record took effect.
@@ -26,7 +26,7 @@ pub trait Attempts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
     Done,
-    /// Another worker holds the claim now; nothing changed.
+    /// The claim is lost: its lease has ended, another worker holds it, or the delivery was cancelled. Nothing changed.
     LeaseLost,
 }
 

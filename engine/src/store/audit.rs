@@ -18,8 +18,8 @@ pub trait Audit {
     /// If the commit failed: the change must not be made.
     async fn begin_audit(&self, entry: NewAudit) -> Result<AuditId, Error>;
 
-    /// Stores the result of a change and the names of the changed members. Also stores the target, if it became known only with
-    /// the change.
+    /// Stores the result of a change and the names of the changed members. Also stores the target, if the target became known only
+    /// through the change.
     ///
     /// # Errors
     /// If the commit failed.
@@ -48,9 +48,9 @@ pub trait Audit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewAudit {
     pub at: Timestamp,
-    /// Name of the key that requests the change.
+    /// Name of the API key that requests the change.
     pub key: String,
-    /// Action and kind of its target, such as `endpoint.update`.
+    /// Kind of the target and the action on it, such as `endpoint.update`.
     pub action: String,
     /// Id or name of the target, if it is known before the change.
     pub target: Option<String>,
@@ -68,7 +68,7 @@ pub struct AuditEntry {
 }
 
 impl AuditEntry {
-    /// The columns of [`Self::read`], in its order.
+    /// The columns, in the order in which [`Self::read`] reads them.
     pub(super) const COLUMNS: &str = "id, at, key, action, target, status, members";
 
     pub(super) fn read(row: &impl Row) -> Result<Self, Error> {

@@ -37,15 +37,15 @@ impl Budget {
         Some(Room { budget: Arc::clone(self), bytes, _permit: permit })
     }
 
-    /// Ends all waits without a reservation, now and later.
+    /// Ends all present and future waits. Their callers get no reservation.
     pub fn close(&self) {
         self.permits.close();
     }
 
     /// Returns the number of reservations, their bytes, and the limit in bytes.
     pub fn occupancy(&self) -> (usize, usize, usize) {
-        // Not computed from the semaphore's free permits, because the semaphore already reserves some of them for the next
-        // caller.
+        // These numbers are not computed from the semaphore's free permits, because the semaphore already sets some permits aside
+        // for the next caller.
         (self.items.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed), self.limit)
     }
 }
@@ -86,7 +86,7 @@ mod tests {
         let mut large = pin!(budget.reserve(80));
         assert!(now(large.as_mut()).is_none(), "the bytes exceed the budget");
         let mut small = pin!(budget.reserve(1));
-        assert!(now(small.as_mut()).is_none(), "a small one does not overtake a large one");
+        assert!(now(small.as_mut()).is_none(), "a small reservation does not overtake a large one");
         assert_eq!(budget.occupancy(), (1, 60, 100));
         drop(first);
         let large = now(large).flatten().expect("there is room again");

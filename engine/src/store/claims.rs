@@ -1,4 +1,4 @@
-//! Claims: the right of one worker to finish an event, a run or a delivery until its lease ends.
+//! Claims. A claim is the right of one worker to finish an event, a run or a delivery, until the lease of the claim ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,25 +16,26 @@ use crate::domain::{
 /// Claims due rows that no worker holds.
 #[async_trait]
 pub trait Claims {
-    /// Claims events, runs and deliveries that are due and unclaimed, oldest first, as long as the hand-off has room, and hands
-    /// them over. Returns the number of claims. Unless it is zero, more rows may be due.
+    /// Claims events, runs and deliveries that are due and unclaimed, oldest first, and hands them over. Stops when the hand-off
+    /// has no room. Returns the number of claims. Unless this number is zero, more rows may be due.
     ///
-    /// If first attempts and retries of an endpoint both wait, each kind gets half of the room. An ordered delivery is claimed
-    /// only after all earlier events have been run and all deliveries with the same order and a smaller id are finished or in the
-    /// same claim.
+    /// If first attempts and retries of an endpoint both wait, each kind gets half of the room. An ordered delivery is claimed only
+    /// if two conditions hold. All earlier events have been run. Each delivery that has the same ordering key and a smaller id is
+    /// either finished or taken by the same claim.
     ///
     /// # Errors
     /// If the commit failed: nothing was claimed.
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error>;
 
-    /// Releases claims without settling them: their rows are due at once. Ignores a lease that was lost.
+    /// Releases claims without settling them, so that their rows are due at once. Ignores claims whose lease was lost.
     ///
     /// # Errors
-    /// If the commit failed: the claims become due when their leases end.
+    /// If the commit failed: the rows become due when their leases end.
     async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error>;
 
-    /// Returns when the next unclaimed row is due, for a caller that claimed everything due at `claimed_at`. Rows that became due
-    /// since then count. Rows that were already due at that time do not count: they wait for another row to finish.
+    /// Returns when the next unclaimed row is due. The caller has claimed everything that was due at `claimed_at` and could be
+    /// claimed. A row that became due after that instant counts. An ordered row that was already due does not count, because it
+    /// waits for another row to finish.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -62,10 +63,10 @@ pub enum ClaimId {
 /// An event that this worker may run.
 pub struct EventClaim {
     pub event: Arc<Event>,
-    /// 0 the first time; each replay adds one.
+    /// 0 when the event is run for the first time; each replay adds one.
     pub round: u32,
     pub lease: Lease,
-    /// Minimum config version: a worker must know this version before it runs the event.
+    /// Minimum config version. A worker runs the event only when this process has read this version or a later one.
     pub settings: i64,
     /// Place in the hand-off. It is freed when the claim is dropped.
     pub slot: EventSlot,
@@ -82,7 +83,7 @@ pub struct RunClaim {
     /// Tries so far.
     pub tries: u32,
     pub lease: Lease,
-    /// Minimum config version: a worker must know this version before it executes the run.
+    /// Minimum config version. A worker executes the run only when this process has read this version or a later one.
     pub settings: i64,
     pub slot: RunSlot,
 }

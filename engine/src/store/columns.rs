@@ -146,11 +146,11 @@ pub fn ended(
     })
 }
 
-/// Marks a line of a backtrace in the column `log`. It stands where a log line has its level.
+/// Marks a line of a backtrace in the column `log`. This word takes the place of the level of a log line.
 const AT: &str = "at";
 
-/// Marks the fields of the preceding log line. It stands where a log line has its level, so an older engine shows the fields as a
-/// separate line.
+/// Marks the fields of the preceding log line. This word takes the place of the level of a log line, so an older engine shows the
+/// fields as a separate line.
 const WITH: &str = "with";
 
 /// Writes the log of a run, and its backtrace after it.
@@ -181,7 +181,7 @@ pub fn log_from_columns(place: &Place, lines: Option<String>, dropped: i64) -> R
     Ok((RunLog { lines: read, dropped: dropped.unsigned_abs() }, backtrace))
 }
 
-/// The column `state_read`. It names its format, so that a later engine can add to it.
+/// The column `state_read`. Its member `v` is the version of the format, so that a later engine can extend the format.
 #[derive(Serialize, Deserialize)]
 struct StateReadColumn<'a> {
     v: u8,
@@ -252,7 +252,7 @@ struct PolicyColumn {
     concurrency: usize,
     rate: Option<String>,
     ordering: Option<String>,
-    /// Consecutive failures that open the circuit breaker, then its first and its longest wait in ms.
+    /// Number of consecutive failures that open the circuit breaker, then the first and the longest wait of the breaker in ms.
     breaker: (u32, u64, u64),
     envelope: String,
     format: String,
@@ -501,7 +501,7 @@ pub struct TaskColumn {
     event_type: Option<String>,
     since: Option<i64>,
     until: Option<i64>,
-    /// The job does not process items from this number on, because they were created after it.
+    /// The job does not process items from this number on, because they were created after the job.
     end: i64,
 }
 
@@ -583,7 +583,7 @@ impl TaskColumn {
     }
 }
 
-/// Reads a text that may be missing. Returns `None` if it exists but cannot be read, and `Some(None)` if it is missing.
+/// Reads a text that may be missing. Returns `None` if the text exists but cannot be read, and `Some(None)` if the text is missing.
 fn optional<T>(text: Option<String>, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
     text.map_or(Some(None), |text| read(&text).map(Some))
 }

@@ -17,8 +17,8 @@ pub trait Commands {
     /// being sent is not changed.
     ///
     /// # Errors
-    /// [`Error::Conflict`], changing nothing, if its endpoint is disabled or deleted, or if it has reached the maximum number of
-    /// attempts; [`Error::NotFound`].
+    /// [`Error::Conflict`] if the delivery's endpoint is disabled or deleted, or if the delivery has reached the maximum number of
+    /// attempts; [`Error::NotFound`]. In all cases nothing is changed.
     async fn retry_delivery(&self, id: DeliveryId, now: Timestamp) -> Result<(), Error>;
 
     /// Cancels a waiting delivery, in the store and in memory. A delivery that is being sent may still reach its receiver, but
@@ -28,12 +28,12 @@ pub trait Commands {
     /// [`Error::Conflict`] if it is already finished; [`Error::NotFound`].
     async fn cancel_delivery(&self, id: DeliveryId, at: Timestamp) -> Result<(), Error>;
 
-    /// Makes a run due now. It may be parked, waiting or cancelled. Does not change a run that a worker holds, nor the event's
-    /// other runs and deliveries.
+    /// Makes a run due now. The run may be parked, waiting or cancelled. A run that a worker holds is not changed. The other runs
+    /// and the deliveries of the event are never changed.
     ///
     /// # Errors
-    /// [`Error::Conflict`], changing nothing, if it ended `ok`, if a replay took its place, or if the endpoint that it belongs to was
-    /// deleted; [`Error::NotFound`].
+    /// [`Error::Conflict`] if the run ended `ok`, if a replay took its place, or if the endpoint that the run belongs to was
+    /// deleted; [`Error::NotFound`]. In all cases nothing is changed.
     async fn retry_run(&self, id: RunId, now: Timestamp) -> Result<(), Error>;
 
     /// Cancels a run that waits or is parked. If a worker is executing the run, its results are discarded.
@@ -49,8 +49,8 @@ pub trait Commands {
     /// [`Error::Conflict`] if the event still waits to be run; [`Error::NotFound`].
     async fn replay_event(&self, id: EventId, now: Timestamp) -> Result<u32, Error>;
 
-    /// Cancels everything that these events have not caused yet: their runs that wait or are parked, their waiting deliveries,
-    /// the events that they scheduled, and the events themselves if they wait to be run. The results of a run that a worker is
+    /// Cancels everything that these events would still cause: their runs that wait or are parked, their waiting deliveries, the
+    /// events that they scheduled, and the events themselves if they wait to be run. The results of a run that a worker is
     /// executing are discarded. Missing events are skipped. Returns what was cancelled, and the events that these events have
     /// emitted. The emitted events are not changed.
     ///
@@ -58,12 +58,12 @@ pub trait Commands {
     /// If the commit failed: nothing changed.
     async fn cancel_events(&self, ids: Vec<EventId>, at: Timestamp) -> Result<(Cancelled, Vec<EventId>), Error>;
 
-    /// Cancels everything that an event and the events that follow from it have not caused yet: see [`Self::cancel_events`]. An
+    /// Cancels everything that an event, and the events that follow from it, would still cause: see [`Self::cancel_events`]. An
     /// event is cancelled before the events that it emitted, so it emits no further events meanwhile. Stops after [`CANCEL_MAX`]
     /// events.
     ///
     /// # Errors
-    /// [`Error::NotFound`]. After any other error, a part may already be cancelled; the same call cancels the rest.
+    /// [`Error::NotFound`]. After any other error, a part may already be cancelled; a repeated call cancels the rest.
     async fn cancel_event(&self, id: EventId, at: Timestamp) -> Result<Cancelled, Error> {
         let mut sum = Cancelled::default();
         let mut waiting = VecDeque::from([id]);

@@ -1,4 +1,4 @@
-//! Stored comparisons. Each has a request, a cursor and a report. The comparison worker advances them.
+//! Stored comparisons. Each comparison has a request, a cursor and a report. The comparison worker advances the comparisons.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ pub trait Comparisons {
 /// The reason for the refusal.
 pub(super) fn may_start(running: u64) -> Result<(), Error> {
     if running >= crate::domain::comparison::RUNNING_MAX as u64 {
-        return Err(Error::Conflict(format!("{running} comparisons are running already; wait for one, or cancel it")));
+        return Err(Error::Conflict(format!("{running} comparisons are running already; wait until one ends, or cancel one")));
     }
     Ok(())
 }
@@ -67,7 +67,7 @@ pub(super) fn has_ended(state: JobState) -> Error {
     Error::Conflict(format!("it is {} already; only a running comparison can be cancelled", state.as_str()))
 }
 
-/// Why a comparison ended, if one of its versions was discarded.
+/// The reason that is stored when a comparison ends because one of its versions was discarded.
 pub(super) const DISCARDED: &str = "one of its versions was discarded";
 
 /// The column `request`.
@@ -82,7 +82,7 @@ struct RequestColumn {
     follow: Option<u8>,
 }
 
-/// The columns of [`read`], in its order.
+/// The columns, in the order in which [`read`] reads them.
 pub(super) const COLUMNS: &str =
     "id, plugin, serving, candidate, request, state, cursor, report, problem, created_at, finished_at";
 

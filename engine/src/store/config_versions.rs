@@ -1,8 +1,8 @@
 //! Config versions: makes workers wait until this process has read the configuration (endpoints, sources, keys, plugin settings)
 //! that another node changed.
 //!
-//! The store announces the current config version with all work that it hands over. A worker waits until this process has read
-//! that version before it runs an event. So an event sees every configuration change that was acknowledged before the event was
+//! The store announces the current config version with all work that it hands over. Before a worker runs an event, it waits until
+//! this process has read that version. So an event sees every configuration change that was acknowledged before the event was
 //! submitted, on any node. A store that belongs to one process announces nothing, so no worker waits.
 
 use tokio::sync::watch;

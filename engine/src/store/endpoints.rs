@@ -14,18 +14,18 @@ use crate::domain::{
 /// Whether a deletion may remove an endpoint that is in use.
 #[derive(Clone, Debug)]
 pub enum Deletion {
-    /// Removes it in any case: the caller accepts that waiting webhooks are cancelled.
+    /// Removes the endpoint in any case. The caller accepts that waiting webhooks are cancelled.
     Forced,
-    /// Refuses if deliveries wait for the endpoint, or if one of these plugins has sent to it by name.
+    /// Refuses if deliveries wait for the endpoint, or if one of these plugins has sent webhooks to it by naming it.
     Unused { serving: Vec<Slug> },
 }
 
-/// Maximum number of deleted endpoints whose names are known: enough for plugins that still name a deleted endpoint, and few
-/// enough to read again with each change of an endpoint.
+/// Maximum number of deleted endpoints whose names are known. This is enough for plugins that still name a deleted endpoint, and
+/// few enough that the names can be read again after each change of an endpoint.
 pub const DELETED_KNOWN_MAX: i64 = 10_000;
 /// Maximum number of waiting deliveries of each kind that are counted before a deletion.
 pub const WAITING_COUNTED_MAX: i64 = 100_000;
-/// Number of an endpoint's last finished deliveries that are searched for plugins that send to it.
+/// To find the plugins that send to an endpoint, this number of its last finished deliveries is searched.
 pub const SENT_CHECKED_MAX: i64 = 1_000;
 
 /// Maximum number of unfinished deliveries of one endpoint, of each kind, that [`Endpoints::backlogs`] counts.
@@ -34,9 +34,9 @@ pub const BACKLOG_COUNTED_MAX: i64 = 10_000;
 /// The unfinished deliveries of an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// `None`: more than [`BACKLOG_COUNTED_MAX`].
+    /// Number of these deliveries. `None` if there are more than [`BACKLOG_COUNTED_MAX`].
     pub waiting: Option<u64>,
-    /// When the oldest of their events was accepted (wall clock). `None` if no delivery waits, or if more than
+    /// When the oldest event of these deliveries was accepted (wall clock). `None` if no delivery waits, or if more than
     /// [`BACKLOG_COUNTED_MAX`] wait.
     pub oldest: Option<Timestamp>,
 }
@@ -48,15 +48,16 @@ pub trait Endpoints {
     /// [`Error::Taken`] if an endpoint has this name.
     async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Endpoint, Error>;
 
-    /// Replaces everything except the id, the name and the state. It leaves the state, because a change of the URL must not undo
-    /// the effect of a `410` that arrived in the meantime.
+    /// Replaces everything except the id, the name and the state. The state stays, because a change of the URL must not undo the
+    /// effect of a `410` that arrived in the meantime.
     ///
     /// # Errors
     /// [`Error::NotFound`].
     async fn update_endpoint(&self, endpoint: Endpoint) -> Result<(), Error>;
 
-    /// Changes only the state, and only from one of `from`. Returns whether it changed. If so, it stores `notice` in the same
-    /// commit. A change to `active`, even from `active`, creates a job that makes the endpoint's retrying deliveries due now.
+    /// Changes the state, and nothing else, if the present state is one of `from`. Returns whether the state changed. If it
+    /// changed, `notice` is stored in the same commit. A change to `active`, even from `active`, creates a job that makes the
+    /// endpoint's retrying deliveries due now.
     ///
     /// # Errors
     /// If the commit failed: neither the state nor the notice is stored.
@@ -71,10 +72,11 @@ pub trait Endpoints {
     /// Deletes an endpoint and stores `notice` in the same commit. [`Self::close_deliveries`] cancels its waiting deliveries.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if it is in use and `deletion` forbids that; [`Error::NotFound`]. In both cases nothing is stored.
+    /// [`Error::Conflict`] if the endpoint is in use and `deletion` does not allow that; [`Error::NotFound`]. In both cases nothing
+    /// is stored.
     async fn delete_endpoint(&self, id: EndpointId, deletion: Deletion, notice: Option<NewEvent>) -> Result<(), Error>;
 
-    /// Returns all endpoints, by name.
+    /// Returns all endpoints, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
@@ -86,8 +88,8 @@ pub trait Endpoints {
     /// If the store does not answer.
     async fn backlogs(&self, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, Error>;
 
-    /// Returns the names of the last [`DELETED_KNOWN_MAX`] deleted endpoints. A deleted endpoint is forgotten with its last
-    /// delivery.
+    /// Returns the names of the last [`DELETED_KNOWN_MAX`] deleted endpoints. A deleted endpoint is forgotten once retention has
+    /// deleted its last delivery and every event that was accepted before the endpoint was deleted.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
@@ -105,8 +107,8 @@ pub trait Endpoints {
     /// If the store does not answer.
     async fn failing_endpoints(&self) -> Result<Vec<(EndpointId, Timestamp)>, Error>;
 
-    /// Closes one batch of deliveries that wait for disabled or deleted endpoints. They become dead if the endpoint is disabled,
-    /// cancelled if it is deleted. Returns their number.
+    /// Closes one batch of deliveries that wait for disabled or deleted endpoints. A delivery becomes dead if its endpoint is
+    /// disabled, and cancelled if its endpoint is deleted. Returns the number of closed deliveries.
     ///
     /// # Errors
     /// If the commit failed.

@@ -11,7 +11,7 @@ use crate::{
 /// A refusal or failure of a store. Nothing of the refused step has taken effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The disk is full. The error ends once there is space.
+    /// The disk is full. Writes succeed again once the disk has space.
     #[error("the disk that holds the data folder is full; nothing was stored. Free space; the engine then resumes automatically")]
     Full,
     /// The disk or the database fails. A later try may succeed.
@@ -45,7 +45,7 @@ pub enum Error {
     Internal(String),
 }
 
-/// An event to which its sender gave the id of an earlier event of another type.
+/// An event whose sender gave it the id of an earlier event that has another type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the id {id:?} of source {source_name:?} belongs to an event of type {earlier_type}, so one of type {event_type} cannot have it"
@@ -93,7 +93,7 @@ impl From<SealError> for Error {
 }
 
 impl Error {
-    /// Returns whether a rule refused the step before any change. Any other error may occur in the middle of a step.
+    /// Returns whether a rule refused the step before it changed anything. All other errors may occur in the middle of a step.
     pub const fn is_refusal(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Taken { .. } | Self::IdTaken(_) | Self::Conflict(_) | Self::Overloaded(_))
     }

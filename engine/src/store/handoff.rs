@@ -1,8 +1,9 @@
 //! The hand-off: the in-memory queues between a commit and the workers. Through them, new events, runs and deliveries reach a
 //! worker without a separate claim.
 //!
-//! The store reserves a slot before it commits and pushes after the commit. Work without a slot is stored without a lease and is
-//! claimed later. The store also has everything that is in the hand-off, so a process that loses its hand-off loses no event.
+//! The store reserves a slot before it commits an item, and pushes the item after the commit. Work without a slot is stored without
+//! a lease and is claimed later. The store also has everything that is in the hand-off, so a process that loses its hand-off loses
+//! no event.
 
 use std::sync::Arc;
 
@@ -43,22 +44,24 @@ const RUNS: QueueLimits = QueueLimits {
     width: Width::SINGLE,
 };
 
-/// One queue per endpoint. The sender sets the width of a queue when it takes the first delivery, by the endpoint's policy and
-/// its recent answers. Until then only one delivery is sent at a time, because others may not be allowed to overtake it.
+/// One queue per endpoint. When the sender takes the first delivery of a queue, it sets how many deliveries of the queue may be
+/// sent at once (its width). The width depends on the endpoint's policy and its recent answers. Until then only one delivery is
+/// sent at a time, because the endpoint's policy may forbid that others overtake it.
 const DELIVERIES: QueueLimits = QueueLimits {
     queue_count: 1_024,
     queue_bytes: 16 << 20,
     total_count: 16_384,
     total_bytes: 128 << 20,
     queue_count_min: 32,
-    // 64 MiB more than `total_bytes`, for the first few deliveries of each endpoint. This bounds the memory that deliveries to
-    // many hanging receivers take.
+    // This is 64 MiB more than `total_bytes`, for the first few deliveries of each endpoint. This bounds the memory that deliveries
+    // to many hanging receivers take.
     bytes_max: 192 << 20,
     width: Width { concurrency: 1, slots: 128 },
 };
 
-/// Bytes of run results (webhooks, events, state, logs) that the store has not yet committed. Threads that run plugins wait for
-/// room. The limit is four batches, so that the settler never waits for plugins, and is small enough for a small machine.
+/// Maximum number of bytes of run results (webhooks, events, state, logs) that the store has not yet committed. Threads that run
+/// plugins wait while this budget is full. The budget holds four batches, so that the settler never waits for plugins, and is small
+/// enough for a small machine.
 const OUTCOME_BYTES: usize = 32 << 20;
 
 /// The queues from the store to the workers, and the means to wake the workers.
@@ -67,13 +70,13 @@ pub struct Handoff {
     pub events: Arc<Queues<(), EventClaim>>,
     pub runs: Arc<Queues<Slug, RunClaim>>,
     pub deliveries: Arc<Queues<EndpointId, DeliveryClaim>>,
-    /// Bytes of run results that wait for commit 2.
+    /// Bytes of run results that wait to be settled.
     pub outcomes: Arc<Budget>,
-    /// When the claimer asks the store for due work without a lease.
+    /// Decides when the claimer asks the store for due work that has no lease.
     pub alarm: Arc<Alarm>,
     /// Notified when a job is created.
     pub jobs: Arc<Notify>,
-    /// The config version that this process has read, and the one that it must read.
+    /// The config version that this process has read, and the version that it must read.
     pub settings: Arc<ConfigVersions>,
     /// Whether the leases in the hand-off are still valid.
     pub tenure: Arc<Tenure>,

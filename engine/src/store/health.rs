@@ -39,8 +39,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Returns how much work waits for the engine, and how long the oldest of it has waited. Parked runs and dead deliveries wait for
-    /// a person, and scheduled events for their time, so they do not count.
+    /// Returns how much work waits for the engine, and how long the oldest of it has waited. Parked runs and dead deliveries do not
+    /// count, because they wait for a person. Scheduled events do not count, because they wait for their time.
     pub fn waiting(&self) -> (u64, Duration) {
         let stages = self.stages.iter().filter(|stage| ["events", "runs", "deliveries"].contains(&stage.name));
         stages.fold((0, Duration::ZERO), |(depth, oldest), stage| (depth + stage.depth, oldest.max(stage.oldest)))

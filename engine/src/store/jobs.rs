@@ -70,7 +70,7 @@ pub const fn counted_max(task: &Task) -> usize {
     }
 }
 
-/// Counts the matching items among those that were checked; `None` if more items exist.
+/// Counts the matching items among those that were checked. Returns `None` if more items exist than were checked.
 pub fn count(task: &Task, found: &[(i64, Decision)]) -> Option<u64> {
     let matching = found.iter().filter(|(_, decision)| *decision != Decision::Skip).count() as u64;
     (found.len() < counted_max(task)).then_some(matching)
@@ -86,7 +86,7 @@ pub struct StoredJob {
 }
 
 impl StoredJob {
-    /// The columns of [`Self::read`], in its order.
+    /// The columns, in the order in which [`Self::read`] reads them.
     pub const COLUMNS: &str = "id, kind, filter, cursor, done, failed, total, state, created_at, finished_at";
 
     pub fn read(row: &impl Row) -> Result<Self, Error> {
@@ -105,8 +105,8 @@ impl StoredJob {
         Ok(Self { job, cursor: columns.number(3, "cursor")?, end })
     }
 
-    /// Takes the next batch from `found`, the items that were read: at most [`CHECKED_MAX`]. Returns the numbers of the matching
-    /// items.
+    /// Takes the next batch from `found`, which holds the items that were read (at most [`CHECKED_MAX`]). Returns the numbers of
+    /// the matching items.
     pub fn take(&mut self, found: Vec<(i64, Decision)>, at: Timestamp) -> Vec<i64> {
         let is_last = found.len() < CHECKED_MAX;
         let batch = Batch::of(found, TAKEN_MAX);

@@ -19,13 +19,14 @@ pub trait Keys {
     /// [`Error::NotFound`].
     async fn revoke_key(&self, id: KeyId) -> Result<(), Error>;
 
-    /// Returns all keys, by name, including expired ones.
+    /// Returns all keys, including expired ones, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
     async fn keys(&self) -> Result<Vec<KeyRow>, Error>;
 
-    /// Stores when keys were last used. An instant before the stored one, or a key that does not exist, changes nothing.
+    /// Stores when keys were last used. An instant that is before the stored instant changes nothing. Neither does a key that does
+    /// not exist.
     ///
     /// # Errors
     /// If the commit failed.
@@ -38,8 +39,8 @@ pub struct NewKey {
     pub name: String,
     pub role: Role,
     pub hash: [u8; 32],
-    /// Its last characters, by which its owner recognizes it. `None` if an older engine, which did not store them, created the
-    /// key.
+    /// The last characters of the key, by which its owner recognizes it. `None` if the key was created by an older engine, which
+    /// did not store these characters.
     pub ending: Option<String>,
     /// Expiry; `None` for a key that is valid until it is revoked.
     pub expires_at: Option<Timestamp>,
@@ -56,7 +57,7 @@ pub struct KeyRow {
 }
 
 impl KeyRow {
-    /// The columns of [`Self::read`], in its order.
+    /// The columns, in the order in which [`Self::read`] reads them.
     pub(super) const COLUMNS: &str = "id, name, role, hash, created_at, expires_at, last_used_at, ending";
 
     pub(super) fn read(row: &impl Row) -> Result<Self, Error> {

@@ -26,7 +26,7 @@ pub struct Local<Own> {
     /// The last minute whose first event id is stored and committed.
     minute: AtomicI64,
     walks: Mutex<Walks>,
-    /// Per endpoint, the last order that the last claim checked. The next claim continues after it.
+    /// For each endpoint, the last ordering key that the last claim checked. The next claim continues after this key.
     last_orders: Mutex<HashMap<EndpointId, i64>>,
 }
 
@@ -44,7 +44,7 @@ impl<Own> Local<Own> {
         }
     }
 
-    /// Returns how many waiting runs of a plugin would find a slot. A name that cannot be read counts as having slots, so that
+    /// Returns how many waiting runs of a plugin would find a slot. If the plugin's name cannot be read, there is no limit, so that
     /// its rows are claimed and then reported as unreadable.
     pub fn room_for_runs(&self, plugin: &str) -> usize {
         Slug::parse(plugin).map_or(usize::MAX, |plugin| self.handoff.runs.room_for_stored(&plugin))

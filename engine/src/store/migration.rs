@@ -1,12 +1,13 @@
 //! Migration: moves a store from its SQLite file into an empty Postgres database, to go from one node to many.
 //!
-//! Rows move table by table, in batches along each primary key. A batch and the progress after it are written in one transaction,
-//! so the same command resumes an interrupted move and copies nothing twice. No engine opens the database before the move is
-//! finished, and none opens the file afterwards. So at every moment at most one of the two stores sends webhooks.
+//! Rows move table by table, in batches along each primary key. A batch and the progress after the batch are written in one
+//! transaction. So if a move is interrupted, the same command resumes it and copies nothing twice. No engine opens the database
+//! before the move is finished, and none opens the file afterwards. So at every moment at most one of the two stores sends
+//! webhooks.
 //!
-//! Ids, callers' ids and the store's tag do not change, and new ids are larger than all old ones. Leases of the file's engine
-//! end. Due times are translated from the steady clock to the database's clock. Secrets stay sealed: both stores use the same
-//! master key.
+//! Ids, callers' ids and the store's tag do not change, and new ids are larger than all old ones. The move ends all leases that the
+//! file's engine held. Due times are translated from the steady clock to the database's clock. Secrets stay sealed: both stores use
+//! the same master key.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -20,10 +21,10 @@ use super::{
 };
 use crate::clock;
 
-/// Maximum number of rows in one transaction: few enough that no transaction takes long, many enough that commits cost little.
-/// Tests have few rows and need many batches.
+/// Maximum number of rows in one transaction: few enough that no transaction takes long, many enough that commits cost little. In
+/// tests it is small, because tests have few rows and need many batches.
 pub const BATCH_ROWS: usize = if cfg!(test) { 3 } else { 1_000 };
-/// Maximum number of bytes in one transaction, except for its last row.
+/// Maximum number of bytes in one transaction. Only the last row of a transaction may exceed this.
 pub const BATCH_BYTES: usize = 4 << 20;
 
 /// The type of a column.
@@ -240,8 +241,8 @@ pub struct Migration {
     pub was_done: bool,
 }
 
-/// Moves the store in `file` into the database at `url`. The caller holds the lock of the file's folder. `shown` is the URL as it
-/// is printed.
+/// Moves the store in `file` into the database at `url`. The caller holds the lock of the file's folder. `shown` is the form of the
+/// URL that may be printed and stored in the file.
 ///
 /// # Errors
 /// [`Error::Conflict`] if the file cannot be moved or the database cannot receive a store. After any other error, the same call
@@ -313,8 +314,8 @@ fn key_of(table: &Table, row: &[Value]) -> Result<Vec<KeyPart>, Error> {
     row.iter().zip(table.columns).take(table.key).map(part).collect()
 }
 
-/// Translates the values that have another meaning in the database. The database's clock is `ahead` milliseconds ahead of the
-/// steady clock.
+/// Translates the values that have another meaning in the database. `ahead` says by how many milliseconds the database's clock is
+/// ahead of the steady clock.
 fn translate(table: &Table, row: &mut [Value], ahead: i64) -> Result<(), Error> {
     let id = match row[0] {
         Value::Number(id) => id,
@@ -334,8 +335,9 @@ fn translate(table: &Table, row: &mut [Value], ahead: i64) -> Result<(), Error> 
             row[due] = Value::Number(at.saturating_add(ahead));
         }
         "state" => {
-            // In the file, a version is a token, which is a random number from 0 on. A node's tokens begin with its id and are
-            // never negative. So versions move as negative numbers: no node issues them, and 0 still stands for a missing value.
+            // In the file, a version is a lease token: a random number that is not negative. A node's tokens begin with its id and
+            // are never negative either. So the versions of the file become negative numbers in the database: no node issues such a
+            // number, and 0 still stands for a missing value.
             let version = table.place_of("version");
             match row[version] {
                 Value::Number(token) if token >= 0 => row[version] = Value::Number(!token),

@@ -1,10 +1,10 @@
 //! The store holds everything that must not be lost.
 //!
-//! [`Store`] is the sum of small traits, one for each kind of stored thing. Each method is one whole transaction: callers never
-//! see half a step, and no transaction stays open while a plugin runs or a socket is used. A claim is a lease: its row carries a
-//! token and the instant until which the token is valid. The result of a claim that was lost in the meantime is refused and
-//! changes nothing. A commit hands its rows to the workers through the [`Handoff`], already leased. A row for which the hand-off
-//! has no room waits in the store, and is claimed when it is due and there is room.
+//! [`Store`] is the sum of small traits, one for each kind of stored thing. Each method is one whole transaction. So callers never
+//! see half of a step, and no transaction stays open while a plugin runs or a socket is used. A claim is a lease: its row carries a
+//! token and the instant until which the token is valid. The result of a claim that was lost in the meantime is refused and changes
+//! nothing. A commit hands its rows to the workers through the [`Handoff`], already leased. A row for which the hand-off has no
+//! room waits in the store, and is claimed when it is due and there is room.
 //!
 //! Due times and leases are on the steady clock ([`crate::clock::steady`]). Instants for people are on the wall clock.
 //!
@@ -18,8 +18,8 @@
 //!    `store/NOUN.rs`, and the codecs of text and byte columns in `columns.rs`. `sqlite/check.rs` reads each row of the table.
 //! 5. Add a case per promise to `conformance/NOUN.rs`, and name it in the list of `conformance/mod.rs`: both stores run it.
 //!
-//! For a new column of an existing table, raise the layout and do step 3. The column needs a default, since older engines on the
-//! same database do not write it. Then read and write it in the files of its table (`NOUN.rs`, `rows.rs`, `columns.rs`).
+//! For a new column of an existing table, raise the layout and do step 3. The column needs a default, because older engines on the
+//! same database do not write the column. Then read and write it in the files of its table (`NOUN.rs`, `rows.rs`, `columns.rs`).
 //! Unfinished deliveries are in the table `live`, finished ones in `delivery`; several files read and write these two.
 
 mod accept;

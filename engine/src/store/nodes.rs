@@ -8,7 +8,7 @@ use crate::domain::{plugin::Digest, time::Timestamp};
 /// Lists the nodes of a store. A store that belongs to one process has none.
 #[async_trait]
 pub trait Nodes {
-    /// Returns the nodes, by name.
+    /// Returns the nodes, sorted by name.
     ///
     /// # Errors
     /// If the store cannot be read.

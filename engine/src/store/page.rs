@@ -16,7 +16,7 @@ pub struct PageRequest {
 }
 
 impl<T> Page<T> {
-    /// Makes a page of `items`. `items` has one item more than the limit if a next page exists.
+    /// Makes a page of `items`. If a next page exists, `items` must have one item more than the limit.
     pub(super) fn of(mut items: Vec<T>, request: PageRequest, id: impl Fn(&T) -> i64) -> Self {
         let more = items.len() > request.limit;
         items.truncate(request.limit);

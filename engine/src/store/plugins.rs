@@ -17,8 +17,8 @@ use crate::domain::{
 /// Stores plugins.
 #[async_trait]
 pub trait Plugins {
-    /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist yet: it then gets the
-    /// settings once it exists. The last [`REVISIONS_MAX`] revisions are kept. Returns the revision's number.
+    /// Stores the settings as a new revision, which replaces all earlier values. The plugin need not exist yet: it gets these
+    /// settings once it exists. The last [`REVISIONS_MAX`] revisions stay stored. Returns the revision's number.
     ///
     /// # Errors
     /// If the commit failed.
@@ -30,20 +30,20 @@ pub trait Plugins {
         at: Timestamp,
     ) -> Result<i64, Error>;
 
-    /// Returns the settings of a plugin and their revisions. They are empty for a plugin that has none.
+    /// Returns the settings of a plugin and their revisions. If the plugin has no settings, both are empty.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if they cannot be read.
     async fn plugin_config(&self, name: &Slug) -> Result<PluginConfig, Error>;
 
-    /// Returns the settings of one revision, which a recorded run names. Revision 0 is empty. `None` if the revision is no longer
-    /// kept.
+    /// Returns the settings of one revision, which a recorded run names. Revision 0 has no settings. Returns `None` if the revision
+    /// is no longer stored.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if they cannot be read.
     async fn plugin_config_at(&self, name: &Slug, revision: i64) -> Result<Option<BTreeMap<String, String>>, Error>;
 
-    /// Returns all plugins, by name.
+    /// Returns all plugins, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
@@ -71,7 +71,7 @@ pub struct ConfigRevision {
 }
 
 impl PluginConfig {
-    /// The columns of [`Self::read`], in its order.
+    /// The columns, in the order in which [`Self::read`] reads them.
     pub(super) const COLUMNS: &str = "plugin, revision, at, author, config";
 
     /// Adds a revision. Revisions are added newest first, so the values of the first one are in effect.
@@ -118,9 +118,9 @@ pub struct PluginRow {
     pub file: String,
     pub bytes: u64,
     pub config: BTreeMap<String, String>,
-    /// Number of the revision of `config`; 0 if it was never set.
+    /// Number of the revision of `config`; 0 if no settings were ever stored.
     pub revision: i64,
-    /// `None` if it runs.
+    /// `None` if the plugin runs.
     pub halt: Option<Halt>,
 }
 
@@ -128,7 +128,7 @@ pub struct PluginRow {
 pub(super) const RUNS: &str = "serving";
 
 impl PluginRow {
-    /// The columns of [`Self::read`], in its order.
+    /// The columns, in the order in which [`Self::read`] reads them.
     pub(super) const COLUMNS: &str = "name, version, author_version, description, patterns, file, bytes, config, \
          coalesce((SELECT max(c.revision) FROM plugin_config c WHERE c.plugin = name), 0), state";
 

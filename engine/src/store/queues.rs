@@ -1,12 +1,12 @@
 //! Bounded, fair queues in memory, one per key. Workers take items from the queues in rotation, one at a time.
 //!
-//! A queue never holds more than its limits allow. All queues together never hold more than the shared limits allow, except that
-//! each queue may hold a few items beyond them. So a thousand dead receivers cannot take the last slot from a healthy one. All
-//! queues together also have a limit in bytes.
+//! A queue never holds more than its limits allow. All queues together never hold more than the shared limits allow, with one
+//! exception: each queue may hold a few items even when the shared limits are used up. So a thousand dead receivers cannot take the
+//! last slot from a healthy receiver. A further limit in bytes bounds all queues together, including these few items.
 //!
-//! The store reserves a [`Slot`] before it commits the item that will be handed over. The slot is free again when the item is
-//! finished. An item without a slot stays in the store, and its queue records that. Until the queue has room again, new items
-//! also go to the store, behind the waiting ones.
+//! The store reserves a [`Slot`] before it commits the item that will be handed over. The slot becomes free when the item is
+//! finished. An item without a slot stays in the store, and its queue records that. Until the queue has room again, new items also
+//! go to the store, behind the waiting ones.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Limits for the items in the queues. Items that workers process count, too.
+/// Limits for the items in the queues. Items that a worker is processing count, too.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// Items in one queue, including those in progress.
@@ -28,10 +28,10 @@ pub struct QueueLimits {
     pub total_count: usize,
     /// Bytes in all queues.
     pub total_bytes: usize,
-    /// Items that each queue may hold even if the shared limits are used up, within [`Self::bytes_max`].
+    /// Items that each queue may hold even if the shared limits are used up. [`Self::bytes_max`] still applies.
     pub queue_count_min: usize,
-    /// Bytes in all queues, including the items that are held beyond the shared limits. This bounds the memory. An item larger
-    /// than this limit passes if it is alone.
+    /// Bytes in all queues, including the items that are held beyond the shared limits. This bounds the memory. An item that is
+    /// larger than this limit is let in if it is alone.
     pub bytes_max: usize,
     /// Width of a queue for which no width was set.
     pub width: Width,
@@ -60,7 +60,7 @@ pub struct Queues<K: Eq + Hash, T> {
     limits: QueueLimits,
     inner: Mutex<Inner<K, T>>,
     ready: Notify,
-    /// Notified when a queue that left items in the store has room again.
+    /// Notified when a queue has room again for items that had to stay in the store.
     room: Arc<Notify>,
 }
 
@@ -83,7 +83,7 @@ struct Queue<T> {
     working: usize,
     width: Width,
     is_offered: bool,
-    /// Whether an item found no slot since the queue last had room. That item waits in the store.
+    /// Whether an item has found no slot since the queue last had room. Such an item waits in the store.
     overflowed: bool,
 }
 
@@ -119,7 +119,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         let slots = queue.slots(limits);
         let own = queue.count < slots && queue.bytes + bytes <= limits.queue_bytes;
         let shared = count < limits.total_count && total_bytes + bytes <= limits.total_bytes;
-        // An item larger than the queue's byte limit passes when the queue is otherwise empty.
+        // An item that is larger than the queue's byte limit is let in when the queue is otherwise empty.
         let alone = queue.count == 0 && slots > 0;
         let possible = total_bytes == 0 || total_bytes + bytes <= limits.bytes_max;
         let first = queue.count < limits.queue_count_min && (own || alone);
@@ -136,8 +136,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         None
     }
 
-    /// Returns how many of the items that wait in the store would find a slot. If it is 0, the queue notifies `room` once it has
-    /// room.
+    /// Returns how many of the items that wait in the store would find a slot. If the result is 0, `room` is notified once the
+    /// queue has room.
     pub fn room_for_stored(&self, key: &K) -> usize {
         let mut inner = self.lock();
         let limits = &self.limits;
@@ -175,7 +175,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
     /// Waits for the next item of a queue that may start an item. The item counts as in progress until the [`Permit`] is dropped.
     pub async fn next(self: &Arc<Self>) -> (T, Permit<K, T>) {
         loop {
-            // Registered before looking, so that no push in between is missed.
+            // The waiter is registered before it looks for an item, so that it misses no push in between.
             let ready = self.ready.notified();
             if let Some(taken) = self.try_next() {
                 return taken;
@@ -211,12 +211,12 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
     pub fn more(&self, permit: &Permit<K, T>) -> Option<T> {
         let mut inner = self.lock();
         let queue = inner.queues.get_mut(&permit.key)?;
-        // A queue that is offered to workers keeps one item: the worker that takes the offer relies on it.
+        // A queue that is offered to workers keeps one item, because the worker that takes the offer relies on that item.
         let keep = usize::from(queue.is_offered);
         (queue.waiting.len() > keep).then(|| queue.waiting.pop_front()).flatten()
     }
 
-    /// Removes and returns the waiting items of a queue for which `matches` returns true.
+    /// Removes and returns those waiting items of a queue for which `matches` returns true.
     pub fn withdraw(&self, key: &K, mut matches: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut inner = self.lock();
         let Some(queue) = inner.queues.get_mut(key) else { return Vec::new() };
@@ -306,7 +306,7 @@ impl<T> Queue<T> {
         self.width.slots.min(limits.queue_count)
     }
 
-    /// Returns whether the claimer should now claim the items that wait in the store. This is so once the queue is half empty,
+    /// Returns whether the claimer should now claim the items that wait in the store. It should do so once the queue is half empty,
     /// not at the first free slot, so that one claim fetches many items.
     fn has_room_again(&mut self, limits: &QueueLimits) -> bool {
         let slots = self.slots(limits);
@@ -334,8 +334,8 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
         queue.count -= 1;
         queue.bytes -= self.bytes;
         let mut room = queue.has_room_again(&self.queues.limits);
-        // A queue whose items are all in the store has no slot to give back, so it could never notify. Therefore any returned
-        // slot notifies for it.
+        // A queue whose items are all in the store has no slot to give back, so it could never send a notification. Therefore the
+        // next slot that any queue gives back sends the notification for it.
         if inner.exhausted && inner.bytes <= self.queues.limits.total_bytes {
             inner.exhausted = false;
             room = true;
@@ -348,7 +348,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Slot<K, T> {
     }
 }
 
-/// The right to process an item. Dropping this lets the queue start another.
+/// The right to process an item. Dropping this lets the queue start another item.
 pub struct Permit<K: Eq + Hash + Clone + Debug, T> {
     queues: Arc<Queues<K, T>>,
     key: K,
@@ -532,15 +532,15 @@ mod tests {
     struct Placed {
         _place: Slot<u32, Placed>,
         round: usize,
-        /// If true, the worker that takes it stays busy until the round is over, and takes nothing else.
+        /// If true, the worker that takes this item stays busy until the round is over, and takes no other item.
         busy: bool,
     }
 
-    /// Tasks and threads wait for items. Some stop waiting, even at the moment of their wake-up. Each round pushes a few items,
-    /// and all of them must be taken without a further push. Either as many workers take them side by side, or they are taken one
-    /// after another: as permits end, or when a queue's concurrency rises. Every worker that could find an item by chance is busy
-    /// or waits for the end of the round. So if a wake-up is lost, or is used up by a worker that stopped waiting, an item stays
-    /// untaken.
+    /// Tasks and threads wait for items. Some stop waiting, even at the moment of their wake-up. Each round pushes a few items, and
+    /// all of them must be taken without a further push. In some rounds one worker per item takes them side by side. In other
+    /// rounds workers take them one after another, when a permit ends or when a queue's concurrency rises. Every worker that could
+    /// find an item without a wake-up is busy or waits for the end of the round. So if a wake-up is lost, or is used up by a worker
+    /// that stopped waiting, an item stays untaken.
     #[test]
     fn no_wake_up_is_lost() {
         use std::{

@@ -18,7 +18,7 @@ use crate::domain::{
     time::Timestamp,
 };
 
-/// Maximum number of versions of one plugin whose rows stay after their bytes are deleted. Older rows are deleted.
+/// Maximum number of versions of one plugin that have a row but no bytes. Beyond this number, the oldest of these rows are deleted.
 pub(super) const VERSIONS_MAX: i64 = 1_000;
 /// Maximum time from the replacement of a version to the end of its last run.
 const RUN_MAX: Duration = Duration::from_secs(3600);
@@ -26,9 +26,9 @@ const RUN_MAX: Duration = Duration::from_secs(3600);
 /// What a proposal is for, and when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proposal {
-    /// A file that was in the folder when the node started: it may be older than the version that serves.
+    /// A file that was in the folder when the node started. The file may be older than the version that serves.
     AtStart,
-    /// A file that was written while the node was running, or a request: the version is to serve.
+    /// A file that was written while the node was running, or an upload. This version should serve.
     Serve,
     /// The version is only stored, and may be promoted later.
     Candidate,
@@ -39,11 +39,11 @@ pub enum Proposal {
 pub enum Published {
     /// This version serves now, instead of `from`.
     Serves { from: Option<Digest> },
-    /// This version served already.
+    /// This version was already serving.
     Unchanged,
     /// This version is a candidate.
     Candidate,
-    /// The version was known and does not serve: nothing changed.
+    /// The version was already known and does not serve. Nothing changed.
     Outdated,
 }
 
@@ -62,10 +62,11 @@ pub struct NewVersion {
 /// How many versions of a plugin keep their bytes, beside the one that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VersionLimits {
-    /// Number of the newest versions. Older versions that a stored run may name keep their bytes, too.
+    /// This many of the newest versions keep their bytes. An older version keeps its bytes, too, if a stored run may name the
+    /// version.
     pub versions: usize,
-    /// Maximum size of all these versions together. The two versions that a rollback and a promotion need stay even if they are
-    /// larger.
+    /// Maximum size of all these versions together. The two versions that a rollback and a promotion need keep their bytes even
+    /// beyond this size.
     pub bytes: u64,
 }
 
@@ -92,14 +93,16 @@ pub struct PluginVersion {
     /// Name of its file in the plugin folder. Empty for an upload.
     pub file: String,
     pub bytes: u64,
-    /// Order in which the plugin's versions began to serve: the last one has the largest number. `None` if it never did.
+    /// This number shows the order in which the plugin's versions began to serve: the last of them has the largest number. `None`
+    /// if this version never served.
     pub served: Option<i64>,
     /// When it stopped serving.
     pub ended_at: Option<Timestamp>,
 }
 
 impl PluginVersion {
-    /// The columns of [`Self::read`], in its order. The `state` of a version whose bytes are not stored has no meaning.
+    /// The columns, in the order in which [`Self::read`] reads them. The `state` of a version whose bytes are not stored has no
+    /// meaning.
     pub(super) const COLUMNS: &str = "version, plugin, CASE WHEN file IS NOT NULL THEN 'serving' WHEN candidate > 0 THEN 'candidate' ELSE 'kept' END, \
          published_at, author, way, author_version, description, patterns, file_name, bytes, served, ended_at";
 
@@ -132,9 +135,9 @@ impl PluginVersion {
 /// version.
 #[async_trait]
 pub trait PluginRegistry {
-    /// Proposes a version. [`decide`] contains the rule. A version that begins to serve replaces the one that served under this
-    /// name. The bytes of the replaced one stay stored, within `limits`. Requeues nothing: the node that has loaded the version
-    /// does that.
+    /// Proposes a version. [`decide`] contains the rule. A version that begins to serve replaces the version that served under the
+    /// plugin's name. The bytes of the replaced version stay stored, within `limits`. This does not requeue parked runs: the node
+    /// that has loaded the version does that.
     ///
     /// # Errors
     /// If the commit failed.
@@ -146,22 +149,23 @@ pub trait PluginRegistry {
     /// If the commit failed.
     async fn withdraw(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<bool, Error>;
 
-    /// Deletes the bytes of a version that does not serve, and cancels the running comparisons in which the version takes part.
-    /// The version stays known, so an old file of it that is found at a start changes nothing. [`may_discard`] contains the rule.
+    /// Deletes the bytes of a version that does not serve, and cancels the running comparisons in which the version takes part. The
+    /// version stays known, so an old file of this version that a node finds at its start changes nothing. [`may_discard`] contains
+    /// the rule.
     ///
     /// # Errors
     /// [`Error::Conflict`] if the version is needed; [`Error::NotFound`] if its bytes are not stored.
     async fn discard(&self, plugin: &Slug, version: Digest, at: Timestamp) -> Result<(), Error>;
 
     /// Disables, holds or enables a plugin. [`Halt::Held`] takes effect only if `version` serves and is not halted yet. Returns
-    /// whether something changed. A removed plugin is no longer halted when it comes back, and a held one is released by the next
-    /// version.
+    /// whether something changed. When a removed plugin comes back, it is no longer halted. The next version of a held plugin
+    /// releases the plugin.
     ///
     /// # Errors
     /// If the commit failed.
     async fn set_halt(&self, plugin: &Slug, version: Digest, halt: Option<Halt>) -> Result<bool, Error>;
 
-    /// Returns the plugins that serve, by name.
+    /// Returns the plugins that serve, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
@@ -185,7 +189,8 @@ pub trait PluginRegistry {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn versions(&self, plugin: &Slug) -> Result<Vec<PluginVersion>, Error>;
 
-    /// Returns the candidates of plugins without a serving version, by plugin, newest first.
+    /// Returns the candidates of all plugins that have no serving version. They are sorted by plugin, the newest of each plugin
+    /// first.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.
@@ -250,15 +255,16 @@ pub fn version_before(versions: &[PluginVersion]) -> Option<&PluginVersion> {
     served.max_by_key(|one| one.served)
 }
 
-/// Returns the versions whose bytes are to be deleted. `versions` are those with bytes. A stored run belongs to a stored event.
-/// So no stored run names a version that stopped serving more than [`RUN_MAX`] before the oldest stored event was accepted.
+/// Returns the versions whose bytes must be deleted. `versions` are all versions whose bytes are stored. A stored run belongs to a
+/// stored event. So no stored run names a version that stopped serving more than [`RUN_MAX`] before the oldest stored event was
+/// accepted.
 pub(super) fn surplus(versions: &[PluginVersion], limits: VersionLimits, oldest_event: Option<Timestamp>) -> Vec<Digest> {
     let mut idle: Vec<&PluginVersion> = versions.iter().filter(|one| one.state != VersionState::Serving).collect();
-    // Newest first. For a version that has served, the time at which it stopped serving counts.
+    // Newest first. The time of a version is that of its last proposal, or the time at which it stopped serving if that was later.
     idle.sort_by_key(|one| std::cmp::Reverse(one.ended_at.max(Some(one.at))));
     let before = idle.iter().filter(|one| one.served.is_some()).max_by_key(|one| one.served).map(|one| one.version);
     let next = idle.iter().find(|one| one.state == VersionState::Candidate).map(|one| one.version);
-    // A rollback needs the version that served last, a promotion the newest candidate.
+    // A rollback needs the version that served last. A promotion needs the newest candidate.
     let is_needed = |one: &PluginVersion| limits.versions > 0 && [before, next].contains(&Some(one.version));
     idle.sort_by_key(|one| !is_needed(one));
     let may_have_runs = |one: &PluginVersion| match (one.ended_at, oldest_event) {
@@ -302,7 +308,7 @@ mod tests {
         }
     }
 
-    /// Versions are named by a number. Each was proposed at that hour, and served until the hour `ended`.
+    /// Each version is named by a number, and was proposed at the hour with this number. It served until the hour `ended`.
     #[test]
     fn the_last_versions_stay_and_those_that_a_stored_run_may_name() {
         const HOUR: i64 = 3_600_000;

@@ -17,14 +17,15 @@ pub trait Retire {
     /// If the commit failed: nothing was deleted.
     async fn retire(&self, retention: Retention, now: Timestamp) -> Result<usize, Error>;
 
-    /// Deletes one batch of the oldest finished events, of any age, until the store holds less than `bytes_max`. If it checked no
-    /// event and the store still holds more than that, no further event can be deleted.
+    /// Deletes the oldest finished events, regardless of their age. One call deletes at most one batch, and stops early once the
+    /// store holds less than `bytes_max`. If a call has checked no event and the store still holds more than `bytes_max`, no
+    /// further event can be deleted.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
     async fn evict(&self, bytes_max: u64) -> Result<Evicted, Error>;
 
-    /// Returns the bytes that the store uses on its disk, without free space inside the file.
+    /// Returns the number of bytes that count against the size limit of the store. Free space inside the file does not count.
     ///
     /// # Errors
     /// If the store cannot be read.

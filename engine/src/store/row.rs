@@ -1,5 +1,5 @@
-//! Rows of either database as values of the domain. A column of the wrong type, or NULL where a value is required, is an error
-//! that names the table, the column and the id. Both stores report it in the same way.
+//! Reads the rows of either database as values of the domain. A column of the wrong type, or NULL where a value is required, is an
+//! error that names the table, the column and the id. Both stores report it in the same way.
 
 use super::{Error, columns::Place};
 use crate::domain::time::Timestamp;

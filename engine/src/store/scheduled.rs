@@ -1,6 +1,6 @@
-//! Events that take place later. Commit 2 stores them together with the run that requested them. When such an event is due, a
-//! step turns it into an event that waits to be run, so the plugins and endpoints of that time receive it. It gets a new id, so
-//! lists, retention and readers that follow runs treat it as newer than all earlier events.
+//! Scheduled events, which take place later. A settlement (commit 2) stores them together with the run that requested them. When a
+//! scheduled event is due, a step turns it into an event that waits to be run, so the plugins and endpoints of that time receive
+//! it. This event gets a new id, so lists, retention and readers that follow runs treat it as newer than all earlier events.
 //!
 //! Due times are on the wall clock, because users plan with it, and because it does not stop with the engine.
 
@@ -18,8 +18,8 @@ pub trait Schedule {
     /// If the store cannot be read.
     async fn next_scheduled(&self) -> Result<Option<Timestamp>, Error>;
 
-    /// Accepts one batch of the scheduled events that are due at `at` (wall clock), in the order of their due times. In one
-    /// transaction, each becomes an event and is no longer scheduled. Returns the number of events; 0 means that none was due.
+    /// Accepts one batch of the scheduled events that are due at `at` (wall clock), in the order of their due times. All of them
+    /// become events, and are no longer scheduled, in one transaction. Returns the number of events; 0 means that none was due.
     ///
     /// # Errors
     /// If the commit failed: nothing changed.

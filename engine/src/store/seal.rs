@@ -34,7 +34,7 @@ const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 /// Prefix of the line in a key file.
 const PREFIX: &str = "innesco-master-key-1:";
-/// Plain text of the mark. The store keeps it sealed, so that an opening can check the key.
+/// Plain text of the mark. The store holds the sealed mark, so that the key can be checked whenever the store is opened.
 const MARK: &[u8] = b"innesco";
 const MARK_CONTEXT: &str = "store";
 
@@ -70,7 +70,8 @@ impl Seal {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// Decrypts a value that was sealed for `context` under this key. Returns `None` for any other value, and for a changed one.
+    /// Decrypts a value that was sealed for `context` under this key. Returns `None` for any other value, and for a value that was
+    /// changed.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
         let payload = Payload { msg: sealed, aad: context.as_bytes() };
@@ -121,7 +122,7 @@ impl KeyFile {
         name.into()
     }
 
-    /// Returns the key of a store that carries `mark`. For a store without a mark, returns the key in the file, and creates one
+    /// Returns the key of a store that carries `mark`. For a store without a mark, returns the key in the file, and creates a key
     /// if the file is missing.
     pub fn open(&self, mark: Option<&[u8]>) -> Result<Seal, SealError> {
         let Some(mark) = mark else {
@@ -156,8 +157,8 @@ impl KeyFile {
         }
     }
 
-    /// Replaces the current key file by the next one, once the store is sealed with it. The old key stays as `NAME.1`, `NAME.2`
-    /// and so on: the highest number is the latest.
+    /// Replaces the current key file by the next one. The store must already be sealed with the next key. The old key stays as
+    /// `NAME.1`, `NAME.2` and so on: the highest number is the latest.
     pub fn finish_change(&self) -> Result<(), SealError> {
         let change = || {
             self.keep_old()?;
@@ -202,7 +203,8 @@ impl KeyFile {
         key.map(|key| Some(Seal::new(key))).ok_or_else(|| SealError::NotAKey(path.to_owned()))
     }
 
-    /// Creates a key file. It is on disk before anything is sealed with it: a store whose key is lost has lost its secrets.
+    /// Creates a key file. The file is on disk before anything is sealed with its key, because a store whose key is lost has lost
+    /// its secrets.
     fn make(&self, path: &Path) -> Result<Seal, SealError> {
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         random::fill(&mut *key)?;

@@ -17,8 +17,8 @@ pub trait Secrets {
     /// [`Error::Sealed`] if the system provides no random bytes.
     fn seal(&self, context: &str, plain: &[u8]) -> Result<Vec<u8>, Error>;
 
-    /// Decrypts a value of [`Self::seal`], on any node. Returns `None` if it was sealed for another context or by another store,
-    /// or was changed. After a change of the master key, values sealed with the old key open until the node restarts.
+    /// Decrypts a value of [`Self::seal`], on any node. Returns `None` if the value was changed, or was sealed for another context
+    /// or by another store. After a change of the master key, values sealed with the old key open until the node restarts.
     fn unseal(&self, context: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
 
     /// Seals every secret under a new master key, then replaces the file of the old key.
@@ -29,8 +29,8 @@ pub trait Secrets {
     async fn reseal(&self) -> Result<(), Error>;
 }
 
-/// The master keys of an open store, the current one first. A replaced key stays, since a reader may still hold rows sealed with
-/// it.
+/// The master keys of an open store, the current one first. A replaced key stays, because a reader may still hold rows that were
+/// sealed with that key.
 pub struct Seals {
     file: KeyFile,
     keys: RwLock<Vec<Arc<Seal>>>,

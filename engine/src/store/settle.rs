@@ -1,4 +1,4 @@
-//! Commit 2: settling an event or a deferred run.
+//! Settles an event or a deferred run: stores the results of its runs. This is the second commit of an event (commit 2).
 
 mod judge;
 
@@ -18,8 +18,8 @@ use crate::domain::{
 /// Settles events and deferred runs.
 #[async_trait]
 pub trait Settle {
-    /// Settles many events and runs in one commit, in the given order. Each settlement takes effect as a whole or not at all, and
-    /// gets its own answer.
+    /// Settles many events and runs in one commit, in the given order. Each settlement takes effect as a whole or not at all.
+    /// Returns one answer for each settlement.
     ///
     /// # Errors
     /// If the commit failed: no settlement took effect.
@@ -43,7 +43,7 @@ impl Settles {
     }
 }
 
-/// The results of routing and running an event, or of one later run. The store commits all of them or none.
+/// The results of routing and running an event, or of one deferred run. The store commits all of them or none.
 #[derive(Clone)]
 pub struct Settlement {
     pub settles: Settles,
@@ -66,12 +66,13 @@ impl Settlement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     Done,
-    /// Another worker holds the claim now; nothing changed.
+    /// The claim is lost: its lease has ended, another worker holds it, or the row was cancelled or replayed. Nothing changed.
     LeaseLost,
-    /// These runs (by index in [`Settlement::runs`]) read state that has changed since; nothing changed.
+    /// These runs (by index in [`Settlement::runs`]) read state that has been replaced since then. This settlement had no effect.
     StateConflict(Vec<usize>),
-    /// The event would exceed its number of runs or deliveries; nothing changed.
+    /// The event would exceed its maximum number of runs, deliveries or scheduled events. This settlement had no effect.
     TooMany,
-    /// These runs (by index in [`Settlement::runs`]) would exceed the state limits of their plugin; nothing changed.
+    /// These runs (by index in [`Settlement::runs`]) would exceed the limits of what their plugin may store. This settlement had no
+    /// effect.
     StateFull(Vec<(usize, StateFull)>),
 }

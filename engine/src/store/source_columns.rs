@@ -1,5 +1,5 @@
-//! The columns of sources, which are the same in both stores. The token that makes an address unguessable is sealed together with
-//! the secrets.
+//! Reads and writes the columns of sources, which are the same in both stores. The token that makes an address unguessable is
+//! sealed together with the secrets.
 
 use std::{net::IpAddr, sync::Arc};
 

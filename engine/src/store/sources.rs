@@ -41,7 +41,7 @@ pub trait Sources {
     /// [`Error::Corrupt`] if one cannot be read.
     async fn source_requests(&self) -> Result<HashMap<SourceId, Requests>, Error>;
 
-    /// Returns all sources, by name.
+    /// Returns all sources, sorted by name.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if one cannot be read.

@@ -1,5 +1,5 @@
 //! State of plugins: reading it, clearing it, and its limits. Both stores keep [`StateSize`] exact: each change of state updates
-//! it. [`Ledger`] decides what a run may add. Commit 2 writes state.
+//! it. [`Ledger`] decides what a run may add. A settlement (commit 2) writes state.
 
 use std::{collections::HashMap, fmt};
 
@@ -18,7 +18,7 @@ use crate::{
 /// Reads and clears the state of plugins.
 #[async_trait]
 pub trait PluginState {
-    /// Returns the last committed value, also if it has expired and is not deleted yet.
+    /// Returns the last committed value, even if the value has expired and is not deleted yet.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -35,8 +35,8 @@ pub trait PluginState {
 
     /// Deletes one batch of values that expired before `at` (wall clock). Returns their number.
     ///
-    /// This changes nothing for a run that begins at `at` or later, since the values have already expired for it. An earlier run
-    /// that has read such a value runs again.
+    /// This changes nothing for a run that begins at `at` or later, because the values have already expired for such a run. An
+    /// earlier run that has read a deleted value runs again.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
@@ -51,7 +51,7 @@ pub trait PluginState {
     /// If the store cannot be read.
     async fn state_size(&self, plugin: &Slug) -> Result<StateSize, Error>;
 
-    /// Returns up to `most` of a plugin's keys that begin with `prefix` and come after `after`, ordered by their bytes.
+    /// Returns up to `most` of a plugin's keys that begin with `prefix` and come after `after`, in the order of their bytes.
     ///
     /// # Errors
     /// If the store cannot be read.
@@ -71,7 +71,7 @@ pub trait PluginState {
     async fn clear_state(&self, plugin: &Slug) -> Result<usize, Error>;
 }
 
-/// A value of a plugin's state, and the version by which commit 2 detects a change.
+/// A value of a plugin's state, and the version by which a settlement detects that the value has changed.
 pub type StateValue = (Vec<u8>, i64);
 
 /// A key of a plugin's state.
@@ -84,12 +84,12 @@ pub struct StateKey {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Limits of what one plugin stores: its state, most of which never expires, and its events that are due later.
+/// Limits of what one plugin stores: its state, most of which never expires, and the events that it has scheduled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimits {
     /// Bytes of keys and values together. Default: 64 MiB, a thousand values of the largest size.
     pub bytes_max: u64,
-    /// Default: 100,000. Beside its bytes, each key costs a row and an index entry.
+    /// Default: 100,000. In addition to its bytes, each key costs a row and an index entry.
     pub keys_max: u64,
     /// Events that are due later. Default: 100,000. Each one takes space for its data, and retention does not delete the event
     /// that caused it.
@@ -109,7 +109,7 @@ pub struct StateSize {
     pub bytes: u64,
 }
 
-/// The limit that a run's writes would exceed, with the value of the limit.
+/// The limit that a run would exceed, with the value of the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StateFull {
     Bytes { limit: u64 },
@@ -139,9 +139,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Counts the writes and the scheduled events of the runs of one settlement, all of them or none. Returns the runs (by index)
-    /// that would exceed a limit. Writes that do not increase the size are always admitted, so that a plugin at its limit can
-    /// delete state.
+    /// Counts the writes and the scheduled events of the runs of one settlement. Returns the runs (by index) that would exceed a
+    /// limit. If a run would exceed a limit, nothing is counted. Writes that do not increase the size are always admitted, so that
+    /// a plugin at its limit can delete state.
     pub fn admit(&mut self, runs: &[RunRecord], limits: StateLimits) -> Vec<(usize, StateFull)> {
         let mut refused = Vec::new();
         let (mut sizes, mut values, mut scheduled) = (HashMap::new(), HashMap::new(), HashMap::new());

@@ -16,15 +16,15 @@ use crate::domain::{
 /// Stores counts over time.
 #[async_trait]
 pub trait Stats {
-    /// Adds counts to the hour that contains `at` (wall clock), and those of the engine as a whole also to the minute. Deletes
-    /// sheets that are not needed any more.
+    /// Adds counts to the hour that contains `at` (wall clock). Counts of the engine as a whole are also added to the minute.
+    /// Deletes sheets (rows with the counts of a period) that are not needed any more.
     ///
     /// # Errors
     /// If the store cannot be written; then nothing is added.
     async fn add_counts(&self, counts: Vec<(About, Counts)>, at: Timestamp) -> Result<(), Error>;
 
-    /// Returns the counts of each of these subjects by cell, oldest first, beginning with the sheet that contains `since`. Cells
-    /// without counts are left out.
+    /// Returns the counts of each of these subjects, one item for each cell (a minute or an hour), oldest first. Begins with the
+    /// sheet that contains `since`. Cells without counts are left out.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if a sheet cannot be read.

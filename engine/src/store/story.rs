@@ -61,23 +61,23 @@ pub trait Story {
     async fn recorded_run(&self, id: RunId) -> Result<RecordedRun, Error>;
 
     /// Returns the chain of causes that contains this event: its first event and all events that follow from it, parents before
-    /// children, without data. Returns at most [`CHAIN_EVENTS`] of them, and whether there are more. A cause that retention has
+    /// children, without data. Returns at most [`CHAIN_EVENTS`] events, and whether the chain has more. A cause that retention has
     /// deleted ends the search for earlier events.
     ///
     /// # Errors
     /// [`Error::NotFound`]; see the trait.
     async fn chain(&self, id: EventId) -> Result<(Vec<EventSummary>, bool), Error>;
 
-    /// Returns executed runs of a plugin before the cursor with everything that they depended on, newest first. Checks
-    /// [`RECORDED_LOOK`] rows and returns at most [`RECORDED_BYTES`] of events, or one larger event. So a page may be empty
-    /// although more runs follow.
+    /// Returns executed runs of a plugin with everything that they depended on, newest first. Begins before the cursor. Checks at
+    /// most [`RECORDED_LOOK`] rows, so a page may be empty although more runs follow. A page holds at most [`RECORDED_BYTES`] of
+    /// events, or a single larger event.
     ///
     /// # Errors
     /// See the trait.
     async fn recorded_runs(&self, filter: RecordedFilter, page: PageRequest) -> Result<Page<RecordedRun>, Error>;
 
-    /// Returns executed runs of a plugin like [`Self::recorded_runs`], but oldest first, beginning after the run in `from`, for a
-    /// reader that follows new runs. Ends before the first run that may still change.
+    /// Returns executed runs of a plugin, for a reader that follows new runs. This is like [`Self::recorded_runs`], but oldest
+    /// first. Begins after the run in `from`, and ends before the first run that may still change.
     ///
     /// # Errors
     /// See the trait.
@@ -144,7 +144,8 @@ pub const CHAIN_EVENTS: usize = 200;
 
 /// Number of candidates for a list that one query reads.
 pub(super) const CANDIDATES: usize = 500;
-/// Larger than every event's number: with more bits, the ids of its attempts would not fit into 64 bits.
+/// Larger than the number of any event. The number of an event has at most 41 bits, because the ids of the event's attempts contain
+/// this number and must fit into 64 bits.
 pub(super) const EVENT_ID_END: i64 = 1 << 41;
 
 /// Returns a statement for the [`PARTS_COLUMNS`] of one event, whose id is the expression `id`.
@@ -164,7 +165,7 @@ pub(super) fn parts(id: &str) -> String {
     )
 }
 
-/// The columns of [`parts`], in the order of [`read_parts`].
+/// The columns of [`parts`], in the order in which [`read_parts`] reads them.
 pub(super) const PARTS_COLUMNS: [&str; 9] =
     ["to_run", "unrouted", "waiting", "parked", "pending", "retrying", "delivered", "dead", "cancelled"];
 
@@ -180,10 +181,10 @@ pub(super) fn read_parts(row: &impl Row, first: usize) -> Result<Parts, Error> {
     Ok(Parts { to_run, unrouted, runs_waiting, runs_parked, pending, retrying, delivered, dead, cancelled })
 }
 
-/// Returns a statement that finds the events which may be in a rare state, newest first, in the small tables that hold only such
-/// events. It seeks from one event to the next, so the cost of a page does not depend on the number of waiting events. `before`
-/// is the parameter with the exclusive upper limit of the ids. `greatest` is the database's function for the larger of two
-/// values. Returns `None` if any event may be in this state.
+/// Returns a statement that searches the small tables that hold only events in a rare state. The statement selects the events that
+/// may be in this state, newest first. It seeks from one event to the next, so the cost of a page does not depend on the number of
+/// waiting events. `before` is the parameter with the exclusive upper limit of the ids. `greatest` is the database's function for
+/// the larger of two values. Returns `None` if the state is not rare, so that every event is a candidate.
 pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Option<String> {
     let sources: &[(&str, &str)] = match state {
         EventState::Waiting => &[("event_queue", "true"), ("run_queue", "state = 'waiting'"), ("live", "true")],
@@ -212,8 +213,8 @@ pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Opt
 pub const STORY_RUNS: usize = 100;
 /// Maximum number of deliveries in one part of an event's history. An event can have 16,384 deliveries.
 pub const STORY_DELIVERIES: usize = 100;
-/// Maximum number of attempts of each of these deliveries: the last ones. Each has an excerpt of up to 4 KiB. The history of one
-/// delivery shows all attempts.
+/// Maximum number of attempts of each of these deliveries. An event's history shows only the last attempts, because each attempt
+/// has an excerpt of up to 4 KiB. The history of one delivery shows all attempts.
 pub const STORY_ATTEMPTS: usize = 10;
 /// Maximum number of emitted events in one part of an event's history. Only their ids are read.
 pub const STORY_EMITTED: usize = 1_000;
@@ -242,14 +243,14 @@ pub struct EventStory {
     pub runs: Vec<StoredRun>,
     pub deliveries: Vec<DeliveryStory>,
     pub emitted: Vec<EventId>,
-    /// The events that the event's runs have scheduled and that wait or were cancelled.
+    /// The events that the event's runs have scheduled. Scheduled events that were already accepted are not included.
     pub scheduled: Vec<ScheduledEvent>,
     /// Where the next part begins, if one exists.
     pub next: Option<StoryPlace>,
 }
 
 impl EventStory {
-    /// Cuts the rows to one part. The store has read up to one row more of each kind than a part holds.
+    /// Cuts the rows to one part. Of each kind of row, the store has read at most one row more than a part holds.
     pub(super) fn part(mut self, from: StoryPlace) -> Self {
         let more = self.runs.len() > STORY_RUNS
             || self.deliveries.len() > STORY_DELIVERIES
@@ -334,8 +335,8 @@ pub struct SettledFrom {
     pub after: Option<i64>,
     /// Events accepted before this time do not delay later events, even if they wait to be run.
     pub waits_since: Timestamp,
-    /// Only runs of events accepted before this time are returned. This leaves the nodes time to commit all earlier events, which
-    /// they do not commit in the order of the ids.
+    /// Only runs of events accepted before this time are returned. This leaves the nodes time to commit all earlier events, because
+    /// nodes do not commit events in the order of the ids.
     pub until: Timestamp,
 }
 
@@ -366,7 +367,7 @@ impl RecordedFilter {
     }
 }
 
-/// The columns of [`RecordedRun::read`], in its order.
+/// The columns, in the order in which [`RecordedRun::read`] reads them.
 pub(super) const RECORDED_COLUMNS: &str = "r.id, r.plugin, r.version, r.outcome, r.endpoint, r.settings_revision, r.state_read";
 
 impl RecordedRun {
@@ -412,10 +413,10 @@ pub struct RunFilter {
     pub until: Option<Timestamp>,
 }
 
-/// The columns of [`StoredRun::read`], in its order, without the log, which comes last.
+/// The columns, in the order in which [`StoredRun::read`] reads them. The log is missing here: it must be added as the last column.
 pub(super) const RUN_COLUMNS: &str = "r.id, r.round, r.plugin, r.version, e.name, v.type, r.outcome, r.code, r.message, r.tries, \
      r.took_us, r.memory_peak, r.webhooks, r.emitted, r.log_dropped, q.state, q.next_at, q.wants, r.settings_revision";
-/// The joins for these columns, besides the rows `r` of `run` and `q` of `run_queue`.
+/// The joins that these columns need, in addition to the rows `r` of `run` and `q` of `run_queue`.
 pub(super) const RUN_JOINS: &str = "LEFT JOIN endpoint e ON e.id = r.endpoint LEFT JOIN event v ON v.id = r.id >> 14";
 
 impl StoredRun {
@@ -509,7 +510,7 @@ pub struct WholeDelivery {
     pub payload: Option<Payload>,
 }
 
-/// Maximum number of runs and of deliveries in a [`Passage`]: the newest ones.
+/// Maximum number of runs, and of deliveries, in a [`Passage`]. It contains the newest ones.
 pub(super) const PASSAGE_PARTS: usize = 1_000;
 
 /// The runs and deliveries of an event that concern one endpoint.
@@ -521,7 +522,7 @@ pub struct Passage {
     pub runs: Vec<StoredRun>,
     /// The event's deliveries to the endpoint, newest first.
     pub deliveries: Vec<PassageDelivery>,
-    /// Plugins that recently sent to the endpoint by name, on any event.
+    /// Plugins that recently sent a webhook to this endpoint by naming it, on any event.
     pub senders: Vec<String>,
 }
 

@@ -1,11 +1,11 @@
-//! Tenure: the time in which this process may use its leases, because the other nodes consider it alive.
+//! Tenure: the time during which this process may use its leases, because the other nodes consider it alive.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::Lease;
 use crate::domain::time::Timestamp;
 
-/// The time in which this process may act on its leases. A process that was suspended for a while checks its tenure before it
+/// The time during which this process may act on its leases. A process that was suspended for a while checks its tenure before it
 /// acts, so it does not repeat work that other nodes have taken over. In a store that belongs to one process, the tenure never
 /// ends.
 #[derive(Debug)]

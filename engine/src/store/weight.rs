@@ -1,5 +1,5 @@
-//! Weights: the memory, in bytes, of values that wait for the store. The byte limits are only as exact as these sums. So each sum
-//! names every field, and a new field does not compile until its weight is decided here.
+//! Weights: how many bytes of memory a value takes while it waits for the store. The byte limits are only as exact as these sums.
+//! So each sum names every field: if a field is added, the code does not compile until the field's weight is decided here.
 
 use super::{AttemptRecord, Settlement, accept};
 use crate::domain::{
@@ -163,7 +163,7 @@ mod tests {
             ("an event's attributes", with(Effects { emitted: vec![attributed], ..Effects::default() })),
             ("a notice", reported),
             ("a log line", logged),
-            ("a fact of a log line", with_fact),
+            ("a field of a log line", with_fact),
             ("a line of a backtrace", traced),
             ("a missing endpoint's name", wanting),
             ("a value of state", with(state_effects(&[], &[("k", Some(text.as_bytes()))]))),

@@ -1,19 +1,20 @@
 //! Amends settlements that the store refused, so that only the faulty runs lose their results and the rest of the event takes
-//! effect. Pure functions from the refused settlement to the next one; the settler decides when to use them.
+//! effect. Each function here is pure: it takes the refused settlement and returns the amended one. The settler decides when to use
+//! which function.
 
 use crate::{
     domain::{id::CHILDREN_MAX, run::RunRecord, time::Timestamp},
     store::{Error, Settlement, Settles, StateFull},
 };
 
-/// Defers the runs at `places`: they lost a state conflict and run again, one after another, with fresh reads.
+/// Defers the runs at `places`, which lost a state conflict. They run again, one after another, and read the state anew.
 pub fn state_conflict(settlement: Settlement, places: &[usize], now: Timestamp) -> Settlement {
     each_run(settlement, |place, run| if places.contains(&place) { run.defer(now) } else { run })
 }
 
-/// Parks the runs that send webhooks or schedule events: the event would exceed its maximum number of children.
+/// Parks the runs that send webhooks or schedule events, because the event would exceed its maximum number of children.
 ///
-/// If the direct deliveries alone are too many (the latest of many replays), this round sends nothing.
+/// If the direct deliveries alone are too many, which takes many replays, this round sends nothing.
 pub fn too_many(mut settlement: Settlement) -> Settlement {
     let adds = |run: &RunRecord| !run.deliveries().is_empty() || !run.scheduled().is_empty();
     if !settlement.runs.iter().any(adds) {
@@ -47,11 +48,11 @@ pub fn state_full(settlement: Settlement, full: &[(usize, StateFull)]) -> Settle
     })
 }
 
-/// Removes the results of plugins from a settlement that the store refuses even alone; `None` if the settlement has no such
-/// results.
+/// Removes the results of plugins from a settlement that the store refuses even if it is alone in its batch. Returns `None` if the
+/// settlement has no such results.
 ///
-/// An event's runs are deferred: each then runs and settles alone, and only the faulty one fails. A run that was already alone is
-/// parked with the store's reason, without its log, since any of its bytes may be the cause.
+/// The runs of an event are deferred: each of them then runs and settles alone, so only the faulty run fails. A run that was
+/// already alone is parked with the store's reason. Its log is removed, because any byte of the log may be the cause.
 pub fn refused(settlement: Settlement, error: &Error, now: Timestamp) -> Option<Settlement> {
     let returned = |run: &RunRecord| run.outcome().is_some();
     if !settlement.runs.iter().any(returned) {

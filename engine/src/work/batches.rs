@@ -2,7 +2,7 @@
 //! [`COUNT_MAX`] items and, unless one item is larger, [`BYTES_MAX`] bytes. A failed batch is retried by halves, until the faulty
 //! item is alone and all others have passed.
 //!
-//! [`Batches`] decides; a [`Writer`] talks to the store; [`write_all`] is the loop around both.
+//! [`Batches`] decides what is written next. A [`Writer`] talks to the store. [`write_all`] is the loop around both.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,13 +10,14 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::store;
 
-/// How long to wait after the store failed, before the next batch.
+/// How long to wait before the next batch after the store has failed.
 const AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// Maximum number of items in one batch.
 const COUNT_MAX: usize = 512;
 /// Maximum number of bytes in one batch. It equals the limit of one transaction in either store.
 const BYTES_MAX: usize = 8 << 20;
-/// Number of counted failures of an item alone, after which it is given up ([`Batches::take_back`]).
+/// If an item that is alone in its batch has failed this many times, it is given up. [`Batches::take_back`] decides which failures
+/// count.
 const TRIES_ALONE: u32 = 3;
 
 /// Writes items to the store, a batch at a time.
@@ -46,11 +47,11 @@ pub enum Step {
     Again,
     /// The store failed. The next batch is tried after [`AFTER_FAILURE`].
     Pause,
-    /// One item failed alone, again and again, and was given up or amended.
+    /// One item failed several times while it was alone in its batch, and was given up or amended.
     GaveUp,
 }
 
-/// Writes everything that comes from `queue`, until all its senders are gone and nothing waits.
+/// Writes everything that comes from `queue`. Ends when all senders of the queue are gone and nothing waits.
 pub async fn write_all<W: Writer>(mut writer: W, mut queue: UnboundedReceiver<W::Item>) {
     let mut batches = Batches::default();
     let push = |batches: &mut Batches<W::Item>, item: W::Item| {
@@ -83,7 +84,8 @@ pub struct Batches<T> {
 struct Waiting<T> {
     item: T,
     bytes: usize,
-    /// The number of counted failures of this item alone, and the number of batches that had passed before its last failure.
+    /// If this item has failed while it was alone in its batch: how many of these failures count, and how many batches had passed
+    /// before the last failure.
     alone: Option<(u32, u64)>,
 }
 
@@ -119,7 +121,7 @@ pub enum Blame {
     Batch,
     /// The store cannot be reached, or the batch was too much for it.
     Unclear,
-    /// The disk is full: no item is at fault.
+    /// The disk is full, so no item is at fault.
     Store,
 }
 
@@ -160,15 +162,15 @@ impl<T> Batches<T> {
         self.waiting.push_back(Waiting { item, bytes, alone: None });
     }
 
-    /// Adds amended items before all others, in their order.
+    /// Adds amended items before all others. The amended items stay in their order.
     pub fn push_first(&mut self, items: Vec<(T, usize)>) {
         for (item, bytes) in items.into_iter().rev() {
             self.waiting.push_front(Waiting { item, bytes, alone: None });
         }
     }
 
-    /// Returns the next batch: never empty while an item waits. An item is alone in its batch if it is larger than a
-    /// batch, or has failed alone before.
+    /// Returns the next batch. It is never empty as long as an item waits. An item is alone in its batch if it is larger than a
+    /// batch, or if it has already failed while it was alone.
     pub fn next(&mut self) -> Batch<T> {
         let mut items: Vec<Waiting<T>> = Vec::new();
         let mut bytes = 0;
@@ -203,7 +205,7 @@ impl<T> Batches<T> {
         }
         let mut one = batch.items.pop().expect("it has one item");
         let (tries, passed) = one.alone.unwrap_or((0, self.passed));
-        // If the cause is unclear and no other batch has passed since, the store may be at fault.
+        // If the cause is unclear and no other batch has passed since the item's last failure, the store may be at fault.
         let counts = match blame {
             Blame::Batch => true,
             Blame::Unclear => one.alone.is_some() && self.passed > passed,
@@ -247,8 +249,8 @@ mod tests {
         assert!(batches.is_empty());
     }
 
-    /// Simulates a store that refuses every batch with a bad item, until no item waits. Returns the items that passed, those that
-    /// were given up, and the number of batches.
+    /// Simulates a store that refuses every batch that contains a bad item. Ends when no item waits. Returns the items that passed,
+    /// the items that were given up, and the number of batches.
     fn play(items: u32, bad: &[u32], blame: Blame) -> (Vec<u32>, Vec<u32>, usize) {
         let mut batches = of((0..items).map(|n| (n, 1)));
         let (mut passed, mut given_up, mut count) = (Vec::new(), Vec::new(), 0);

@@ -13,7 +13,7 @@ use crate::{
 
 /// How often the store is asked without a wake-up. A lost wake-up delays work by at most this interval, and loses no event.
 const POLL: Duration = Duration::from_secs(5);
-/// How long to wait for room when due rows find none, or after the store failed.
+/// How long to wait if due rows find no room, or if the store has failed.
 const FULL: Duration = Duration::from_millis(500);
 
 /// The condition that the next step waits for.
@@ -53,7 +53,7 @@ pub async fn run(store: Arc<dyn Store>, handoff: Handoff, stop: CancellationToke
 
 /// Claims once, and sets the alarm for the next due row.
 pub async fn step(store: &dyn Store, handoff: &Handoff, now: Timestamp) -> Result<Wait, Error> {
-    // Cleared before the claim: a row that becomes due from here on sets it again.
+    // The alarm is cleared before the claim, so that a row that becomes due from here on sets it again.
     handoff.alarm.clear();
     if store.claim_due(now).await? > 0 {
         return Ok(Wait::No);

@@ -1,11 +1,14 @@
-//! Comparisons: repeats recorded runs with the serving version and with a candidate, without effect, and reports what differs.
+//! Comparisons: repeats recorded runs with the serving version of a plugin and with a candidate, and reports what differs. The
+//! repeated runs have no effect.
 //!
 //! A batch reads recorded runs, repeats each with both versions on low-priority threads, and stores the report with the new cursor.
 //! So a comparison continues after a restart. If several nodes work on the same comparison, only one of them stores each batch. The
-//! sandbox reserves additional places for the instances of these runs ([`THREADS_MAX`]), so they take none from the runs of events.
+//! sandbox reserves additional places for the instances of these runs ([`THREADS_MAX`]), so these runs take no place from the runs
+//! of events.
 //!
-//! A comparison with `follow` repeats new runs after they have ended. It never builds up a backlog: after [`FOLLOW_TIME`] a batch
-//! counts the rest as skipped. On a busy node the low-priority threads get less done in that time, so more is skipped.
+//! A comparison with `follow` repeats new runs after they have ended. It never builds up a backlog: after [`FOLLOW_TIME`], a batch
+//! counts the remaining runs as skipped. On a busy node the low-priority threads get less done in that time, so more runs are
+//! skipped.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -45,14 +48,16 @@ pub const THREADS_MAX: usize = 4;
 const BATCH_TIME: Duration = Duration::from_millis(250);
 /// Maximum number of recorded runs in one page.
 const PAGE_RUNS: u64 = 1_000;
-/// How long one batch of a comparison with `follow` may take. It repeats the runs that have ended since the previous batch.
+/// How long one batch of a comparison with `follow` may take. Such a batch repeats the runs that have ended since the previous
+/// batch.
 const FOLLOW_TIME: Duration = Duration::from_secs(1);
-/// Recorded runs that are repeated before the time is checked again.
+/// Number of recorded runs that are repeated before the time is checked again.
 const FOLLOW_RUNS: usize = 100;
-/// A comparison with `follow` repeats a run only this long after its event was accepted. By then all earlier events are visible,
-/// since a commit that takes longer is refused.
+/// A comparison with `follow` repeats a run only if the run's event was accepted at least this long ago. By then all earlier events
+/// are visible, because a commit that takes longer is refused.
 const FOLLOW_DELAY: Duration = Duration::from_secs(3);
-/// A run that has not ended so long after its event was accepted does not delay the runs of later events, and is not repeated.
+/// If a run has not ended this long after its event was accepted, it no longer delays the runs of later events, and it is not
+/// repeated.
 const FOLLOW_WAIT: Duration = Duration::from_secs(60);
 
 /// Advances comparisons.
@@ -108,7 +113,7 @@ impl Comparer {
         Ok(running)
     }
 
-    /// Compares page after page for [`BATCH_TIME`]. The next page is read while one is compared.
+    /// Compares page after page for [`BATCH_TIME`]. While a page is compared, the next page is read.
     async fn advance(&self, before: &Comparison) -> Result<JobState, store::Error> {
         let (began, mut now, mut configs) = (Instant::now(), before.clone(), HashMap::new());
         let versions = match self.versions(before).await? {
@@ -141,7 +146,7 @@ impl Comparer {
         }
     }
 
-    /// Ends a comparison. A problem says why it ended early.
+    /// Ends a comparison. If it ended early, `problem` says why.
     async fn end(&self, before: &Comparison, mut now: Comparison, problem: Option<String>) -> Result<JobState, store::Error> {
         (now.state, now.problem) = (JobState::Done, problem);
         self.store_progress(before, now).await
@@ -156,7 +161,7 @@ impl Comparer {
             let id = before.id.text(self.store.tag());
             tracing::info!(comparison = id, plugin = %before.request.plugin, compared, differ, "comparison ended");
         }
-        // If the comparison was cancelled, or another node was faster, the next step sees that.
+        // If the comparison was cancelled, or if another node has already advanced it, the next step sees that.
         self.store.advance_comparison(before, now).await?;
         Ok(state)
     }
@@ -201,8 +206,8 @@ impl Comparer {
         self.store_progress(before, now).await
     }
 
-    /// Returns `Some` if a comparison with `follow` has ended, because its serving version no longer serves. The inner value is
-    /// the problem, or `None` if the candidate serves now. Asks the store: the catalog of this node may be older than the
+    /// Returns `Some` if a comparison with `follow` must end, because its serving version no longer serves. The inner value is the
+    /// problem, or `None` if the candidate serves now. This asks the store, because the catalog of this node may be older than the
     /// comparison.
     async fn follows_no_more(&self, comparison: &Comparison) -> Result<Option<Option<String>>, store::Error> {
         let Request { plugin, serving, candidate, .. } = &comparison.request;
@@ -229,7 +234,7 @@ impl Comparer {
         })
     }
 
-    /// Begins to read the next page. `ahead` is the number of runs before this page that are not counted yet.
+    /// Begins to read the next page. `ahead` is the number of runs on earlier pages that are not counted yet.
     fn read(&self, comparison: &Comparison, ahead: u64) -> JoinHandle<Result<Page<RecordedRun>, store::Error>> {
         let left = comparison.request.last.saturating_sub(looked_at(comparison) + ahead);
         let limit = usize::try_from(left.min(PAGE_RUNS)).unwrap_or(usize::MAX);
@@ -266,7 +271,7 @@ impl Comparer {
         Ok(())
     }
 
-    /// Repeats the runs and counts them in their order.
+    /// Repeats these runs, and adds them to the report in their order.
     fn compare(&self, versions: &Versions, configs: &HashMap<i64, Configs>, runs: &[RecordedRun], now: &mut Comparison) {
         let endpoints = self.catalog.endpoints();
         let runtime = Handle::current();
@@ -357,7 +362,7 @@ const fn is_complete(comparison: &Comparison) -> bool {
     looked_at(comparison) >= comparison.request.last
 }
 
-/// Applies the rules that are checked after a run in the sandbox, such as that an endpoint must exist.
+/// Applies the rules that are checked only after a run has left the sandbox. One of them is that an endpoint must exist.
 fn checked(
     requests: Requests,
     run: &RecordedRun,
@@ -370,7 +375,8 @@ fn checked(
     }
 }
 
-/// The state that the recorded run read. A key that it did not read has its current value, the same for both versions.
+/// The state that the recorded run read. A key that this run did not read has its current value, which is the same for both
+/// versions.
 struct Recorded {
     read: HashMap<String, Option<Vec<u8>>>,
     current: Arc<Current>,
@@ -384,7 +390,7 @@ struct Current {
     was_used: AtomicBool,
 }
 
-/// The version of every repeated value. Nothing is committed, so nothing compares it.
+/// The version of every value that a repeated run reads. Repeated runs are not committed, so this version is never compared.
 const VERSION: i64 = 1;
 
 impl StateSource for Recorded {

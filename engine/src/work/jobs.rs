@@ -1,4 +1,4 @@
-//! Jobs and comparisons: advances the running ones in turn, each by one batch. So a long job delays neither the others nor the
+//! Advances the running jobs and comparisons in turn, each by one batch. So a long job delays neither the other jobs nor the
 //! commits that callers wait for.
 
 use std::{sync::Arc, time::Duration};
@@ -32,7 +32,7 @@ pub async fn run(store: Arc<dyn Store>, comparer: Comparer, handoff: Handoff, st
             }
         };
         let woken = async {
-            // Between two batches no wake-up is needed.
+            // The pause between two batches is so short that no wake-up is needed.
             if wait != PAUSE { handoff.jobs.notified().await } else { std::future::pending().await }
         };
         tokio::select! {

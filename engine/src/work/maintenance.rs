@@ -2,9 +2,9 @@
 //! expired state and old events, evicts old events from a full store, and records when keys were used. Maintenance works in
 //! batches, so that no commit waits long for it.
 //!
-//! Creating an endpoint requeues the runs parked for it. A run that is parked at that very moment would be missed, so this task
-//! looks for such runs every second. Locks would be worse: every commit of such a run would wait for a lock on the missing name,
-//! and creating an endpoint that many runs wait for would take too long.
+//! The creation of an endpoint requeues the runs that are parked for it. It can miss a run that is parked at the same moment, so
+//! this task looks for such runs every second. Locks would be worse: each commit that parks such a run would wait for a lock on the
+//! missing name, and the creation of an endpoint for which many runs wait would take too long.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ use crate::{
 
 /// How often maintenance runs.
 const EVERY: Duration = Duration::from_secs(1);
-/// Number of steps between two runs of retention, and between two writes of the uses of keys.
+/// Retention runs once in this many steps. The uses of keys are written just as often.
 const RETIRE_EVERY: u32 = 60;
-/// Maximum difference between the clocks of two nodes. Expired state stays this much longer, because on a node whose clock is
-/// slow it has not expired yet.
+/// Maximum difference between the clocks of two nodes. Expired state stays this much longer, because on a node whose clock is slow
+/// the state has not expired yet.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 /// Pause between two batches, so that other commits get through.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -142,7 +142,7 @@ impl Maintenance {
         if let Some(bytes_max) = self.bytes_max {
             done.evicted = self.make_room(bytes_max).await?;
         }
-        // Done last: a full disk refuses this write, which must not prevent the deletion of old events.
+        // This write comes last. If the disk is full, it fails, and that must not prevent the deletion of old events.
         self.keys.write_uses().await?;
         Ok(done)
     }

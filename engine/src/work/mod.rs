@@ -1,11 +1,11 @@
 //! The work that follows an accepted event, as a few small workers around the store:
 //!
 //! - the **runner** takes events, plans them and runs their plugins, on dedicated threads (`runner.rs`, `plan.rs`, `verdict.rs`);
-//! - the **settler** commits the results, many at a time (`settler.rs`, `amend.rs`, commit 2);
+//! - the **settler** commits the results of events and runs, many at a time (`settler.rs`, `amend.rs`; this is commit 2);
 //! - the **sender** signs and sends deliveries, from one queue per endpoint (`sender.rs`, `throttle.rs`);
-//! - the **recorder** commits the attempts, many at a time (`recorder.rs`, commit 3);
+//! - the **recorder** commits the attempts, many at a time (`recorder.rs`; this is commit 3);
 //! - the **claimer** claims due rows that no worker holds (`claimer.rs`);
-//! - the **scheduler** accepts events that take place later once they are due (`scheduler.rs`);
+//! - the **scheduler** accepts scheduled events once they are due (`scheduler.rs`);
 //! - **maintenance** (`maintenance.rs`), **jobs** (`jobs.rs`) and **comparisons** (`comparer.rs`) go through stored rows, a batch
 //!   at a time.
 //!
@@ -75,7 +75,7 @@ pub struct Settings {
     pub works: bool,
     /// Limits of one run.
     pub run_limits: Limits,
-    /// A plugin is held if one of its versions breaks more limits than this within a minute; 0 turns this off.
+    /// A plugin is held if the runs of one of its versions break limits more often than this within a minute; 0 turns this off.
     pub quarantine: usize,
     /// Threads that run events with fast plugins. Default: one per core, at least 2.
     pub run_threads: usize,
@@ -88,13 +88,13 @@ pub struct Settings {
     pub disable_after: Duration,
     /// Maximum number of bytes in the store. Above it the oldest finished events are evicted. Default: no limit.
     pub store_bytes_max: Option<u64>,
-    /// How long a stop waits for attempts in flight. Default 25 s: orchestrators kill after 30 s.
+    /// How long a stop waits for attempts in flight. Default: 25 s, because orchestrators kill a process after 30 s.
     pub drain: Duration,
 }
 
 /// The running workers.
 pub struct Work {
-    /// Stops taking claims.
+    /// Cancelling this makes the workers take no more claims.
     stop: CancellationToken,
     threads: Vec<std::thread::JoinHandle<()>>,
     /// The settler, which ends once the threads have ended.
@@ -108,7 +108,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// Starts all workers. Cancels `broken` if a worker ends before it is stopped: the process should then end and be restarted.
+    /// Starts all workers. Cancels `broken` if a worker ends before it is stopped. The process should then end and be restarted.
     pub fn start(parts: Parts, broken: CancellationToken) -> std::io::Result<Self> {
         let Parts { store, handoff, catalog, keys, outbound, feed, traces, settings } = parts;
         let stop = CancellationToken::new();
@@ -163,8 +163,8 @@ impl Work {
         takers.spawn(guarded("sender", sender.run(stop.clone()), stop.clone(), broken.clone()));
         let claims = claimer::run(Arc::clone(&store), handoff.clone(), stop.clone());
         takers.spawn(guarded("claimer", claims, stop.clone(), broken.clone()));
-        // On a busy machine, threads of low priority wait for a processor. Limits of processor time make their runs end in the
-        // same way as on a quiet machine.
+        // On a busy machine, threads of low priority wait for a processor. A run on such a thread is limited by processor time, so
+        // it ends in the same way as on a quiet machine.
         let limits = Limits { timed: Timed::Processor, ..settings.run_limits };
         let comparer = Comparer { store: Arc::clone(&store), catalog, limits, threads: settings.compare_threads };
         let jobs = jobs::run(store, comparer, handoff, stop.clone());
@@ -172,8 +172,8 @@ impl Work {
         Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain })
     }
 
-    /// Takes no more claims, then finishes and commits the work in flight as far as time allows. The rest is claimed after the
-    /// next start.
+    /// Takes no more claims. Then finishes and commits the work in flight, as far as time allows. The remaining work is claimed
+    /// after the next start.
     pub async fn drain(mut self) {
         self.stop.cancel();
         let threads = self.threads;

@@ -1,8 +1,8 @@
 //! Notices: operational events (`innesco.*`) about the engine itself, which endpoints and plugins can subscribe to.
 //!
 //! Each notice is stored in the commit of the change that it reports. A notice is never sent to the endpoint that it is about
-//! (routing compares the subject), and its runs and deliveries produce no further notices, so notices cannot multiply. A plugin
-//! that fails on every event is reported at most once a minute.
+//! (routing compares the subject). The runs and deliveries of a notice produce no further notices, so notices cannot multiply. A
+//! plugin that fails on every event is reported at most once a minute.
 
 use std::sync::Arc;
 

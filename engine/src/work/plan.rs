@@ -1,8 +1,8 @@
 //! Plans an event: which plugins run on it, and which endpoints receive it directly. A plugin runs if it subscribes to the event,
 //! or if it belongs to an endpoint that subscribes to the event. Nothing here waits or writes.
 //!
-//! If a plugin sends a webhook to an endpoint that itself has a plugin, the endpoint's plugin does not see the webhook: plugins'
-//! webhooks are sent unchanged. An endpoint's plugin processes only *events* on their way to the endpoint.
+//! A webhook that a plugin makes is sent unchanged. So if a plugin sends a webhook to an endpoint that has a plugin, too, the
+//! endpoint's plugin does not see that webhook. An endpoint's plugin processes only *events* on their way to the endpoint.
 
 use std::sync::Arc;
 

@@ -23,7 +23,7 @@ use crate::{
     traces::{Attempted, Traces},
 };
 
-/// An attempt that waits to be recorded, with the slot that its delivery holds until then.
+/// An attempt that waits to be recorded. Until then, it holds the slot of its delivery.
 pub struct Recording {
     pub record: AttemptRecord,
     pub endpoint_name: String,
@@ -78,8 +78,8 @@ impl Recorder {
         Self { store, catalog, feed, traces, figures: Figures::default() }
     }
 
-    /// Puts a failed batch back, because an attempt that is not recorded would be made again. Gives up an attempt that fails
-    /// alone while all others pass.
+    /// Puts a failed batch back, because an attempt that is not recorded would be made again. Gives up an attempt that fails when
+    /// it is alone, while all others pass.
     fn take_back(&self, batches: &mut Batches<Recording>, batch: Batch<Recording>, error: &store::Error) -> Step {
         // Logged with every retry. The store logs its own failure only once.
         tracing::debug!(%error, count = batch.items().count(), "batch of attempts failed; retrying");
@@ -154,7 +154,8 @@ impl Recorder {
             OnGone::Remove => {
                 match self.store.delete_endpoint(id, Deletion::Forced, Some(notices::endpoint_removed(endpoint))).await {
                     Ok(()) => tracing::info!(endpoint = %name, "subscription answered 410 and is removed"),
-                    // The program has unsubscribed in the meantime, or another webhook was answered with 410 as well.
+                    // The endpoint no longer exists. Either the program has unsubscribed in the meantime, or another webhook was
+                    // answered with 410, too.
                     Err(store::Error::NotFound { .. }) => {}
                     Err(error) => return Err(error),
                 }

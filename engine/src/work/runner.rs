@@ -1,8 +1,8 @@
 //! The runner: plans events and runs plugins, on dedicated OS threads, so that no plugin delays a socket.
 //!
-//! Fast threads take events in the order of their acceptance and run the plugins that are known to be fast. Every other run is
-//! deferred: a run of a new version, of a slow plugin or of a plugin whose runs compete for state, and a retry. A deferred run
-//! gets its own row, and a few threads of low priority take it, plugin by plugin. So a slow plugin delays mainly its own runs.
+//! Fast threads take events in the order of their acceptance and run the plugins that are known to be fast. They defer all other
+//! runs: runs of a new version, of a slow plugin or of a plugin whose runs compete for state, and all retries. A deferred run gets
+//! its own row, and a few threads of low priority take it, plugin by plugin. So a slow plugin delays mainly its own runs.
 
 use std::{
     collections::HashMap,
@@ -43,8 +43,8 @@ use crate::{
 const BATCH_MAX: usize = 32;
 /// Time after which a batch starts no other run, because the other plugins wait.
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// Once the runs of a batch have written this many bytes of state, it starts no other run: the state stays in memory for the next
-/// run.
+/// Once the runs of a batch have written this many bytes of state, the batch starts no other run, because that state stays in
+/// memory until the batch ends.
 const BATCH_STATE_BYTES: usize = 8 << 20;
 /// Once the runs of an event have returned this many bytes, its further runs are deferred. So the results of a hundred plugins on
 /// one event are not in memory at once.
@@ -56,7 +56,7 @@ pub struct Runner {
     pub handoff: Handoff,
     pub catalog: Arc<Catalog>,
     pub limits: Limits,
-    /// A plugin is held if one of its versions breaks more limits than this within a minute; 0 turns this off.
+    /// A plugin is held if the runs of one of its versions break limits more often than this within a minute; 0 turns this off.
     pub quarantine: usize,
     pub runtime: Handle,
     pub traces: Traces,
@@ -64,7 +64,7 @@ pub struct Runner {
     pub stop: CancellationToken,
 }
 
-/// Starts the threads. `broken` is cancelled if one of them ends before `stop`.
+/// Starts the threads. Cancels `broken` if a thread ends before `stop`.
 pub fn start_threads(
     runner: &Arc<Runner>,
     fast: usize,
@@ -116,7 +116,7 @@ struct Try<'a> {
 enum Start<'a> {
     /// The plugin is executed, and sees the state that earlier runs of its batch have written.
     Now { entry: &'a PluginEntry, code: &'a Plugin, written: Option<&'a Arc<Mutex<Written>>> },
-    /// The run gets its own row.
+    /// The run is deferred, and gets its own row.
     Later,
     /// The plugin cannot be executed. The text is the reason.
     Never(String),
@@ -183,8 +183,8 @@ impl Runner {
         loop {
             let Some((first, permit)) = self.wait(self.handoff.runs.next()) else { return };
             let (began, permit) = (Instant::now(), Arc::new(permit));
-            // State that the runs of this batch have written, in addition to the committed state. The runs are settled in the
-            // order in which they execute.
+            // State that earlier runs of this batch have written. It comes in addition to the committed state. This is valid
+            // because the runs are settled in the order in which they execute.
             let written = Arc::default();
             let (mut next, mut count) = (Some(first), 0);
             while let Some(claim) = next {
@@ -205,7 +205,7 @@ impl Runner {
         }
     }
 
-    /// Runs a deferred run for the first time, or a failed one again.
+    /// Executes a deferred run for the first time, or a failed run again.
     pub fn run_claim(
         &self,
         claim: RunClaim,
@@ -276,7 +276,8 @@ impl Runner {
         };
         let before = clock::thread_cpu();
         let report = code.run(input, state)?;
-        // Processor time, because on a busy machine the elapsed time depends more on other programs than on the plugin.
+        // The pace is measured in processor time, because on a busy machine the elapsed time depends more on other programs than on
+        // the plugin.
         entry.pace.note(clock::thread_cpu().saturating_sub(before));
         Ok(report)
     }
@@ -322,18 +323,18 @@ impl Runner {
         self.traces.ran(self.store.tag(), began, &ran, record.end.events_mut());
     }
 
-    /// Passes a settlement to the settler once the budget has room for its bytes. The settler never waits for a thread, so room
-    /// becomes free. Until then the calling thread holds this one settlement.
+    /// Passes a settlement to the settler once the budget has room for its bytes. The settler never waits for a thread, so the
+    /// budget gets room again in any case. Until then the calling thread holds this one settlement.
     pub fn settle(&self, settlement: Settlement, held: Held) {
         let room = self.runtime.block_on(self.handoff.outcomes.reserve(weight::settlement(&settlement)));
-        // Without room the process is about to end: the next start claims the row again.
+        // If there is no room, the process is about to end. The row is claimed again after the next start.
         let Some(room) = room else { return };
         // The settler outlives the threads, so the channel is open.
         let _ = self.settlements.send(Settling::new(settlement, held, room));
     }
 }
 
-/// Returns the code that serves, or why none does.
+/// Returns the code that serves, or the reason why no code serves.
 fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a PluginEntry, &'a Plugin), String> {
     match entry {
         None => Err(format!("plugin {plugin} does not exist; push it with innesco plugin push")),
@@ -344,7 +345,7 @@ fn serving<'a>(plugin: &Slug, entry: Option<&'a PluginEntry>) -> Result<(&'a Plu
     }
 }
 
-/// Counts a run that has ended. A run that lost a state conflict was executed too, so it counts each time it runs.
+/// Counts a run that has ended. A run that loses a state conflict has been executed, too. So a run counts each time it is executed.
 fn count(entry: Option<&PluginEntry>, record: &RunRecord) {
     let Some(outcome) = record.outcome() else { return };
     let (took, memory_peak) = record.execution().map_or((Duration::ZERO, 0), |execution| (execution.took, execution.memory_peak));
@@ -393,6 +394,7 @@ fn note_writes(written: &Mutex<Written>, record: &RunRecord, version: i64) {
 
 /// Lowers the priority of the calling thread: deferred runs must not take the processor from the other threads.
 fn lower_priority() {
-    // On Linux this lowers the priority of the thread only. Where the priority cannot be lowered, all threads have the same.
+    // On Linux this lowers the priority of the thread only. On a system where it cannot be lowered, all threads have the same
+    // priority.
     let _ = rustix::process::nice(10);
 }

@@ -1,5 +1,5 @@
-//! Adds the counts of this process to the statistics in the store. A crash loses at most the counts since the last write; events,
-//! runs and deliveries themselves do not depend on them.
+//! Adds the counts of this process to the statistics in the store. A crash loses at most the counts since the last write. Events,
+//! runs and deliveries do not depend on these counts.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,6 +1,6 @@
 //! The scheduler: accepts events that plugins scheduled, once they are due. It reads the next due time once per [`EVERY`], so an
-//! event is late by at most that time, and writes only if an event is due. Every node does so, and the store gives each event to
-//! only one of them.
+//! event is late by at most that time. It writes only if an event is due. Every node has a scheduler, and the store gives each
+//! event to only one of them.
 
 use std::{sync::Arc, time::Duration};
 

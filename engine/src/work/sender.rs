@@ -1,8 +1,8 @@
 //! The sender: takes deliveries from the endpoints' queues one after another, signs and sends them. The attempts go to the
 //! recorder.
 //!
-//! Two checks precede each attempt: the lease must outlast the exchange, and the other nodes must still consider this node alive.
-//! The runner needs only the first check, because a run has no effect before its commit.
+//! Each attempt is made only after two checks: the lease must last longer than the exchange, and the other nodes must still
+//! consider this node alive. The runner needs only the first check, because a run has no effect before its commit.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -36,7 +36,7 @@ use crate::{
     traces::Traces,
 };
 
-/// A lease must outlast the exchange by this much, so that it still holds when the attempt is recorded.
+/// A lease must last this much longer than the exchange, so that the lease is still valid when the attempt is recorded.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// Interval at which throttles whose wait is over are opened.
 const TICK: Duration = Duration::from_millis(100);
@@ -99,8 +99,8 @@ impl<E: Exchange> Sender<E> {
                 }
                 next = sender.handoff.deliveries.next() => next,
             };
-            // Called here, not in the attempt's task, because it sets the width of the endpoint's queue before another claim is
-            // taken from it.
+            // This is called here and not in the attempt's task, because it must set the width of the endpoint's queue before
+            // another claim is taken from that queue.
             let permit = sender.permit(&claim);
             let (sender, stop) = (Arc::clone(&sender), stop.clone());
             under_way.spawn(async move {
@@ -236,8 +236,8 @@ impl<E: Exchange> Sender<E> {
         Ok(())
     }
 
-    /// Releases a claim that must wait, together with the endpoint's claims that wait in memory. Otherwise those would be released
-    /// one by one, or would overtake this claim.
+    /// Releases a claim that must wait, together with the endpoint's claims that wait in memory. Otherwise these other claims would
+    /// be released one by one, or would overtake this claim.
     async fn release_all(&self, claim: DeliveryClaim) -> Done {
         let mut claims = self.handoff.deliveries.withdraw(&claim.endpoint, |_| true);
         claims.push(claim);
@@ -261,7 +261,8 @@ fn schedule(policy: &Policy) -> &Schedule {
     policy.schedule.as_deref().unwrap_or(&DEFAULT_SCHEDULE)
 }
 
-/// Returns whether the endpoint's next deliveries must wait: its breaker is open, or sending them now would break their order.
+/// Returns whether the endpoint's next deliveries must wait, because its breaker is open, or because sending them now would break
+/// their order.
 fn holds_back(policy: &Policy, next: Next, breaker: Option<Change>) -> bool {
     let order_holds = matches!(next, Next::Retry { .. }) && policy.ordering == Some(Ordering::Endpoint);
     order_holds || matches!(breaker, Some(Change::Opened { .. } | Change::StillOpen { .. }))

@@ -1,5 +1,6 @@
 //! The settler commits the results of events and runs (commit 2). Each commit takes all results that queued up during the previous
-//! one and fit into one batch (`batches.rs`). A settlement that the store refuses delays no other: it is amended (`amend.rs`) or given up.
+//! one and fit into one batch (`batches.rs`). A settlement that the store refuses does not delay the others: it is amended
+//! (`amend.rs`) or given up.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -26,10 +27,10 @@ use crate::{
     },
 };
 
-/// Maximum number of comparisons of an event type with all patterns. Each takes at most about 1 ms.
+/// Maximum number of events per second whose type is compared with all patterns. Each comparison takes at most about 1 ms.
 const HINTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero");
 
-/// A settlement that waits for its commit, with the slots that it holds until then.
+/// A settlement that waits for its commit. Until then, it holds its slots.
 pub struct Settling {
     settlement: Settlement,
     slots: Slots,
@@ -40,7 +41,7 @@ struct Slots {
     _held: Held,
     /// Its bytes in the budget of outcomes.
     _room: Room,
-    /// Whether this is the rest of a settlement that the store refused.
+    /// Whether the store has refused this settlement, so that only the rest of it, without the results of plugins, is left.
     is_remainder: bool,
 }
 
@@ -48,8 +49,8 @@ struct Slots {
 #[expect(dead_code, reason = "held for their drop")]
 pub enum Held {
     Event(EventSlot),
-    /// The batch slot is free after the last run of its batch. Then the plugin's next run reads the state that these runs have
-    /// written.
+    /// The batch slot becomes free when the last run of its batch is settled. So the plugin's next run reads the state that the
+    /// runs of this batch have written.
     Run(RunSlot, Arc<Permit<Slug, RunClaim>>),
 }
 
@@ -63,7 +64,7 @@ pub struct Settler {
     pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
     pub feed: Feed,
-    /// How many events per second are compared with all patterns for the live feed.
+    /// Limits how many events per second are compared with all patterns for the live feed.
     hints: DefaultDirectRateLimiter,
 }
 
@@ -130,8 +131,8 @@ impl Settler {
         Self { store, catalog, feed, hints: RateLimiter::direct(Quota::per_second(HINTS_PER_SECOND)) }
     }
 
-    /// Puts a failed batch back. If a settlement fails alone while all others pass, the results of its plugins are removed, so
-    /// that the rest of it takes effect.
+    /// Puts a failed batch back. If a settlement fails when it is alone, while all others pass, the results of its plugins are
+    /// removed, so that the rest of the settlement takes effect.
     fn take_back(&self, batches: &mut Batches<Settling>, batch: Batch<Settling>, error: &store::Error) -> Step {
         // Logged with every retry. The store itself logs only once that it fails.
         tracing::debug!(%error, count = batch.items().count(), "batch of settlements failed; retrying");
@@ -199,7 +200,8 @@ impl Settler {
             return;
         }
         let event = settlement.event.id;
-        // The ids of a replay's runs follow from the number of its first run. If that cannot be read, the replay is not reported.
+        // The ids of a replay's runs are computed from the number of its first run. If that number cannot be read, the replay is
+        // not reported.
         let Some(first) = self.first_run(settlement).await else { return };
         let mut next = first;
         for run in &settlement.runs {
@@ -227,8 +229,8 @@ impl Settler {
         }
     }
 
-    /// Returns the number of a settlement's first new run among its event's runs. Only the event of a replay has earlier runs. No
-    /// other task adds runs to the event while the replay is settled, so the replay's runs are the last ones.
+    /// Returns the number that the first new run of a settlement has among all runs of its event. Only the event of a replay has
+    /// earlier runs. No other task adds runs to the event while the replay is settled, so the replay's runs are the last ones.
     async fn first_run(&self, settlement: &Settlement) -> Option<u32> {
         let Settles::Event { id, round: 1.., .. } = settlement.settles else { return Some(0) };
         let filter = RunFilter { event: Some(id), ..RunFilter::default() };

@@ -1,5 +1,5 @@
 //! The workers, step by step: accept → run → settle → send → record, on a SQLite store in a temporary folder and with scripted
-//! receivers. The tests need no process, no socket and no wait for a clock.
+//! receivers. The tests start no process, open no socket and never wait for a clock.
 
 use std::{
     collections::VecDeque,
@@ -50,7 +50,7 @@ use crate::{
     traces::Traces,
 };
 
-/// Receivers that answer by a script, then `204`.
+/// Receivers that first give the answers of a script, and then always answer `204`.
 #[derive(Default)]
 struct Script {
     answers: Mutex<VecDeque<AttemptOutcome>>,
@@ -222,7 +222,7 @@ impl Workers {
     }
 }
 
-/// Writes everything that is queued. Takes at most 20 steps, so that a batch that never passes fails the test.
+/// Writes everything that is queued. Takes at most 20 steps: if a batch never passes, the test fails.
 async fn steps<W: Writer>(writer: &mut W, queue: &mut UnboundedReceiver<W::Item>) -> Vec<Step> {
     let mut batches = Batches::default();
     while let Ok(item) = queue.try_recv() {
@@ -282,7 +282,8 @@ async fn the_first_run_of_a_plugin_is_deferred_and_the_next_runs_with_its_event(
     assert_eq!((ended.state, ended.outcome, ended.tries), (RunState::Done, Some(RunOutcome::Ok), 1));
     assert_eq!(workers.send().await.0, [Done::Attempted(Next::Delivered)]);
 
-    // The engine measures whether a plugin is fast. This test sets it, so that a busy machine does not decide.
+    // The engine measures whether a plugin is fast. This test makes the plugin fast, so that the result does not depend on how busy
+    // the machine is.
     let entry = Arc::clone(workers.catalog.plugins().get("echo").unwrap());
     (0..100).for_each(|_| entry.pace.note(Duration::ZERO));
     let second = workers.accept(event("order.created")).await;

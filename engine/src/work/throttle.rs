@@ -1,9 +1,9 @@
 //! Throttles: one per endpoint, between its deliveries and the network. A throttle combines a circuit breaker, a concurrency
 //! limit and a rate limit. It follows the endpoint's policy and its receiver's answers.
 //!
-//! The concurrency starts low, doubles with each answer and falls to a few when a receiver does not answer. Failures in a row
-//! open the circuit breaker for a while ([`Breaker`]); then one webhook at a time probes the receiver. While the breaker is open,
-//! all other deliveries stay in the store: a receiver that is down costs only an occasional attempt.
+//! The concurrency starts low, doubles with each answer of the receiver, and falls to a few webhooks when the receiver does not
+//! answer. Failures in a row open the circuit breaker for a while ([`Breaker`]); then one webhook at a time probes the receiver.
+//! While the breaker is open, all other deliveries stay in the store: a receiver that is down costs only an occasional attempt.
 
 use std::{
     collections::HashMap,
@@ -35,22 +35,22 @@ use crate::{
 
 /// Maximum number of concurrent webhooks to a receiver that has not answered yet.
 const AT_ONCE_AT_FIRST: usize = 8;
-/// Maximum number of concurrent webhooks to a receiver that did not answer the last attempt: enough to notice that it is back,
-/// too few to occupy many connections.
+/// Maximum number of concurrent webhooks to a receiver that did not answer the last attempt. This is enough to notice that the
+/// receiver is back, and too few to occupy many connections.
 const AT_ONCE_UNANSWERED: usize = 4;
-/// Number of deliveries held in memory for each concurrent webhook, and the minimum. Enough to keep the receiver busy until the
-/// next claim.
+/// For each concurrent webhook, an endpoint may hold [`SLOTS_PER_SEND`] deliveries in memory, but at least [`SLOTS_MIN`] in all.
+/// This is enough to keep the receiver busy until the next claim.
 const SLOTS_PER_SEND: usize = 16;
 const SLOTS_MIN: usize = 64;
-/// Maximum time that a delivery waits in memory for its endpoint's rate: far less than its lease. A delivery that must wait
-/// longer returns to the store.
+/// Maximum time that a delivery waits in memory for its endpoint's rate. This is far less than the duration of a lease. A delivery
+/// that must wait longer returns to the store.
 pub const RATE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// After a pause, as many webhooks may be sent at once as the rate allows in this time. It is too short to matter, and long
-/// enough to make up for a late timer.
+/// After a pause, as many webhooks may be sent at once as the rate allows in this time. The time is so short that this burst does
+/// not matter, and long enough to make up for a late timer.
 const RATE_BURST: Duration = Duration::from_millis(100);
 /// Pause before the next claim for an endpoint that this node does not know.
 const UNKNOWN_FOR: Duration = Duration::from_secs(1);
-/// How long an endpoint must fail before the store records it: an occasional failure costs no write.
+/// How long an endpoint must fail before the store records its failure, so that an occasional failure costs no write.
 const FAILING_NOTED_AFTER: Duration = Duration::from_secs(60);
 
 /// The throttles of all endpoints.
@@ -65,7 +65,7 @@ struct Inner {
     /// The snapshot of endpoints that the throttles follow.
     table: Arc<EndpointTable>,
     throttles: HashMap<EndpointId, Throttle>,
-    /// Endpoints that are not in the snapshot, and the time until which no delivery is claimed for them.
+    /// Endpoints that are not in the snapshot. For each of them, the time until which no delivery is claimed for it.
     unknown: HashMap<EndpointId, Timestamp>,
 }
 
@@ -75,7 +75,7 @@ struct Throttle {
     breaker: Breaker,
     at_once: usize,
     limiter: Option<Arc<RateLimiter>>,
-    /// Time until which the rate limit allows nothing.
+    /// Time until which the rate limit allows no webhook.
     shut_until: Option<Timestamp>,
     failing_since: Option<Timestamp>,
     failing_noted: bool,
@@ -276,7 +276,7 @@ impl Throttle {
 /// Spreads the webhooks to one endpoint over time.
 pub struct RateLimiter {
     governor: DefaultDirectRateLimiter,
-    /// Waiters are served in order, with one timer at a time.
+    /// A waiter holds this lock while it waits for the rate. So waiters are served in order, and only one timer runs at a time.
     queue: tokio::sync::Mutex<()>,
 }
 

@@ -1,5 +1,5 @@
-//! The verdict on an executed run: its report becomes the record that commit 2 stores. Webhooks get their endpoints here, and a
-//! request that breaks a rule parks the run. Nothing here waits or writes.
+//! The verdict on an executed run: turns the run's report into the record that the settler commits. Here each webhook gets its
+//! endpoint, and if a request breaks a rule, the run is parked. Nothing here waits or writes.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ struct Refusal {
     wants: Option<String>,
 }
 
-/// Returns the reason if the requests of a run would be refused.
+/// Returns the reason why the requests of a run would be refused, or `None` if they would be accepted.
 pub fn refusal(
     requests: &Requests,
     plugin: &Slug,
@@ -70,11 +70,11 @@ fn resolve(
     for (place, Webhook { to, payload }) in requests.webhooks.into_iter().enumerate() {
         let payload = Arc::new(payload);
         deliveries.push(match (to, bound) {
-            // The sandbox refuses endpoint names from a plugin that belongs to an endpoint.
+            // A plugin that belongs to an endpoint names no endpoint here: the sandbox has already refused such a name.
             (_, Some(bound)) => NewDelivery::new(bound, event, Some(payload)),
             (Some(name), None) => match (endpoints.named(&name), endpoints.deleted(&name)) {
                 (Some(endpoint), _) => NewDelivery::new(endpoint, event, Some(payload)),
-                // An operator deleted the endpoint on purpose, which must not stop the rest of the run.
+                // An operator has deleted the endpoint on purpose. This must not stop the rest of the run.
                 (None, Some(deleted)) => NewDelivery::to_deleted(deleted, payload),
                 (None, None) => return Err(unknown_endpoint(place + 1, name, endpoints)),
             },
@@ -159,7 +159,7 @@ mod tests {
         Emitted { after: Duration::ZERO, event_type, subject: None, content, attributes: Attributes::default() }
     }
 
-    /// Returns the record of a run with these webhooks and events, on an event of this depth.
+    /// Returns the record of a run that made these webhooks and events. The run's event has this depth.
     fn recorded(webhooks: Vec<Webhook>, emitted: Vec<Emitted>, depth: u8, bound: Option<&str>) -> RunRecord {
         let state = StateUse {
             reads: vec![StateRead { key: "k".into(), version: 3 }],

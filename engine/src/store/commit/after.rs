@@ -11,7 +11,7 @@ use crate::{
     store::{DeliveryClaim, EventClaim, Local, RunClaim, Seal},
 };
 
-/// Actions to take after a commit. The steps of the transaction add to it. It is dropped if the commit fails.
+/// Actions to take after a commit. Each step of the transaction adds its actions here. If the commit fails, they are dropped.
 #[derive(Default)]
 pub struct After {
     pub events: Vec<EventClaim>,
@@ -21,7 +21,7 @@ pub struct After {
     due: Option<Timestamp>,
     /// Whether this process had no room for a due row.
     overflowed: bool,
-    /// Whether a row is finished that other rows may wait for.
+    /// Whether the transaction finished a row for which other rows may wait.
     pub let_go: bool,
     pub new_job: bool,
     pub cancelled: Vec<(EndpointId, DeliveryId)>,
@@ -32,7 +32,7 @@ pub struct After {
 }
 
 impl After {
-    /// Returns the actions after deliveries are cancelled: they are removed from memory.
+    /// Returns the actions that remove cancelled deliveries from memory.
     pub fn cancelling(cancelled: Vec<(EndpointId, DeliveryId)>) -> Self {
         Self { cancelled, ..Self::default() }
     }
@@ -48,7 +48,8 @@ impl After {
         self.overflowed = true;
     }
 
-    /// Records that this node had no room for a row. This node is woken when it has room; other nodes may have room now.
+    /// Records that this node had no room for a row. The claimer of this node is woken when there is room again. Other nodes may
+    /// have room now.
     pub fn overflow(&mut self) {
         self.overflowed = true;
     }
@@ -65,8 +66,8 @@ impl After {
         events.chain(runs).chain(self.deliveries.iter().map(|claim| claim.lease.token))
     }
 
-    /// Hands over claims and wakes waiting tasks. Called after the commit. Returns whether other nodes may have room for a row
-    /// that found none here.
+    /// Hands over claims and wakes waiting tasks. Called after the commit. Returns whether a row must be announced to the other
+    /// nodes, because they may have room for it.
     pub fn act<Own>(self, local: &Local<Own>) -> bool {
         let handoff = &local.handoff;
         if let Some(seal) = self.resealed {
@@ -78,7 +79,7 @@ impl After {
         for (endpoint, id) in &self.cancelled {
             drop(handoff.deliveries.withdraw(endpoint, |claim| claim.id == *id));
         }
-        // The version announced by now is at least the version that this transaction saw.
+        // The latest announced version is at least the version that this transaction saw.
         let settings = handoff.settings.announced();
         if !self.events.is_empty() {
             handoff.events.push_all(self.events.into_iter().map(|claim| ((), EventClaim { settings, ..claim })));
@@ -87,7 +88,8 @@ impl After {
             handoff.runs.push_all(self.runs.into_iter().map(|claim| (claim.plugin.clone(), RunClaim { settings, ..claim })));
         }
         if !self.deliveries.is_empty() {
-            // Pushed in one step, so that all later deliveries of an ordered batch can be taken back if the first one fails.
+            // All deliveries are pushed in one step. So if the first delivery of an ordered batch fails, all later ones can be
+            // taken back.
             handoff.deliveries.push_all(self.deliveries.into_iter().map(|claim| (claim.endpoint, claim)));
         }
         if self.let_go || !self.cancelled.is_empty() {

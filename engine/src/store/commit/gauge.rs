@@ -10,10 +10,11 @@ use std::{
 
 use crate::{metrics::meters, store::Error};
 
-/// How long the store counts as failing after a failed commit. A small write may succeed although a larger one has just failed.
+/// How long the store counts as failing after a failed commit. One success does not end this time: a small write may succeed
+/// although a larger write has just failed.
 const FAILING_FOR: Duration = Duration::from_secs(5);
 
-/// Measures a commit queue. Only the writer sets it.
+/// Measures a commit queue. Only the writer sets its values.
 pub struct Gauge {
     queued: AtomicUsize,
     origin: Instant,

@@ -2,8 +2,8 @@
 //! one transaction, and answers their callers after the commit. [`Gauge`] measures the queue. [`After`] holds the actions that
 //! follow a commit.
 //!
-//! Invariant: no action of [`After`] happens before the commit. A worker that is woken earlier finds nothing. A worker that
-//! receives a claim earlier may act on a row that is rolled back.
+//! Invariant: no action of [`After`] happens before the commit. If an action came earlier, a woken worker would find nothing, and a
+//! worker with a claim could act on a row that is then rolled back.
 
 mod after;
 mod gauge;
@@ -15,7 +15,7 @@ pub use self::{
     queued::Queued,
 };
 
-/// Maximum number of jobs in one transaction: bounds how long the first one waits for its answer.
+/// Maximum number of jobs in one transaction. This bounds how long the first job waits for its answer.
 pub const JOBS_MAX: usize = 1_000;
-/// Maximum weight of one transaction. Its weight is about its size in bytes.
+/// Maximum weight of one transaction. The weight is about the size of the transaction in bytes.
 pub const WEIGHT_MAX: usize = 8 << 20;

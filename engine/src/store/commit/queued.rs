@@ -1,4 +1,5 @@
-//! Places a new queue row: in memory under a lease if there is room, otherwise only in the store until it is claimed.
+//! Places a new queue row. If memory has room, the row gets a lease and also a place in memory. Otherwise the row is only in the
+//! store until it is claimed.
 
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ impl After {
             Placement::HandOver => {
                 let slot = local.handoff.deliveries.reserve(endpoint, weight::waiting(event, payload.as_deref()));
                 if slot.is_none() {
-                    // Once the queue has room, the claimer of this node is notified.
+                    // The claimer of this node is notified once the queue has room.
                     self.overflow();
                 }
                 slot

@@ -1,4 +1,4 @@
-//! Commit 1: an accepted event is stored.
+//! Cases about commit 1, which stores an accepted event.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Commit 3: an attempt and the delivery's next state, and the changes that operators and maintenance make to deliveries.
+//! Cases about commit 3, which stores an attempt and the delivery's next state, and about the changes that operators and
+//! maintenance make to deliveries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -117,7 +118,7 @@ pub async fn a_webhook_keeps_its_id_over_attempts_and_restarts(bench: &Bench) {
     assert_eq!(numbers, [1, 2, 3, 4]);
 }
 
-/// Claims the one due delivery, which must be `id` after `attempts` attempts, and delivers it.
+/// Claims the only due delivery, checks that it is `id` and has had `attempts` attempts, and delivers it.
 async fn deliver(bench: &Bench, id: DeliveryId, attempts: u32) {
     assert_eq!(bench.claim().await, 1);
     let claim = bench.delivery().await;

@@ -1,4 +1,4 @@
-//! The audit trail: an entry is stored before its change, and completed with its result.
+//! Cases about the audit trail: an entry is stored before its change, and completed with the result of the change.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ pub async fn the_trail_is_filtered_and_comes_in_pages(bench: &Bench) {
 pub async fn old_entries_are_deleted(bench: &Bench) {
     let retention = Retention { audit: Duration::from_secs(3600), ..Retention::default() };
     let now = clock::wall();
-    // More entries than one step deletes.
+    // These are more entries than one step deletes.
     for _ in 0..700 {
         bench.store.begin_audit(change("ops", "endpoint.update", now.minus(Duration::from_secs(3601)))).await.unwrap();
     }

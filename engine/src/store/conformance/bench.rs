@@ -1,5 +1,5 @@
-//! The bench of a case: a store that can crash, short helpers to receive handed-over work, and builders with default values that
-//! a case overrides.
+//! The test bench of a case: a store that can crash, short helpers that receive handed-over work, and builders with default values
+//! that a case overrides.
 
 use std::{pin::pin, sync::Arc, task::Context, task::Poll, task::Waker, time::Duration};
 
@@ -36,7 +36,7 @@ use crate::{
 /// The place where an implementation stores its rows. It outlives the processes that open it.
 #[async_trait]
 pub trait Backing: Send + Sync {
-    /// Opens the rows as they are now, like the next process after a `kill -9`.
+    /// Opens the rows as they are now, as the next process does after a `kill -9`.
     async fn open(&self, handoff: Handoff) -> Arc<dyn Store>;
 
     /// Makes storing an event of type `poison` fail from now on, in the middle of its step.
@@ -69,12 +69,13 @@ impl Bench {
         Self { store: backing.open(handoff.clone()).await, handoff, backing }
     }
 
-    /// Returns a bench on the next process, as if this one were killed now: its claims and its memory are lost.
+    /// Returns a bench on a new process, as if the present process were killed now. The claims and the memory of the killed process
+    /// are lost.
     pub async fn after_a_crash(&self) -> Self {
         Self::open(Arc::clone(&self.backing)).await
     }
 
-    // The following methods take rows that were handed over.
+    // The following methods receive rows that were handed over.
 
     pub async fn events(&self) -> Vec<EventClaim> {
         self.handed_over().await;
@@ -91,7 +92,8 @@ impl Bench {
         take_all(&self.handoff.deliveries)
     }
 
-    /// Waits for the hand-over, which may follow the answer to the caller, but always precedes the next commit.
+    /// Waits until the rows are handed over. This may happen after the answer to the caller, but always happens before the next
+    /// commit.
     async fn handed_over(&self) {
         let _ = self.store.note_key_uses(Vec::new()).await;
     }

@@ -1,4 +1,5 @@
-//! Claims: as long as there is room, each due row is claimed once, under a lease, and becomes due again when its worker dies.
+//! Cases about claims: as long as there is room, each due row is claimed once, under a lease, and becomes due again when its worker
+//! dies.
 
 use std::{sync::Arc, time::Duration};
 

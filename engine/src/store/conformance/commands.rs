@@ -1,4 +1,4 @@
-//! Operators: their commands on events and runs, and the configuration that they set.
+//! Cases about operators: their commands on events and runs, and the configuration that they set.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -47,7 +47,8 @@ pub async fn a_replay_is_a_new_round_with_new_ids(bench: &Bench) {
         assert!(new.id > old.id, "a replay is a new webhook");
         assert!(bench.record(attempt(&new, if round == 2 { retry_in(3600) } else { Next::Delivered })).await);
         let story = bench.story(id).await;
-        // A delivery of an earlier round counts for the state while it is still retried, but not once it is finished.
+        // A delivery of an earlier round counts for the event's state as long as the delivery is still retried, but not once it is
+        // finished.
         assert_eq!(story.parts.state(), if round < 2 { EventState::Delivered } else { EventState::Retrying });
         assert_eq!(story.runs.iter().map(|run| run.round).collect::<Vec<_>>(), (0..=round).collect::<Vec<_>>());
         let rounds: Vec<_> = story.deliveries.iter().map(|one| (one.summary.round, one.summary.id.k())).collect();

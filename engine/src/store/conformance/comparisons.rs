@@ -1,4 +1,4 @@
-//! Comparisons: stored with their request, advanced once per batch, cancelled, and limited.
+//! Cases about comparisons: they are stored with their request, advanced once per batch, cancelled, and limited.
 
 use super::bench::*;
 use crate::{

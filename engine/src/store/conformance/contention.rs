@@ -1,4 +1,4 @@
-//! Many tasks on one store at once.
+//! A case in which many tasks use one store at once.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use crate::{
 
 const SENDERS: usize = 3;
 const EVENTS_PER_SENDER: usize = 100;
-/// Ids that several senders use: each is accepted once.
+/// Number of ids that several senders use. Each of these ids must be accepted once.
 const SHARED_IDS: usize = 60;
 
 /// Two tasks run events, two attempt deliveries, one claims, and three accept events. No task waits for another.
@@ -104,7 +104,7 @@ pub async fn concurrent_workers_lose_and_duplicate_nothing(bench: &Bench) {
     assert_eq!(String::from_utf8(value).unwrap(), expected.to_string());
 }
 
-/// Accepts events with separate ids, and some with ids that other senders use too. Returns how many were new.
+/// Accepts events without ids, and some events with ids that other senders use too. Returns how many events were new.
 async fn send(store: Arc<dyn Store>) -> usize {
     let mut new = 0;
     for number in 0..EVENTS_PER_SENDER {
@@ -118,7 +118,7 @@ async fn send(store: Arc<dyn Store>) -> usize {
     new
 }
 
-/// Counts each event in a plugin's state and sends it to both endpoints. After a conflict of state it runs again.
+/// Counts each event in a plugin's state and sends it to both endpoints. After a conflict of state, the event runs again.
 async fn run_events(store: Arc<dyn Store>, handoff: Handoff, endpoints: [EndpointId; 2], settled: Arc<AtomicUsize>) {
     loop {
         let (claim, _turn) = handoff.events.next().await;

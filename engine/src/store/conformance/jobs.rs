@@ -1,4 +1,4 @@
-//! Jobs: a bulk retry processes the deliveries of its filter, each once, even if the process ends during the job.
+//! Cases about jobs: a bulk retry processes each delivery of its filter once, even if the process ends during the job.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     store::{Deletion, Error, PageRequest, Settled, Settlement},
 };
 
-/// A number of deliveries larger than one step of a job processes.
+/// More deliveries than one step of a job processes.
 const MANY: usize = 450;
 
 /// Creates one event with `count` deliveries that are stored as dead.

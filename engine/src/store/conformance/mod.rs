@@ -1,5 +1,5 @@
 //! The conformance suite: every promise of a store, as one case each. [`conformance!`] turns the cases into named tests of one
-//! implementation, so the implementations cannot drift apart. A new promise in the trait's docs is a new case here.
+//! implementation, so the implementations cannot drift apart. If the docs of the trait get a new promise, add a case for it here.
 //!
 //! A case receives a [`Bench`]: an empty store, its hand-off, and a way to lose the process that holds both. It uses the store
 //! only through the trait. Parts that only one implementation has (its tables, its file) are tested beside it.
@@ -23,7 +23,7 @@ pub mod settle;
 pub mod sources;
 pub mod stats;
 
-/// The one list of all cases. `conformance!(sqlite, SqliteBacking)` makes a module of tests that run the cases on that backing.
+/// The list of all cases. `conformance!(sqlite, SqliteBacking)` makes a module of tests that run the cases on that backing.
 macro_rules! conformance {
     ($name:ident, $backing:ty) => {
         mod $name {

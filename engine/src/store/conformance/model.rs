@@ -1,6 +1,6 @@
-//! Compares a store with a model of maps in memory, over random steps in random order. The steps include results of claims that
-//! were lost long ago, repeated results, crashes and repeated ids. After every crash and at the end, all reads of the store must
-//! equal the model.
+//! Runs random steps in random order on a store and on a model, which consists of maps in memory, and compares the two. The steps
+//! include results of claims that were lost long ago, repeated results, crashes and repeated ids. After every crash and at the end,
+//! all reads of the store must equal the model.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,10 +30,10 @@ use crate::{
     },
 };
 
-/// One step. Its numbers select among the things that exist at that moment.
+/// One step. Its numbers select an event, a run or a delivery from those that exist at that moment.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Events of one request; some have one of four ids.
+    /// Accepts the events of one request. Some events have one of four ids.
     Accept(Vec<Option<u8>>),
     /// Settles an event that was claimed at any earlier time, with some deliveries and perhaps a deferred run.
     Settle {
@@ -136,7 +136,7 @@ pub async fn random_steps_lose_and_duplicate_nothing(bench: &Bench) {
     .unwrap();
 }
 
-/// A row in a queue: its holder, and whether a row without a holder is due.
+/// A row in a queue: its holder, and whether the row is due if it has no holder.
 #[derive(Clone, Copy, Debug)]
 struct Queued {
     holder: Option<i64>,
@@ -149,7 +149,7 @@ const FREE: Queued = Queued { holder: None, due: true };
 struct Known {
     round: u32,
     unrouted: bool,
-    /// Numbers of its runs and deliveries so far.
+    /// Number of the event's runs so far, and of its deliveries.
     runs: u32,
     deliveries: u32,
 }
@@ -158,7 +158,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct Model {
     events: BTreeMap<EventId, Known>,
-    /// Callers' ids.
+    /// The event that each id of a caller belongs to.
     ids: BTreeMap<u8, EventId>,
     to_run: BTreeMap<EventId, Queued>,
     runs: BTreeMap<RunId, Queued>,
@@ -186,7 +186,7 @@ struct World {
     run_claims: Vec<RunClaim>,
     delivery_claims: Vec<DeliveryClaim>,
     filled: Option<crate::store::EventSlot>,
-    /// How often the clock was set past the end of all leases.
+    /// How often the clock was moved past the end of all leases.
     late: u32,
 }
 
@@ -362,8 +362,8 @@ impl World {
         self.late += 1;
         self.free_all_holders();
         self.claim(clock::steady().plus(LEASE * 2 * self.late)).await;
-        // A row that could not be claimed has been due only since its lease ended. The next step uses an earlier time again, at
-        // which the row is not due.
+        // A row that could not be claimed is due only from the end of its lease. The next step uses the present time again. That is
+        // before the end of the lease, so the row is then not due.
         self.model.queued().filter(|queued| queued.holder.is_none()).for_each(|queued| queued.due = false);
     }
 

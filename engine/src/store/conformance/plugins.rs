@@ -1,4 +1,4 @@
-//! Plugins: which version serves, which versions keep their bytes, and settings.
+//! Cases about plugins: which version serves, which versions keep their bytes, and settings.
 
 use std::collections::BTreeMap;
 
@@ -136,7 +136,7 @@ pub async fn versions_beyond_the_limits_lose_their_bytes(bench: &Bench) {
         "a version without bytes is still known"
     );
 
-    // A stored event may have runs of every version that has served since it was accepted.
+    // A stored event may have runs of every version that has served since the event was accepted.
     bench.accept(event("a")).await;
     let now = clock::wall();
     for number in 5..=7 {

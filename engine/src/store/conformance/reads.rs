@@ -1,4 +1,4 @@
-//! Reads for people: states, lists, pages, histories.
+//! Cases about what people read: states, lists, pages, histories.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -63,7 +63,7 @@ pub async fn events_are_listed_by_state(bench: &Bench) {
     }
 }
 
-/// Accepts one more event of each state, which is in this state for another reason.
+/// Accepts one more event for each state. The event is in this state for another reason than the event of [`one_of_each`].
 async fn one_more_of_each(bench: &Bench) -> [EventId; 6] {
     let (crm, slack) = (bench.find_named("crm").await, bench.endpoint("slack").await);
     let with_two = async |first: Next, second: Next| {
@@ -194,7 +194,7 @@ pub async fn events_come_in_pages_newest_first(bench: &Bench) {
             let page = bench.store.events(EventFilter::default(), PageRequest { cursor, limit }).await.unwrap();
             assert!(page.items.len() == limit || page.next.is_none(), "a page is full unless it is the last");
             seen.extend(page.items.iter().map(|one| one.event.id));
-            // New events meanwhile do not shift the pages.
+            // Events that arrive in the meantime do not shift the pages.
             cursor = page.next;
             if cursor.is_none() {
                 break;

@@ -1,4 +1,5 @@
-//! Retention: finished events are deleted after their time with their runs, deliveries and attempts. Unfinished events never are.
+//! Cases about retention: finished events are deleted after their time, together with their runs, deliveries and attempts.
+//! Unfinished events are never deleted.
 
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ pub async fn dead_and_parked_events_are_deleted_later(bench: &Bench) {
 
 pub async fn unfinished_events_do_not_delay_retention(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
-    // More unfinished events than one step checks, all older than the event that must be deleted.
+    // These are more unfinished events than one step checks. All of them are older than the event that must be deleted.
     for _ in 0..3 {
         bench.store.accept((0..500).map(|_| event("a")).collect()).await.unwrap();
     }

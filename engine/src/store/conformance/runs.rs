@@ -1,4 +1,5 @@
-//! Runs: retried, cancelled and listed one by one, and retried or replayed in bulk. Only the chosen runs or events are repeated.
+//! Cases about runs: they are retried, cancelled and listed one by one, and retried or replayed in bulk. Only the chosen runs or
+//! events are repeated.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,7 +20,7 @@ use crate::{
     store::{Deletion, Error, EventClaim, PageRequest, RecordedFilter, RunFilter, Settled, SettledFrom, Settlement},
 };
 
-/// A number of items larger than one step of a job takes.
+/// More items than one step of a job processes.
 const MANY: usize = 450;
 
 async fn retry(bench: &Bench, id: RunId) -> Result<(), Error> {
@@ -132,7 +133,8 @@ pub async fn recorded_runs_of_a_plugin_come_in_pages_newest_first(bench: &Bench)
     assert_eq!(bench.store.recorded_runs(later, PageRequest { cursor: None, limit: 2 }).await.unwrap().items.len(), 0);
 }
 
-/// Reads all new runs of `p` after a run, as a follower does, in pages of two. Returns them with the last run that was passed.
+/// Reads all new runs of `p` that come after the run in `from`, in pages of two, as a follower does. Returns these runs, and the
+/// last run that the reader has passed.
 async fn follow(bench: &Bench, since: Timestamp, from: SettledFrom, share: Share) -> (Vec<RunId>, Option<i64>) {
     let filter = RecordedFilter { plugin: slug("p"), events: None, since: Some(since), share };
     let (mut found, mut from) = (Vec::new(), from);
@@ -185,7 +187,8 @@ pub async fn a_follower_sees_each_new_run_once_in_order_and_waits_for_unfinished
     assert_eq!((found, end), (vec![fourth, fifth], Some(fifth.as_i64())));
     assert_eq!(follow(bench, begin, SettledFrom { after: end, ..from }, Share::ALL).await, (vec![], end));
 
-    // The filter has a share. A page of size 0 only counts the runs that it passes.
+    // This filter selects a share of the runs. A page of size 0 returns no runs: it only counts the selected runs that the reader
+    // passes.
     let share = Share::new(50).unwrap();
     let expected: Vec<_> = [first, second, third, fourth, fifth].into_iter().filter(|run| share.takes(run.as_i64())).collect();
     assert_eq!(follow(bench, begin, from, share).await.0, expected);

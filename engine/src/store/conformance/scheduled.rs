@@ -1,4 +1,4 @@
-//! Events that take place later, and the cancellation of what an event has not caused yet.
+//! Cases about scheduled events, and about the cancellation of everything that an event would still cause.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn schedules(scheduled: Vec<Scheduled>) -> Effects {
     Effects { scheduled, ..Effects::default() }
 }
 
-/// Accepts an event whose run schedules others, by their types and delays.
+/// Accepts an event whose run schedules events of these types after these delays.
 async fn scheduling(bench: &Bench, all: &[(&str, Duration)]) -> EventId {
     let claim = bench.accept(event("order.created")).await;
     let all = all.iter().map(|(event_type, after)| later(&claim.event, event_type, *after)).collect();

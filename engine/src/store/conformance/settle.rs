@@ -1,4 +1,5 @@
-//! Commit 2: takes effect as a whole or not at all, once, and only for the holder of the claim.
+//! Cases about commit 2, the settlement of an event or a run: it takes effect as a whole or not at all, at most once, and only for
+//! the holder of the claim.
 
 use std::{sync::Arc, time::Duration};
 
@@ -567,7 +568,7 @@ pub async fn cleared_state_conflicts_with_runs_that_read_it(bench: &Bench) {
 }
 
 pub async fn keys_of_state_are_listed_in_order_by_prefix(bench: &Bench) {
-    // The order is that of the bytes: capitals, small letters, then letters of two bytes.
+    // The keys are ordered by their bytes: capitals come first, then small letters, then letters of two bytes.
     let names = ["B:1", "a", "a:1", "a:10", "a:2", "é"];
     let writes: Vec<_> = names.iter().map(|name| (*name, Some(name.as_bytes()))).collect();
     bench.settled_with(ran_with("p", state_effects(&[], &writes))).await;

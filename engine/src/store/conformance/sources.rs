@@ -1,4 +1,4 @@
-//! Sources, and the requests of their events.
+//! Cases about sources, and about the requests of their events.
 
 use std::{collections::HashMap, sync::Arc};
 

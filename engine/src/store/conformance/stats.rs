@@ -1,4 +1,4 @@
-//! Counts over time.
+//! Cases about counts over time.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Commit 1: writes events and their queue rows. Rows are created with a lease of this node while it has room.
+//! Commit 1: writes events and their queue rows. As long as this node has room, it creates each queue row with a lease that it
+//! holds.
 
 use std::{
     borrow::Cow,
@@ -31,7 +32,7 @@ use crate::{
     },
 };
 
-/// Estimated bytes that an event takes in the store in addition to its data: rows and index entries.
+/// Estimated number of bytes that the rows and index entries of an event take in the store, in addition to its data.
 pub const EVENT_BYTES: i64 = 1_024;
 
 #[async_trait]
@@ -47,14 +48,14 @@ impl Accept for Postgres {
     }
 }
 
-/// Takes ids for events that are about to be written, in the order of the events. Nodes reserve no blocks of ids: an event that
-/// is submitted after another was accepted must have the larger id, also on another node.
+/// Takes ids for events that are about to be written, in the order of the events. Nodes do not reserve blocks of ids: if an event
+/// is submitted after another event was accepted, it must have the larger id, even if the two events are on different nodes.
 async fn take_ids(tx: &Transaction<'_>, count: usize) -> Result<Vec<EventId>, Error> {
     let found = rows(tx, "SELECT nextval('event_id') FROM generate_series(1, $1::bigint)", &[&limit(count)]).await?;
     found.iter().map(|row| Ok(EventId::from_i64(get(row, 0)?))).collect()
 }
 
-/// Stores the events of several requests, each request as a whole or not at all. Claims are handed over after the commit.
+/// Stores the events of several requests. Each request is stored as a whole or not at all. Claims are handed over after the commit.
 pub async fn accept(
     tx: &Transaction<'_>,
     local: &Local,
@@ -100,7 +101,8 @@ pub async fn insert_all(
     insert(tx, local, node, events.into_iter().zip(ids).map(event).collect(), after).await
 }
 
-/// Stores the senders' ids. Returns the earlier event for each place of the batch that repeats one.
+/// Stores the senders' ids. If an event repeats an earlier event, the result maps the place of the repeat in the batch to the
+/// earlier event.
 ///
 /// Ids are stored in the same order on every node. Otherwise two batches with the same ids could deadlock.
 async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -> Result<HashMap<usize, EventId>, Error> {
@@ -135,7 +137,7 @@ async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -
     let sources: Vec<&str> = known.iter().map(|one| &*one.0).collect();
     let callers: Vec<&str> = known.iter().map(|one| one.1).collect();
     let places: Vec<i64> = known.iter().map(|one| limit(one.3)).collect();
-    // A separate statement, so that it sees rows that were committed meanwhile.
+    // This is a separate statement, so that it sees rows that were committed in the meantime.
     let earlier = rows(
         tx,
         "SELECT u.place, d.event_id FROM unnest($1::text[], $2::text[], $3::bigint[]) u (source, caller_id, place)
@@ -150,9 +152,9 @@ async fn remember(tx: &Transaction<'_>, events: &[&NewEvent], ids: &[EventId]) -
     earlier.iter().map(repeat).collect()
 }
 
-/// Refuses a batch in which an event has the id of an earlier one but another type. An earlier event that was deleted has no type
-/// to compare: its id counts as a repeat. If the batch holds several requests, [`super::commit`] then tries each alone, so that
-/// only the request with that event is refused.
+/// Refuses a batch in which an event has the id of an earlier event but another type. If the earlier event was deleted, there is no
+/// type to compare, so the later event counts as a repeat. If a batch with several requests is refused, [`super::commit`] tries
+/// each request alone, so that only the request with that event is refused.
 async fn refuse_other_types(
     tx: &Transaction<'_>,
     events: &[&NewEvent],
@@ -182,7 +184,7 @@ async fn refuse_other_types(
     Ok(())
 }
 
-/// Writes events and their queue rows, leased to this node where it has room.
+/// Writes events and their queue rows. The queue rows for which this node has room are leased to it.
 async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<Event>>, after: &mut After) -> Result<(), Error> {
     if events.is_empty() {
         return Ok(());
@@ -242,7 +244,7 @@ fn body_of(event: &NewEvent) -> Option<&[u8]> {
     event.request.as_ref()?.body.as_deref()
 }
 
-/// Stores the approximate first id of each minute. The process remembers the minute only after the commit.
+/// Stores the first event id of this minute, which is approximate. The process remembers the minute only after the commit.
 async fn note_minute(tx: &Transaction<'_>, local: &Local, id: EventId, accepted_at: Timestamp) -> Result<(), Error> {
     if !local.knows_minute(accepted_at) {
         let sql = "INSERT INTO minute (minute, first_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";

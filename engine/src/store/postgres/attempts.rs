@@ -1,4 +1,4 @@
-//! Commit 3: attempts and the next states of their deliveries, many at once.
+//! Commit 3: writes attempts and the next states of their deliveries, many at once.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Estimated bytes that an attempt takes in the store in addition to its excerpt.
+/// Estimated number of bytes that an attempt takes in the store, in addition to its excerpt.
 pub const ATTEMPT_BYTES: i64 = 256;
 
 #[async_trait]
@@ -52,7 +52,7 @@ pub async fn record(
         let holds = held.get(&id).is_some_and(|(lease, _)| *lease == Some(record.lease.token));
         answers.push(if holds { Recorded::Done } else { Recorded::LeaseLost });
         if holds {
-            // A second record for the same delivery in this batch finds its lease gone.
+            // A second record for the same delivery in this batch then finds no lease any more.
             let (_, round) = held.remove(&id).expect("it is held");
             taken.push((record, round));
         }

@@ -1,4 +1,5 @@
-//! The audit trail: written before a change, completed after it, listed newest first, deleted in batches.
+//! The audit trail: an entry is written before its change and completed after it. Entries are listed newest first and deleted in
+//! batches.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;

@@ -1,8 +1,8 @@
 //! Claims due rows that no worker holds. Such rows exist after a restart, for retries, if memory had no room for them when they
-//! were stored, and if another node gave them back. A claim skips rows that another node is claiming, so no node waits. Only one
-//! node at a time may send to an endpoint that is ordered, or has a rate limit or a concurrency below the default. The node that
-//! first claims a delivery of such an endpoint holds the endpoint while the node lives. So one node enforces the order, the rate
-//! and the concurrency of the endpoint.
+//! were stored, and if another node gave them back. A claim skips rows that another node is claiming, so no node waits. Some
+//! endpoints are ordered, or have a rate limit or a concurrency below the default. Only one node at a time may send to such an
+//! endpoint: the node that first claims one of its deliveries holds the endpoint for as long as the node lives. So a single node
+//! enforces the order, the rate and the concurrency of the endpoint.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,11 +34,11 @@ use crate::{
 const EVENTS_MAX: usize = 256;
 const RUNS_MAX: usize = 32;
 const DELIVERIES_MAX: usize = 128;
-/// Maximum number of orders of one endpoint that one claim checks.
+/// Maximum number of ordering keys of one endpoint that one claim checks.
 const ORDERS_MAX: usize = 256;
-/// Interval after which delayed rows are checked again.
+/// Interval after which rows that wait for other rows are checked again.
 const HELD_BACK_POLL: Duration = Duration::from_millis(100);
-/// Maximum number of rows of each kind with an expired lease that one claim frees.
+/// One claim ends at most this many expired leases for each kind of row.
 const EXPIRED_MAX: i64 = 10_000;
 
 #[async_trait]
@@ -72,7 +72,7 @@ impl Claims for Postgres {
         });
         match released.await {
             Ok(()) => self.local.due(clock::steady()),
-            // No worker holds these claims now. They become due once the database is reachable.
+            // No worker holds these claims now. Their rows become due once the database is reachable.
             Err(error) => {
                 tracing::debug!(%error, count = tokens.len(), "claims not released yet; retrying with the next heartbeat");
                 self.local.add_orphans(tokens.into_iter());
@@ -95,7 +95,7 @@ struct Claiming<'a> {
     after: &'a mut After,
 }
 
-/// Claims while the hand-off has room. The caller hands over after the commit.
+/// Claims as long as the hand-off has room. The caller hands the claims over after the commit.
 async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(tx, local.db_at(now)).await?;
     let mut claiming = Claiming { tx, local, node, now, after };
@@ -103,7 +103,8 @@ async fn claim_due(tx: &Transaction<'_>, local: &Local, node: i64, now: Timestam
     claiming.runs().await?;
     claiming.deliveries().await?;
     claiming.ordered().await?;
-    // This comes last, since the claimed events may have been submitted after the transaction began.
+    // The version is read last: a claimed event may have been submitted after the transaction began, and it must see every
+    // configuration change from before its submission.
     announce_config_version(tx, local).await
 }
 
@@ -146,8 +147,8 @@ impl Claiming<'_> {
         Ok(())
     }
 
-    /// Returns the loaded values of a due row. A row that cannot be read is skipped for the time of a lease, so that it does not
-    /// delay the others.
+    /// Returns the loaded values of a due row. A row that cannot be read is skipped for the duration of a lease, so that it does
+    /// not delay the others.
     async fn readable<T>(&self, table: &'static str, id: i64, loaded: Result<T, Error>) -> Result<Option<T>, Error> {
         match loaded {
             Ok(value) => Ok(Some(value)),
@@ -291,7 +292,8 @@ impl Claiming<'_> {
         Ok(ids.len())
     }
 
-    /// Returns whether this node may send to the endpoint: any node may, or this node holds it, or no live node holds it.
+    /// Returns whether this node may send to the endpoint. This is so if every node may send to it, if this node holds it, or if no
+    /// live node holds it.
     async fn hold(&self, endpoint: EndpointId, single: bool) -> Result<bool, Error> {
         if !single {
             return Ok(true);
@@ -306,10 +308,12 @@ impl Claiming<'_> {
         Ok(held.map(|row| get::<Option<i64>>(&row, 0)).transpose()?.flatten() == Some(self.node))
     }
 
-    /// Claims ordered deliveries. From the head of each order it takes several deliveries, which are sent one after the other. If
-    /// several orders of an endpoint are sent side by side, it takes only the first delivery of each.
+    /// Claims ordered deliveries. The deliveries of one endpoint with the same ordering key are sent one after the other. If an
+    /// endpoint has one ordering key, this claims several of its deliveries. If it has several ordering keys, which are sent side
+    /// by side, this claims only the first delivery of each key.
     async fn ordered(&mut self) -> Result<(), Error> {
-        // The barrier is read before the deliveries. So the deliveries of an event that is settled in between are read, too.
+        // The barrier, which is the first event that still waits to be run, is read before the deliveries. So if an event is
+        // settled in between, its deliveries are read, too.
         let barrier = first_to_run(self.tx).await?;
         let mut held_back = false;
         for endpoint in ordered_endpoints(self.tx, self.node).await? {
@@ -335,19 +339,19 @@ impl Claiming<'_> {
                 held_back |= waits;
                 room -= self.claim_rows(endpoint, &free).await?;
             }
-            // If no room is left, more orders may wait. The next claim continues with them.
+            // If no room is left, deliveries with further ordering keys may wait. The next claim continues with these keys.
             held_back |= room == 0;
         }
         self.local.handoff.alarm.hold_back(held_back);
         if held_back {
-            // Another node may hold the row that delays this one, and that node wakes only its own claimer.
+            // Another node may hold the row for which these rows wait, and that node wakes only its own claimer.
             self.after.due_at(clock::steady().plus(HELD_BACK_POLL));
         }
         Ok(())
     }
 
-    /// Returns the free deliveries at the head of an order, and whether the row after them waits for another row instead of a due
-    /// time.
+    /// Returns the first deliveries of an ordering key that can be claimed, and whether the row after them waits for another row
+    /// instead of a due time.
     async fn head(
         &self,
         endpoint: EndpointId,
@@ -381,8 +385,8 @@ impl Claiming<'_> {
     }
 }
 
-/// Steps from one plugin with a waiting run to the next, so the cost does not depend on the number of rows: a plugin that is held
-/// may have many rows.
+/// This statement steps from one plugin with a waiting run to the next. So its cost does not depend on the number of rows, although
+/// a plugin that is held may have many rows.
 const WAITING_PLUGINS: &str = "WITH RECURSIVE waiting (plugin) AS (
         SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
         UNION ALL
@@ -397,8 +401,8 @@ async fn waiting_plugins(tx: &Transaction<'_>) -> Result<Vec<(String, i64)>, Err
     rows(tx, WAITING_PLUGINS, &[]).await?.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
 }
 
-/// Steps from one endpoint with a waiting delivery to the next, so the cost does not depend on the number of rows. Leaves out
-/// endpoints that another node holds.
+/// This statement steps from one endpoint with a waiting delivery to the next, so its cost does not depend on the number of rows.
+/// It leaves out endpoints that another node holds.
 const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
         SELECT min(endpoint) FROM live WHERE lease IS NULL AND ordering IS NULL
         UNION ALL
@@ -415,7 +419,7 @@ const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
         AND ($1::bigint IS NULL OR NOT e.single OR e.holder IS NULL OR e.holder = $1
             OR NOT EXISTS (SELECT 1 FROM node n WHERE n.id = e.holder))";
 
-/// An endpoint with waiting deliveries: when its earliest first attempt is due, and its earliest retry.
+/// An endpoint with waiting deliveries: when its earliest first attempt is due, and when its earliest retry is due.
 pub struct Waiting {
     endpoint: EndpointId,
     single: bool,
@@ -453,7 +457,8 @@ async fn ordered_endpoints(tx: &Transaction<'_>, node: i64) -> Result<Vec<Endpoi
     rows(tx, sql, &[&node]).await?.iter().map(|row| Ok(EndpointId::from_i64(get(row, 0)?))).collect()
 }
 
-/// Returns up to [`ORDERS_MAX`] orders of an endpoint, starting after `after` and wrapping around.
+/// Returns up to [`ORDERS_MAX`] ordering keys of an endpoint. Starts after the key `after`, and continues with the smallest key
+/// after the largest.
 async fn orders(tx: &Transaction<'_>, endpoint: EndpointId, after: i64) -> Result<Vec<i64>, Error> {
     let sql = "WITH RECURSIVE step (ordering) AS (
              SELECT min(ordering) FROM live WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering > $2 AND ordering <= $3
@@ -473,15 +478,15 @@ async fn orders(tx: &Transaction<'_>, endpoint: EndpointId, after: i64) -> Resul
     Ok(found)
 }
 
-/// Returns the first event that still waits to be run, in whole or in part. Its deliveries may have to precede those of later
-/// events. One statement reads both queues, since an event that is settled in between moves from one queue to the other.
+/// Returns the first event that still waits to be run, in whole or in part. The deliveries of this event may have to precede those
+/// of later events. One statement reads both queues, because a settlement may move an event from one queue to the other.
 pub async fn first_to_run(tx: &Transaction<'_>) -> Result<Option<EventId>, Error> {
     let sql = "SELECT least((SELECT min(id) FROM event_queue), (SELECT min(id) >> 14 FROM run_queue WHERE state = 'waiting'))";
     Ok(get::<Option<i64>>(&the_row(tx, sql, &[]).await?, 0)?.map(EventId::from_i64))
 }
 
-/// Returns when the next unclaimed row is due, among the rows whose queues have room. If a queue is full, the claimer is notified
-/// once the queue has room.
+/// Returns when the next unclaimed row is due. Considers only rows whose queue has room: if a queue is full, the claimer is
+/// notified once the queue has room.
 async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let sql = "SELECT q.next_at FROM event_queue q WHERE q.lease IS NULL ORDER BY q.id LIMIT 1";
     let mut least: Option<Timestamp> = match row(tx, sql, &[]).await? {
@@ -503,7 +508,7 @@ async fn next_due(tx: &Transaction<'_>, local: &Local, node: i64, claimed_at: Ti
                        WHERE ordering IS NOT NULL AND endpoint = $1 AND ordering = $2 ORDER BY id LIMIT 1";
             let Some(head) = row(tx, sql, &[&endpoint.as_i64(), &ordering]).await? else { continue };
             let (next_at, leased) = (local.steady_at(get(&head, 0)?), get::<bool>(&head, 1)?);
-            // A row that was already due waits for the row before it, which wakes the claimer when it is finished.
+            // A row that was already due waits for the row before it. When that earlier row is finished, the claimer is woken.
             note((!leased && next_at > claimed_at).then_some(next_at));
         }
     }

@@ -44,7 +44,7 @@ impl Commands for Postgres {
 
     async fn cancel_run(&self, id: RunId) -> Result<(), Error> {
         self.step(move |tx, _| Box::pin(cancel_run(tx, id))).await?;
-        // Later deliveries of the same order may have waited for this run.
+        // Later deliveries with the same ordering key may have waited for this run.
         self.local.due(clock::steady());
         Ok(())
     }
@@ -52,7 +52,7 @@ impl Commands for Postgres {
     async fn cancel_events(&self, ids: Vec<EventId>, at: Timestamp) -> Result<(Cancelled, Vec<EventId>), Error> {
         let (sum, deliveries, caused) = self.step(move |tx, _| Box::pin(cancel_events(tx, ids, at))).await?;
         self.local.act(After::cancelling(deliveries));
-        // Later deliveries of the same order may have waited for these runs.
+        // Later deliveries with the same ordering key may have waited for these runs.
         self.local.due(clock::steady());
         Ok((sum, caused))
     }
@@ -79,7 +79,7 @@ async fn finish(
 
 /// Makes a delivery due. The caller wakes the claimer after the commit.
 pub async fn retry(tx: &Transaction<'_>, local: &Local, id: DeliveryId, now: Timestamp) -> Result<(), Error> {
-    // Retention deletes no event that is locked here. An event that it is already deleting is not found.
+    // Retention deletes no event that is locked here. If retention is already deleting this event, the event is not found.
     row(tx, "SELECT 1 FROM event WHERE id = $1 FOR KEY SHARE", &[&id.event().as_i64()]).await?;
     // Tried twice, because the delivery may be moving from one table to the other.
     for _ in 0..2 {
@@ -119,7 +119,7 @@ pub async fn may_send_to(tx: &Transaction<'_>, endpoint: i64) -> Result<(), Erro
 
 /// Cancels a delivery. Returns its endpoint, since the delivery may also wait in memory.
 async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<EndpointId, Error> {
-    // If an attempt is under way, its record will find the lease gone. The receiver may already have the webhook.
+    // If an attempt is under way, its record will find no lease any more. The receiver may already have the webhook.
     let sql = "DELETE FROM live WHERE id = $1 RETURNING endpoint, round, attempts";
     if let Some(row) = row(tx, sql, &[&id.as_i64()]).await? {
         let of = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
@@ -134,7 +134,8 @@ async fn cancel(tx: &Transaction<'_>, id: DeliveryId, at: Timestamp) -> Result<E
 
 /// Reads a run, and locks its event and its queue row until the commit.
 async fn known_run(tx: &Transaction<'_>, id: RunId) -> Result<KnownRun, Error> {
-    // Retention deletes no event that is locked here. A replay of the event waits, so that it finds this run in the queue.
+    // Retention deletes no event that is locked here. A replay of the event waits for this transaction, so that the replay finds
+    // this run in the queue.
     row(tx, "SELECT 1 FROM event WHERE id = $1 FOR UPDATE", &[&id.event().as_i64()]).await?;
     row(tx, "SELECT 1 FROM run_queue WHERE id = $1 FOR UPDATE", &[&id.as_i64()]).await?;
     let sql = "SELECT r.round, coalesce(r.outcome = 'ok', false), q.state, q.lease IS NOT NULL,
@@ -178,7 +179,8 @@ async fn cancel_run(tx: &Transaction<'_>, id: RunId) -> Result<(), Error> {
 /// Deliveries that were cancelled. They may also wait in memory.
 type Withdrawn = Vec<(EndpointId, DeliveryId)>;
 
-/// Cancels what events have not caused yet. Returns the cancelled deliveries, and the events that these events emitted.
+/// Cancels everything that these events would still cause. Returns what was cancelled, the cancelled deliveries, and the events
+/// that these events have emitted.
 async fn cancel_events(
     tx: &Transaction<'_>,
     ids: Vec<EventId>,
@@ -188,8 +190,8 @@ async fn cancel_events(
     // Retention deletes no event that is locked here.
     let sql = "SELECT id FROM event WHERE id = ANY($1) ORDER BY id FOR KEY SHARE";
     let ids = rows(tx, sql, &[&ids]).await?.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
-    // The rows are locked in the order in which a settlement locks them. A settlement in progress ends first, and its effects are
-    // then cancelled.
+    // The rows are locked in the order in which a settlement locks them. If a settlement is in progress, this waits until it has
+    // ended, and then cancels its effects.
     rows(tx, "SELECT id FROM event_queue WHERE id = ANY($1) ORDER BY id FOR UPDATE", &[&ids]).await?;
     let waiting = execute(tx, "DELETE FROM event_queue WHERE id = ANY($1)", &[&ids]).await?;
     let of = "USING unnest($1::bigint[]) e (id) WHERE r.id >= e.id << 14 AND r.id < (e.id + 1) << 14";

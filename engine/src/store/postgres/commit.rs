@@ -3,8 +3,8 @@
 //! answers the callers after the commit.
 //!
 //! If a transaction of many jobs fails, its jobs are retried one by one, so only the faulty job fails. If the connection breaks
-//! during a commit, the result is unknown and every caller gets an error. If the commit succeeded anyway, the next heartbeat ends
-//! the leases that it wrote. So no row waits for a lease that no worker holds.
+//! during a commit, the result is unknown and every caller gets an error. The commit may have succeeded anyway, so the next
+//! heartbeat ends the leases that it may have written. Otherwise their rows would wait for leases that no worker holds.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// Pause after a connection failed. Callers that arrive during the pause share one error.
+/// Pause after a connection failed. All callers that arrive during the pause get the same error.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 type Answer<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -111,7 +111,7 @@ impl Committer {
 enum Failure {
     /// The database was not reached, or the connection was lost during the transaction.
     Lost(Error),
-    /// The database answers, but refused a statement of the transaction.
+    /// The database was reached, but it refused a statement of the transaction.
     Broken(Error),
 }
 
@@ -174,7 +174,7 @@ impl Task {
 
     async fn fail(&self, batch: Vec<Job>, failure: Failure) {
         let (Failure::Lost(error) | Failure::Broken(error)) = &failure;
-        // A refusal concerns only its caller, and a step that the database refuses affects no other step.
+        // A refusal by a rule concerns only its caller. A step that the database refuses affects no other step.
         match error.passes() {
             _ if error.is_refusal() => {}
             true => self.gauge.failed(error),
@@ -241,7 +241,7 @@ impl Task {
             }
         }
         let mut answers = Answers::default();
-        // Always in this order, so that no two transactions wait for each other's rows.
+        // All transactions write in this order. Otherwise two transactions could wait for rows that the other one has locked.
         if !events.is_empty() {
             answers.accepted = accept::accept(tx, local, node, &events, after).await?.into();
         }
@@ -269,7 +269,8 @@ fn answer(batch: Vec<Job>, mut answers: Answers) {
     for job in batch {
         match job {
             Job::Accept(_, answer) => drop(answer.send(Ok(answers.accepted.pop_front().expect(EACH)))),
-            // The shared settlements are dropped before the answer, so that the caller is then their only owner.
+            // The settlements are shared with the caller. They are dropped here before the answer, so that the caller is then their
+            // only owner.
             Job::Settle(settlements, answer) => {
                 drop(settlements);
                 drop(answer.send(Ok(answers.settled.pop_front().expect(EACH))));

@@ -62,7 +62,7 @@ async fn list(tx: &Transaction<'_>, state: Option<JobState>, request: PageReques
 }
 
 async fn create(tx: &Transaction<'_>, request: &Request, at: Timestamp) -> Result<Comparison, Error> {
-    // Creates one comparison at a time, so that the limit holds.
+    // The lock lets only one comparison be created at a time, so that the limit holds.
     tx.batch_execute("LOCK TABLE comparison IN SHARE ROW EXCLUSIVE MODE").await?;
     let running: i64 = get(&the_row(tx, "SELECT count(*) FROM comparison WHERE state = 'running'", &[]).await?, 0)?;
     may_start(running.unsigned_abs())?;

@@ -22,10 +22,10 @@ use crate::{
 
 /// Time limit for making a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
-/// Time limit of waiting for a free connection: longer than any statement may take.
+/// Time limit of the wait for a free connection. It is longer than any statement may take.
 const WAIT_MAX: Duration = Duration::from_secs(15);
-/// Settings of every session. Statements are short, so a slow one is stuck and must end. A node that stops inside a transaction
-/// must not block the others. Plans ignore the statistics of the queues, which are always outdated.
+/// Settings of every session. Statements are short, so a slow statement is stuck and must end. A node that stops inside a
+/// transaction must not block the other nodes. Plans ignore the statistics of the queues, which are always outdated.
 const SESSION: &str = "-c statement_timeout=10s -c lock_timeout=5s -c idle_in_transaction_session_timeout=5s -c jit=off \
      -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off";
 
@@ -87,14 +87,14 @@ struct AskedTls {
 impl AskedTls {
     const MODES: &str = "disable, prefer, require, verify-ca or verify-full";
 
-    /// Takes `sslmode` and `sslrootcert` out of an address: the client library supports the first only in part, and the second
-    /// not at all.
+    /// Takes `sslmode` and `sslrootcert` out of an address, because the client library supports `sslmode` only in part, and
+    /// `sslrootcert` not at all.
     fn take(url: &str) -> (String, Self) {
         let mut asked = Self::default();
         let Some((front, query)) = url.split_once('?') else { return (url.to_owned(), asked) };
         let mut rest = Vec::new();
         for pair in query.split('&') {
-            // Decoded as in a URL, not as in a form, where a plus is a blank.
+            // The value is decoded as in a URL. In a form, a plus would be a blank.
             let decoded = url::form_urlencoded::parse(pair.replace('+', "%2B").as_bytes()).into_owned().next();
             match decoded {
                 Some((key, value)) if key == "sslmode" => asked.mode = Some(value),
@@ -107,8 +107,9 @@ impl AskedTls {
         (rest, asked)
     }
 
-    /// Returns the mode, by default encrypted and verified. A connection inside this machine is not encrypted by default: the
-    /// certificate of a local server is usually self-signed (Debian creates such servers), so verification would fail.
+    /// Returns the mode. By default, connections are encrypted and verified. Only a connection inside this machine is not encrypted
+    /// by default: the certificate of a local server is usually self-signed (Debian creates such servers), so verification would
+    /// fail.
     fn mode(&self, local: bool) -> Result<(SslMode, Names), String> {
         Ok(match self.mode.as_deref() {
             None if local && self.root_certificates.is_none() => (SslMode::Disable, Names::Checked),
@@ -145,7 +146,8 @@ fn is_local(config: &Config) -> bool {
     })
 }
 
-/// Explains how an operator can repair a connection that failed because of TLS; `None` if something else failed.
+/// Explains how an operator can repair a connection that failed because of TLS. Returns `None` if the connection failed for another
+/// reason.
 fn tls_in_words(error: &tokio_postgres::Error) -> Option<String> {
     let cause = error.source()?;
     if cause.to_string() == "server does not support TLS" {
@@ -249,8 +251,8 @@ impl From<tokio_postgres::Error> for Error {
             return Self::Full;
         }
         let passes = match db.code().code().get(..2) {
-            // Errors that may pass are these classes of SQL states: connection, authentication, rollback by the database,
-            // resources, operator, system. A standby that refuses writes may pass, too.
+            // The errors of these classes of SQL states are temporary: connection, authentication, rollback by the database,
+            // resources, operator, system. The refusal of writes by a standby is temporary, too.
             Some("08" | "28" | "40" | "53" | "55" | "57" | "58") => true,
             _ => {
                 let code = db.code();

@@ -170,7 +170,7 @@ async fn update(tx: &Transaction<'_>, seal: &Seal, mut endpoint: Endpoint) -> Re
     let id = endpoint.id.as_i64();
     let known = row(tx, "SELECT name FROM endpoint WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", &[&id]).await?;
     let known = known.ok_or(Error::NotFound { what: "endpoint" })?;
-    // The name is fixed, and the secrets are bound to it.
+    // The name of an endpoint never changes, and its secrets are bound to the name.
     endpoint.new.name = Slug::parse(get(&known, 0)?).map_err(|_| Place { table: "endpoint", id }.corrupt("name"))?;
     let columns = EndpointColumns::of(&endpoint.new, seal)?;
     execute(
@@ -244,7 +244,8 @@ async fn backlogs(tx: &Transaction<'_>, endpoints: &[i64]) -> Result<Vec<Backlog
     found.iter().map(read).collect()
 }
 
-/// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among the endpoint's last deliveries.
+/// Returns the plugins that sent webhooks to the endpoint by naming it. For each plugin, returns the number of its webhooks among
+/// the endpoint's last deliveries.
 pub async fn senders(tx: &Transaction<'_>, id: i64) -> Result<Vec<(String, u64)>, Error> {
     let sql = "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = $1 ORDER BY id DESC LIMIT $2) d
                JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin";
@@ -275,7 +276,7 @@ async fn delete(tx: &Transaction<'_>, id: EndpointId) -> Result<(), Error> {
 }
 
 async fn all(tx: &Transaction<'_>, seals: &[Arc<Seal>]) -> Result<Vec<Endpoint>, Error> {
-    // Ordered by the bytes of the name, because the database may sort in another way.
+    // The statement sorts by the bytes of the name, because the database may sort in another way by default.
     let sql = format!("SELECT {ENDPOINT_COLUMNS} FROM endpoint WHERE deleted_at IS NULL ORDER BY name COLLATE \"C\"");
     rows(tx, &sql, &[]).await?.iter().map(|row| values::endpoint(row, seals)).collect()
 }

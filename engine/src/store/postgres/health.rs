@@ -26,7 +26,7 @@ impl Health for Postgres {
             queues: self.local.handoff.queues(),
             queued_bytes: self.committer.gauge().queued() as u64,
             file_bytes: vec![("database", bytes)],
-            // The disk belongs to the database server.
+            // The disk is that of the database server, so its size is not known here.
             disk_bytes: 0,
             disk_free_bytes: 0,
         })
@@ -48,8 +48,8 @@ impl Health for Postgres {
     }
 }
 
-/// Returns the waiting work at each stage in the whole store. Runs and deliveries that are not due yet are counted, but do not
-/// count as late.
+/// Returns the waiting work at each stage in the whole store. Runs and deliveries that are not due yet are counted as waiting work,
+/// but not as late.
 async fn stages(tx: &Transaction<'_>, local: &Local) -> Result<Vec<StageReading>, Error> {
     let counts = the_row(
         tx,

@@ -22,10 +22,11 @@ use crate::{
     },
 };
 
-/// Keys in `meta`: of the progress of an unfinished move, and of the store's identity after a finished move.
+/// Keys in `meta`: [`MOVING`] is the key of the progress of an unfinished move, and [`MOVED`] is the key of the store's identity
+/// after a finished move.
 const MOVING: &str = "moving";
 const MOVED: &str = "moved";
-/// The node id under which imported bytes are counted: no node has it.
+/// The node id under which imported bytes are counted. No node has this id.
 const NO_NODE: i64 = 0;
 
 /// A database that a store moves into.
@@ -122,8 +123,8 @@ impl Import {
         Ok(tx.commit().await?)
     }
 
-    /// Compares the file with the database, continues the numbering of the file, and sets the layout of the database. Calls
-    /// `mark` right before the commit: from then on, no engine serves from the file.
+    /// Finishes the move: compares the file with the database, makes the database continue the numbering of the file, and sets the
+    /// layout of the database. Calls `mark` right before the commit. From then on, no engine serves from the file.
     pub async fn finish(
         &self,
         identity: &Identity,
@@ -172,7 +173,7 @@ async fn read(tx: &Transaction<'_>, key: &str) -> Result<Option<Progress>, Error
     meta(tx, key).await?.map(|text| serde_json::from_slice(&text).map_err(corrupt)).transpose()
 }
 
-/// Refuses a second move of the same store at the same time.
+/// Replaces the stored progress `before` by `after`. Fails if another command moves a store into the database at the same time.
 async fn advance(tx: &Transaction<'_>, before: &Progress, after: &Progress) -> Result<(), Error> {
     let sql = "UPDATE meta SET value = $1 WHERE key = $2 AND value = $3";
     match execute(tx, sql, &[&written(after), &MOVING, &written(before)]).await? {
@@ -183,7 +184,7 @@ async fn advance(tx: &Transaction<'_>, before: &Progress, after: &Progress) -> R
     }
 }
 
-/// Returns the bytes that a row counts for in the store.
+/// Returns the number of bytes that a row adds to the size of the store.
 fn weight(table: &Table, row: &[Value]) -> i64 {
     let each = match table.name {
         "event" | "scheduled" => EVENT_BYTES,
@@ -230,7 +231,7 @@ const fn array_of(kind: Kind) -> &'static str {
     }
 }
 
-/// Returns one column of all rows. The rows of the file contain only values of the column's type.
+/// Returns the values of one column, one for each row. The rows of the file contain only values of the column's type.
 fn column(batch: &[Vec<Value>], place: usize, kind: Kind) -> Box<dyn ToSql + Sync + Send + '_> {
     let values = batch.iter().map(move |row| &row[place]);
     match kind {

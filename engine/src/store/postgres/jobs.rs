@@ -1,6 +1,6 @@
-//! Jobs: each walks over the deliveries, runs or events that its filter may select, one batch per transaction. The cursor moves
-//! in the transaction that makes the items of its batch due, so no item is taken twice, even if a node ends at any moment. A
-//! job's row is locked during a batch, so nodes that work on the same job alternate.
+//! Jobs. A job walks over the deliveries, runs or events that its filter may select, one batch per transaction. The cursor moves in
+//! the same transaction that makes the items of the batch due. So no item is processed twice, even if a node ends at any moment. A
+//! job's row is locked during a batch, so nodes that work on the same job take turns.
 
 use async_trait::async_trait;
 use deadpool_postgres::Transaction;
@@ -112,8 +112,8 @@ async fn create(tx: &Transaction<'_>, task: &Task, total: Option<u64>, at: Times
     insert(tx, task, total, at).await
 }
 
-/// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, regardless of
-/// the number of running jobs, because the command that causes it has already taken effect.
+/// If an endpoint has retrying deliveries, starts a job that makes them due now. The job is never refused, regardless of the number
+/// of running jobs, because the command that starts it has already taken effect.
 pub async fn hurry(tx: &Transaction<'_>, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
     // Each kind of delivery has a separate index.
     let sql = "SELECT EXISTS (SELECT 1 FROM live WHERE endpoint = $1 AND attempts > 0 AND lease IS NULL AND ordering IS NULL)
@@ -207,7 +207,8 @@ async fn finished(
             "SELECT d.id, d.endpoint, d.next_at, NULL::text, {event_type} FROM live d
              WHERE d.attempts > 0 AND d.lease IS NULL AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3"
         ),
-        // The word is part of the statement, so that Postgres uses the partial index of deliveries that were not delivered.
+        // The word for the state is part of the statement, so that Postgres uses the partial index of deliveries that were not
+        // delivered.
         ended => format!(
             "SELECT d.id, d.endpoint, d.at, d.reason, {event_type} FROM delivery d
              WHERE d.state = '{}' AND d.state <> 'delivered' AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3",

@@ -1,8 +1,9 @@
 //! The store of many nodes: one Postgres database that all nodes work on.
 //!
-//! Commits 1 to 3 are hot: they go through one task with a dedicated connection ([`commit`]). All other steps are transactions on
-//! a connection of the pool ([`transactions`]). A lease is a token that carries the id of its node, and [`nodes`] tracks which
-//! nodes are alive. The rows, the locks and the clock of the database decide which node may do what, and when a row is due.
+//! The three commits of an event (it is accepted, settled, and its attempts are recorded) are by far the most frequent steps. They
+//! go through one task with a dedicated connection ([`commit`]). All other steps are transactions on a connection of the pool
+//! ([`transactions`]). A lease is a token that carries the id of its node, and [`nodes`] tracks which nodes are alive. The rows,
+//! the locks and the clock of the database decide which node may do what, and when a row is due.
 
 mod accept;
 mod attempts;
@@ -60,9 +61,9 @@ use crate::{
     domain::{id::Tag, time::Timestamp},
 };
 
-/// Number of connections besides those for commits, for notifications and for plugins' state.
+/// Number of connections in the pool. The connections for commits, for notifications and for plugins' state are additional.
 const CONNECTIONS: usize = 8;
-/// Maximum number of connections that read for the API. The others are for the engine.
+/// Maximum number of connections of the pool that read for the API. The other connections are for the engine.
 const PEOPLE_MAX: usize = 4;
 
 /// Settings of a node.
@@ -71,7 +72,7 @@ pub struct PostgresSettings {
     /// `postgres://user:password@host/database`.
     pub url: String,
     pub about: About,
-    /// Time without a heartbeat after which the other nodes take over the leases of a node.
+    /// If a node has sent no heartbeat for this long, the other nodes take over its leases.
     pub silence: Duration,
 }
 
@@ -130,7 +131,7 @@ impl Local {
         self.own.id.load(Ordering::SeqCst)
     }
 
-    /// Wakes the claimers of all nodes: an unclaimed row becomes due at `at`.
+    /// Wakes the claimers of all nodes, because an unclaimed row becomes due at `at`.
     fn due(&self, at: Timestamp) {
         self.handoff.alarm.set(at);
         self.own.overflowed.notify_one();
@@ -172,7 +173,8 @@ impl Postgres {
         let local = Arc::new(Local::new(tag, handoff, limits.state, Seals::new(key_file, seal), own));
         tx.commit().await?;
         nodes::measure_skew(&client, &local).await?;
-        // Measured before the registration: the other nodes count from the moment at which they first see this node.
+        // The time is taken before the registration, because the other nodes count from the moment at which they first see this
+        // node.
         let asked = clock::steady();
         let tx = client.transaction().await?;
         let me = nodes::start(&tx, &local.own.about, local.now()).await?;

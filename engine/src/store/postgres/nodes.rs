@@ -1,10 +1,10 @@
 //! This process among the nodes: its row in the table of nodes, its heartbeat, and the notifications between nodes.
 //!
-//! A node is alive while its heartbeat counter grows. The other nodes check it once a second. A node that has seen the same
-//! counter a number of times in a row removes the silent node and ends its leases, in one transaction. That needs no clock: no
-//! node is removed because the database's clock was set or the database was unreachable for a while. A transaction that issues or
-//! settles leases locks its node's row ([`enter`]), so a removed node commits nothing after its leases were ended. A node that
-//! learns that it was removed registers as a new one, and its old leases are lost.
+//! A node is alive while its heartbeat counter grows. The other nodes check it once a second. A node that has seen the same counter
+//! a number of times in a row removes the silent node and ends its leases, in one transaction. This uses no clock. So no node is
+//! removed if the database's clock is set, or if the database is unreachable for a while. A transaction that issues or settles
+//! leases locks its node's row ([`enter`]), so a removed node commits nothing after its leases were ended. A node that learns that
+//! it was removed registers as a new node, and its old leases are lost.
 //!
 //! Nodes notify each other through `NOTIFY` if a node has no room for a due row, or if the configuration has changed. These
 //! notifications are only hints: the claimer also checks every few seconds, and every heartbeat and every transaction that issues
@@ -36,16 +36,17 @@ use crate::{
 
 /// Interval at which a node sends a heartbeat and checks the other nodes.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Overflows within this time are combined into one notification.
+/// If rows find no room several times within this time, this node sends only one notification.
 const OVERFLOW_PAUSE: Duration = Duration::from_millis(10);
-/// Pause before the connection is made again: the first pause and the longest.
+/// Pause before the connection is made again: [`RECONNECT`] is the first pause, [`RECONNECT_MAX`] the longest.
 const RECONNECT: Duration = Duration::from_millis(100);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// Minimum change, in ms, of the difference between the database's clock and the steady clock. Smaller changes are ignored.
 const SKEW_MIN: i64 = 1_000;
-/// Maximum time that a heartbeat waits for this node's transactions before it ends leases: shorter than [`HEARTBEAT`].
+/// Maximum time that a heartbeat waits for this node's transactions before it ends orphaned leases. It is shorter than
+/// [`HEARTBEAT`].
 const ORPHANS_WAIT: Duration = Duration::from_millis(300);
-/// Bits for the lease tokens of one node. Its id is in the bits above.
+/// Number of low bits of a lease token that hold the number of the lease. The bits above hold the id of the node.
 const TOKEN_BITS: u32 = 39;
 
 const DUE: &str = "innesco_due";
@@ -82,8 +83,8 @@ pub fn tokens(node: i64) -> (i64, i64) {
 }
 
 /// Locks this node's row, so that the node counts as alive until the transaction ends. Returns the node's id, or `None` if the
-/// other nodes have removed this node. It must then register as a new one. Also reads the config version, so that events
-/// submitted before this transaction wait until this node has read that configuration.
+/// other nodes have removed this node. This node must then register as a new node. Also reads and announces the config version. So
+/// an event that this transaction hands over waits until this node has read the configuration of that version.
 pub async fn enter(tx: &Transaction<'_>, local: &Local) -> Result<Option<i64>, Error> {
     let me = local.me();
     let sql = "SELECT (SELECT version FROM settings_version) FROM node WHERE id = $1 FOR KEY SHARE";
@@ -92,16 +93,16 @@ pub async fn enter(tx: &Transaction<'_>, local: &Local) -> Result<Option<i64>, E
     Ok(Some(me))
 }
 
-/// Announces the current config version. It includes every change made before the submission of any event that this transaction
-/// has seen.
+/// Announces the current config version. If an event is visible to this transaction, the version includes every change that was
+/// made before the event was submitted.
 pub async fn announce_config_version(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     let row = the_row(tx, "SELECT version FROM settings_version", &[]).await?;
     local.handoff.settings.announce(get(&row, 0)?);
     Ok(())
 }
 
-/// Registers this process in the table of nodes. An earlier process of the same name has ended, so the rows that it held become
-/// due.
+/// Registers this process in the table of nodes. An earlier process of the same name has ended, so the rows that the earlier
+/// process held become due.
 pub async fn start(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, Error> {
     let earlier = rows(tx, "DELETE FROM node WHERE name = $1 RETURNING id", &[&about.name]).await?;
     for row in &earlier {
@@ -116,7 +117,7 @@ async fn register(tx: &Transaction<'_>, about: &About, now: i64) -> Result<i64, 
     get(&the_row(tx, sql, &values).await?, 0)
 }
 
-/// Registers this node again after the others have removed `old`. Concurrent callers share one registration.
+/// Registers this node again after the other nodes have removed its registration `old`. Concurrent callers share one registration.
 pub async fn come_back(pool: &Pool, local: &Local, old: i64) -> Result<(), Error> {
     let _alone = local.own.registering.lock().await;
     if local.me() != old {
@@ -143,9 +144,9 @@ async fn end_leases(tx: &Transaction<'_>, node: i64, now: i64) -> Result<(), Err
     Ok(())
 }
 
-/// Ends leases that no worker holds: those of a transaction with an unknown result, and those that could not be released. Such a
-/// transaction may still be running. It locks this node's row until it ends, so this function waits a short time for that lock.
-/// If it cannot get the lock, the next heartbeat tries again.
+/// Ends leases that no worker holds: those of a transaction with an unknown result, and those that could not be released. A
+/// transaction with an unknown result may still be running. It locks this node's row until it ends, so this function waits a short
+/// time for that lock. If this function cannot get the lock, the next heartbeat tries again.
 async fn end_orphans(pool: &Pool, local: &Local) -> Result<(), Error> {
     let orphans = local.orphans();
     if orphans.is_empty() {
@@ -179,7 +180,7 @@ async fn leave(tx: &Transaction<'_>, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// Raises the config version and notifies every node, when a configuration change is about to be committed.
+/// Raises the config version and notifies every node. Called in the transaction of a configuration change.
 pub async fn raise_config_version(tx: &Transaction<'_>) -> Result<(), Error> {
     execute(tx, "UPDATE settings_version SET version = version + 1", &[]).await?;
     execute(tx, "SELECT pg_notify($1, '')", &[&SETTINGS]).await?;
@@ -203,7 +204,7 @@ async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
     let me = local.me();
     let node = |row: &tokio_postgres::Row| -> Result<Node, Error> {
         let id = get(row, 0)?;
-        // The start of a lease follows from its end.
+        // Only the end of a lease is stored. Its start is computed from the end.
         let taken = |end: i64| clock::as_wall(local.steady_at(end.saturating_sub(LEASE.as_millis() as i64)));
         Ok(Node {
             id,
@@ -222,8 +223,8 @@ async fn list(tx: &Transaction<'_>, local: &Local) -> Result<Vec<Node>, Error> {
     found.iter().map(node).collect()
 }
 
-/// Measures how far the database's clock is ahead of this process's steady clock. Adopts a new measurement only if it differs by
-/// more than clock drift and the time of a query can explain.
+/// Measures how far the database's clock is ahead of this process's steady clock. Uses the new measurement only if the difference
+/// from the previous one is too large to come from clock drift and the duration of a query.
 pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     let asked = clock::steady();
     let answer = client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint", &[]).await?;
@@ -241,17 +242,18 @@ pub async fn measure_skew(client: &Client, local: &Local) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns how long a node may rely on its leases after its last heartbeat: less than the other nodes wait.
+/// Returns how long a node may rely on its leases after its last heartbeat. This is less than the time that the other nodes wait
+/// before they remove the node.
 pub fn tenure(silence: Duration) -> Duration {
     silence * 2 / 3
 }
 
-/// Returns the number of checks with an unchanged counter after which a node is silent.
+/// Returns after how many checks with an unchanged counter a node counts as silent.
 pub fn looks_most(silence: Duration) -> u32 {
     u32::try_from(silence.as_millis() / HEARTBEAT.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
-/// For each other node, the number of checks in a row that saw the same counter.
+/// For each other node, its counter and the number of checks in a row that saw this same counter.
 #[derive(Default)]
 pub struct Checks(HashMap<i64, (i64, u32)>);
 
@@ -274,7 +276,7 @@ impl Checks {
     }
 }
 
-/// Sends heartbeats, watches the other nodes, and listens and notifies until `stop`.
+/// Until `stop`, sends heartbeats, watches the other nodes, listens for notifications and sends notifications.
 pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: CancellationToken) {
     let mut wait = RECONNECT;
     let mut looks = Checks::default();
@@ -298,7 +300,7 @@ pub async fn run(server: Server, pool: Pool, local: Arc<Local>, stop: Cancellati
     }
 }
 
-/// Ends the task that reads a connection when the session ends.
+/// A task that reads from a connection. Dropping this at the end of the session ends the task.
 struct Reading(AbortHandle);
 
 impl Drop for Reading {
@@ -361,7 +363,8 @@ fn hear(local: &Local, channel: &str, payload: &str) {
 
 async fn beat(client: &Client, pool: &Pool, local: &Local) -> Result<(), Error> {
     let me = local.me();
-    // Measured before the query: the other nodes count from the moment at which they see the result of this heartbeat.
+    // The time is taken before the query, because the other nodes count from the moment at which they see the result of this
+    // heartbeat.
     let asked = clock::steady();
     let sql = "UPDATE node SET beat = beat + 1, seen_at = $2 WHERE id = $1";
     if client.execute(sql, &[&me, &local.now()]).await? == 0 {

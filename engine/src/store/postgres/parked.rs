@@ -28,7 +28,8 @@ impl Parked for Postgres {
     }
 
     async fn requeue_wanting(&self, now: Timestamp) -> Result<usize, Error> {
-        // Starts from the endpoints, not from the names that runs wait for: plugins can invent any number of names.
+        // The statement starts from the endpoints, not from the names that runs wait for, because plugins can invent any number of
+        // names.
         let sql = "UPDATE run_queue SET state = 'waiting', next_at = $1, wants = NULL WHERE id IN (
                        SELECT r.id FROM endpoint e CROSS JOIN LATERAL (
                            SELECT r.id FROM run_queue r WHERE r.wants = e.name AND r.state = 'parked' AND r.wants IS NOT NULL

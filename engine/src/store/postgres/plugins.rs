@@ -90,8 +90,8 @@ async fn config(tx: &Transaction<'_>, name: &Slug) -> Result<PluginConfig, Error
     Ok(found)
 }
 
-/// Stores which version of a plugin serves. Does not change the settings of a known plugin. A new plugin gets the settings that
-/// are already stored for its name. A held plugin runs again.
+/// Stores which version of a plugin serves. Does not change the settings of a known plugin. A new plugin gets the settings that are
+/// already stored for its name. If the plugin was held, it runs again.
 pub async fn remember(tx: &Transaction<'_>, plugin: &PluginRow) -> Result<(), Error> {
     lock_config(tx, &plugin.name).await?;
     execute(
@@ -120,7 +120,7 @@ async fn all(tx: &Transaction<'_>) -> Result<Vec<PluginRow>, Error> {
     those(tx, "").await
 }
 
-/// Returns the plugins that a condition selects, by name.
+/// Returns the plugins that a condition selects, sorted by name.
 pub async fn those(tx: &Transaction<'_>, condition: &str) -> Result<Vec<PluginRow>, Error> {
     let sql = format!("SELECT {} FROM plugin {condition} ORDER BY name COLLATE \"C\"", PluginRow::COLUMNS);
     rows(tx, &sql, &[]).await?.iter().map(PluginRow::read).collect()

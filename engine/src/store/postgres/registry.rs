@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// Files are the largest values, and the link to the database may be slow: this allows 64 MiB at 1 MiB/s. While the database
-/// receives a file, it counts the transaction as idle.
+/// Files are the largest values, and the link to the database may be slow. These limits allow 64 MiB at 1 MiB/s. The second limit
+/// is needed, too, because the database counts a transaction as idle while it receives a file.
 const FILE_TIME: &str = "SET LOCAL statement_timeout = '64s'; SET LOCAL idle_in_transaction_session_timeout = '64s'";
 
 #[async_trait]
@@ -171,7 +171,8 @@ async fn serving_version(tx: &Transaction<'_>, plugin: &str) -> Result<Option<Di
     Ok(Some(Digest::from_bytes(get::<Vec<u8>>(&row, 0)?.try_into().map_err(corrupt)?)))
 }
 
-/// Stops the serving version of a plugin. A version that an older engine made serve has no number in `served`, and gets 0.
+/// Stops the serving version of a plugin. If an older engine made this version the serving one, it has no number in `served`. It
+/// then gets 0.
 async fn end(tx: &Transaction<'_>, plugin: &str, at: Timestamp) -> Result<(), Error> {
     let sql = "UPDATE plugin_version SET kept = file, file = NULL, ended_at = $2, served = coalesce(served, 0)
                WHERE plugin = $1 AND file IS NOT NULL";
@@ -261,7 +262,7 @@ async fn file(tx: &Transaction<'_>, version: Digest) -> Result<Option<Vec<u8>>, 
     Ok(found.map(|row| get(&row, 0)).transpose()?.flatten())
 }
 
-/// The column `plugins` of a node: name, digest and error of each.
+/// The column `plugins` of a node: name, digest and error of each plugin.
 type Reported = Vec<(String, Option<String>, Option<String>)>;
 
 fn reported_to_column(plugins: &[NodePlugin]) -> String {

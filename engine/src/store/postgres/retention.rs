@@ -1,5 +1,5 @@
-//! Retention: deletes finished events after their time, each with its runs, deliveries and attempts, in batches. The walks are
-//! the same as in the embedded store. One node at a time takes a step. Events that an operator is retrying at the moment are
+//! Retention: deletes finished events after their time, each with its runs, deliveries and attempts, in batches. The walks are the
+//! same as in the embedded store. Only one node at a time takes a step. Events that an operator is retrying at the moment are
 //! skipped.
 //!
 //! The size of the store is the sum of the stored bodies and an estimate for the rows around them. The database's own figures
@@ -32,7 +32,7 @@ use crate::{
 
 /// Maximum number of rows of each kind that one step checks.
 const BATCH: i64 = 500;
-/// Maximum number of events that one step of [`evict`] checks: few, so that no more events are deleted than necessary.
+/// Maximum number of events that one step of [`evict`] checks. It is small, so that no more events are deleted than necessary.
 const EVICTION_BATCH: i64 = 64;
 
 #[async_trait]
@@ -67,7 +67,7 @@ struct Checked {
     accepted_at: Timestamp,
 }
 
-/// Returns whether this node may take the step: only if no other node is taking one.
+/// Returns whether this node may take the step. It may not if another node is taking a step.
 async fn is_alone(tx: &Transaction<'_>) -> Result<bool, Error> {
     get(&the_row(tx, "SELECT pg_try_advisory_xact_lock($1)", &[&lock_key("retention", &[])]).await?, 0)
 }
@@ -99,7 +99,7 @@ async fn retire(
     looked_at += found.len();
     leave(tx, node, found.iter().filter(|one| one.finished && (one.unhappy || one.accepted_at < all))).await?;
 
-    // The first walk ends whenever no further event is old enough. The next step continues it from there.
+    // The first walk ends whenever no further event is old enough. The next step continues the walk from its position.
     walks.delivered.ended = false;
     if walks.unrouted.ended && walks.rest.ended {
         (walks.unrouted, walks.rest) = (Walk::default(), Walk::default());
@@ -113,8 +113,8 @@ async fn retire(
     Ok((looked_at, walks))
 }
 
-/// Takes one step of the walk that evicts events, until the store holds less than `bytes_max`. After its end, the walk starts
-/// again.
+/// Takes one step of the walk that evicts events. The step ends early once the store holds less than `bytes_max`. When the walk has
+/// reached its end, the next step starts it again.
 async fn evict(tx: &Transaction<'_>, node: i64, mut walks: Walks, bytes_max: u64) -> Result<(Evicted, Walks), Error> {
     let mut evicted = Evicted { looked_at: 0, events: 0 };
     if !is_alone(tx).await? {
@@ -157,7 +157,7 @@ async fn old_events(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) ->
     advance(tx, walk, found).await
 }
 
-/// Returns unrouted events in the same way as [`old_events`].
+/// Returns unrouted events that were accepted before `before`, and locks them, as [`old_events`] does.
 async fn old_unrouted(tx: &Transaction<'_>, walk: &mut Walk, before: Timestamp) -> Result<Vec<Checked>, Error> {
     if walk.ended {
         return Ok(Vec::new());
@@ -177,7 +177,8 @@ async fn advance(tx: &Transaction<'_>, walk: &mut Walk, found: Vec<tokio_postgre
     Ok(checked)
 }
 
-/// Reads the states of locked events. It is a separate statement, so that it sees rows that were committed before the lock.
+/// Reads the states of locked events. This is a separate statement, so that it sees rows that were committed before the events were
+/// locked.
 async fn check(tx: &Transaction<'_>, found: Vec<tokio_postgres::Row>) -> Result<Vec<Checked>, Error> {
     let ids = found.iter().map(|row| get(row, 0)).collect::<Result<Vec<i64>, Error>>()?;
     if ids.is_empty() {
@@ -252,7 +253,7 @@ async fn about(tx: &Transaction<'_>, before: Timestamp) -> Result<i64, Error> {
 
 /// Deletes callers' ids that are older than the window for repeats.
 async fn forget(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error> {
-    // If no event was accepted since, every id is that old.
+    // If no event was accepted after `before`, every id is older than the window.
     let sql = "SELECT coalesce(min(first_id), 9223372036854775807) FROM minute WHERE minute > $1";
     let bound: i64 = get(&the_row(tx, sql, &[&(before.millis() / 60_000)]).await?, 0)?;
     let sql = "DELETE FROM dedup d USING (SELECT source, caller_id FROM dedup WHERE event_id < $1 ORDER BY event_id LIMIT $2) old
@@ -260,8 +261,8 @@ async fn forget(tx: &Transaction<'_>, before: Timestamp) -> Result<usize, Error>
     Ok(execute(tx, sql, &[&bound, &BATCH]).await? as usize)
 }
 
-/// Removes deleted endpoints together with the last event that was accepted before their deletion. Until then an event's history
-/// shows their names.
+/// Deletes the rows of deleted endpoints. An endpoint's row stays until the last event is deleted that was accepted before the
+/// deletion of the endpoint, because the history of such an event shows the endpoint's name.
 async fn forget_endpoints(tx: &Transaction<'_>, now: Timestamp) -> Result<usize, Error> {
     let oldest = row(tx, "SELECT accepted_at FROM event ORDER BY id LIMIT 1", &[]).await?;
     let oldest = oldest.map(|row| get(&row, 0)).transpose()?.map(Timestamp::from_millis);

@@ -23,12 +23,12 @@ use crate::{
     },
 };
 
-/// The columns of [`event`], in its order, for a table aliased `e`.
+/// The columns that [`event`] reads, in the same order, of a table with the alias `e`.
 pub const EVENT_COLUMNS: &str = "e.id, e.accepted_at, e.source, e.caller_id, e.type, e.subject, e.time, e.content_type, e.attributes, \
      e.depth, e.cause, e.codec";
 pub const EVENT_COLUMNS_COUNT: usize = 12;
 
-/// Reads [`EVENT_COLUMNS`] from column `first` on. The data is separate, since lists do not need it.
+/// Reads [`EVENT_COLUMNS`] from column `first` on. The data is a separate parameter, because lists do not need it.
 pub fn event(row: &Row, first: usize, data: Bytes) -> Result<Event, Error> {
     let place = Place { table: "event", id: get(row, first)? };
     if get::<i64>(row, first + 11)? != PLAIN {
@@ -59,7 +59,7 @@ pub fn event(row: &Row, first: usize, data: Bytes) -> Result<Event, Error> {
     })
 }
 
-/// The columns of [`whole_event`] after [`EVENT_COLUMNS`].
+/// The columns that [`whole_event`] reads after [`EVENT_COLUMNS`].
 pub const WHOLE_EVENT_REST: &str = "e.data, e.request, e.body";
 pub const WHOLE_EVENT_COLUMNS_COUNT: usize = EVENT_COLUMNS_COUNT + 3;
 
@@ -74,7 +74,7 @@ pub fn whole_event(row: &Row, first: usize) -> Result<Event, Error> {
     Ok(event)
 }
 
-/// The columns of [`payload`], in its order, for a table aliased `p`.
+/// The columns that [`payload`] reads, in the same order, of a table with the alias `p`.
 pub const PAYLOAD_COLUMNS: &str = "p.type, p.content_type, p.headers, p.codec, p.body";
 
 /// Reads [`PAYLOAD_COLUMNS`] from column `first` on. Returns `None` for a delivery that sends its event's data.
@@ -94,7 +94,7 @@ pub fn payload(row: &Row, first: usize, delivery: i64) -> Result<Option<Payload>
     }))
 }
 
-/// The columns of [`attempt`], in its order, for a table aliased `a`.
+/// The columns that [`attempt`] reads, in the same order, of a table with the alias `a`.
 pub const ATTEMPT_COLUMNS: &str = "a.id, a.at, a.outcome, a.status, a.latency_us, a.detail, a.excerpt, a.retry_after_ms, a.sent";
 
 pub fn attempt(row: &Row, first: usize) -> Result<StoredAttempt, Error> {

@@ -1,5 +1,5 @@
-//! Events that take place later: written by commit 2, accepted when they are due. Each node looks for due events, and skips a row
-//! that another node is accepting.
+//! Scheduled events, which take place later. A settlement (commit 2) writes them, and a step accepts them when they are due. Each
+//! node looks for due events, and skips a row that another node is accepting.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -27,7 +27,7 @@ use crate::{
 
 /// Maximum number of events that one step accepts.
 const BATCH: i64 = 200;
-/// The columns of the event that a row `s` becomes.
+/// The event columns of a scheduled event in the row `s`.
 const COLUMNS: &str = "s.id, s.due_at, s.source, NULL::text, s.type, s.subject, NULL::text, s.content_type, s.attributes, s.depth, s.id >> 14, s.codec";
 
 #[async_trait]
@@ -78,7 +78,7 @@ async fn set_aside(tx: &Transaction<'_>, id: i64, at: Timestamp, error: &Error) 
     Ok(())
 }
 
-/// Writes events that take place later.
+/// Writes scheduled events.
 pub async fn insert(tx: &Transaction<'_>, scheduled: &[(ScheduledId, Scheduled)], after: &mut After) -> Result<(), Error> {
     if scheduled.is_empty() {
         return Ok(());
@@ -108,8 +108,8 @@ pub async fn insert(tx: &Transaction<'_>, scheduled: &[(ScheduledId, Scheduled)]
     Ok(())
 }
 
-/// Counts the waiting scheduled events of plugins, at most `most` of each plugin. Events that other nodes add at this moment are
-/// not counted, so a plugin may exceed its limit by as much as other nodes commit at the same time.
+/// Counts the waiting scheduled events of each plugin, up to `most`. Events that other nodes add at this moment are not counted, so
+/// a plugin may exceed its limit by as many events as other nodes commit at the same time.
 pub async fn counts(tx: &Transaction<'_>, plugins: &BTreeSet<&str>, most: u64) -> Result<HashMap<String, u64>, Error> {
     if plugins.is_empty() {
         return Ok(HashMap::new());

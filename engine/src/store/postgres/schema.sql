@@ -10,10 +10,11 @@ CREATE TABLE meta (
     value bytea NOT NULL
 );
 
--- One number per event, in the order in which nodes ask for it: an event submitted after another's 202 has a larger number.
+-- One number per event, in the order in which nodes ask for it. If an event is submitted after another event was answered with 202,
+-- it has the larger number.
 CREATE SEQUENCE event_id;
 
--- Processes that the others consider alive. A lease token carries the id of its node in its upper bits.
+-- Nodes that the other nodes consider alive. A lease token carries the id of its node in its upper bits.
 CREATE TABLE node (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name       text NOT NULL,                 -- stays the same across restarts
@@ -34,7 +35,8 @@ CREATE TABLE settings_version (
 ) WITH (fillfactor = 50);
 INSERT INTO settings_version (version) VALUES (0);
 
--- Bytes of payloads, one row per node, so that no node waits for another's count.
+-- Size of the store: the bodies, with an estimate for the rows around them. The size is the sum over the slots. Nodes use different
+-- slots, so that no node waits for the count of another node.
 CREATE TABLE usage (
     slot  bigint PRIMARY KEY,
     bytes bigint NOT NULL
@@ -66,7 +68,7 @@ CREATE INDEX event_by_cause ON event (cause) WHERE cause IS NOT NULL;
 CREATE INDEX event_by_caller_id ON event (caller_id, id) WHERE caller_id IS NOT NULL;
 CREATE INDEX event_by_subject ON event (subject, id) WHERE subject IS NOT NULL;
 
--- About the first event id of each minute (wall clock): maps times to ids, for filters and retention.
+-- The approximate first event id of each minute (wall clock). Filters and retention use it to turn times into ids.
 CREATE TABLE minute (
     minute   bigint PRIMARY KEY,
     first_id bigint NOT NULL
@@ -80,7 +82,8 @@ CREATE TABLE dedup (
 );
 CREATE INDEX dedup_by_event ON dedup (event_id);
 
--- Events that take place later. An id is the cause's id and a number, as that of a run. A row is deleted when its event is accepted.
+-- Scheduled events, which take place later. Like the id of a run, an id here consists of the id of the cause and a number. A row is
+-- deleted when its event is accepted.
 CREATE TABLE scheduled (
     id           bigint PRIMARY KEY,
     due_at       bigint NOT NULL,              -- wall clock, ms
@@ -181,7 +184,7 @@ CREATE TABLE delivery (
     reason   text,
     attempts bigint NOT NULL,
     at       bigint NOT NULL,                 -- wall clock, ms
-    cancel_reason text,                       -- beside reason, which only a dead delivery has; NULL in rows of layouts before 3
+    cancel_reason text,                       -- why it was cancelled; always NULL in rows of layouts before 3
     CHECK ((state = 'dead') = (reason IS NOT NULL))
 );
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
@@ -209,13 +212,13 @@ CREATE TABLE attempt (
     detail         text,
     excerpt        bytea NOT NULL,
     retry_after_ms bigint,
-    sent           text                       -- JSON object: the endpoint as it was sent to, without secrets
+    sent           text                       -- JSON object: the endpoint's settings that the request used, without secrets
 );
 
 -- State of plugins. The version is the token of the lease that wrote the value: no two claims share a token.
 CREATE TABLE state (
     plugin  text NOT NULL,
-    key     bytea NOT NULL,                   -- UTF-8, also with zero characters
+    key     bytea NOT NULL,                   -- UTF-8, may contain zero characters
     value   bytea NOT NULL,
     version bigint NOT NULL,
     expires_at bigint,                        -- wall clock, ms; NULL: never
@@ -223,8 +226,9 @@ CREATE TABLE state (
 );
 CREATE INDEX state_expires ON state (expires_at) WHERE expires_at IS NOT NULL;
 
--- Size of each plugin's state: the sum over its slots, of which each connection writes one. Triggers maintain it, so that every
--- statement that changes state also updates its size, including those of engines with an older layout.
+-- Size of each plugin's state. Each connection writes to one of the plugin's slots, and the size is the sum over the slots.
+-- Triggers maintain it, so that every statement that changes state also updates its size, even if an engine with an older layout
+-- executes the statement.
 CREATE TABLE state_size (
     plugin text NOT NULL,
     slot   bigint NOT NULL,
@@ -268,7 +272,7 @@ CREATE TABLE endpoint (
     sealed     bytea,                         -- JSON object with its secrets, encrypted; NULL after deletion
     failing_since bigint,                     -- wall clock, ms; set once it has failed for a while
     single     boolean NOT NULL,              -- only one node at a time may send to it
-    holder     bigint                         -- that node; another may replace it after it has ended
+    holder     bigint                         -- id of that node; after it has ended, another node may take its place
 );
 CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
 CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
@@ -306,8 +310,8 @@ CREATE TABLE plugin_config (
     PRIMARY KEY (plugin, revision)
 );
 
--- Versions of plugins. The one whose bytes are in `file` serves. A row without bytes only lets an old file be recognized. Engines of
--- layout 4 know only the first four columns.
+-- Versions of plugins. The version whose bytes are in `file` serves. A row without bytes only serves to recognize an old file.
+-- Engines of layout 4 know only the first four columns.
 CREATE TABLE plugin_version (
     version        bytea PRIMARY KEY,         -- SHA-256 of the bytes
     plugin         text NOT NULL,
@@ -337,7 +341,7 @@ CREATE TABLE api_key (
     hash       bytea NOT NULL UNIQUE,
     created_at bigint NOT NULL,
     expires_at bigint,                        -- wall clock, ms
-    last_used_at bigint,                      -- wall clock, ms; within a minute
+    last_used_at bigint,                      -- wall clock, ms; exact to a minute
     ending       text                         -- its last characters; NULL in rows of layouts before 3
 );
 
@@ -386,7 +390,8 @@ CREATE TABLE comparison (
     CHECK ((state = 'running') = (finished_at IS NULL))
 );
 
--- Counts over time. A row is a sheet: the cells of one hour (cells of a minute) or one UTC day (cells of an hour).
+-- Counts over time. A row is a sheet. It holds either the cells of one hour, one for each minute, or the cells of one UTC day, one
+-- for each hour.
 CREATE TABLE stats (
     about text COLLATE "C" NOT NULL,
     cell  bigint NOT NULL,                  -- length of a cell, ms

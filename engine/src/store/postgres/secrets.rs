@@ -1,5 +1,5 @@
-//! Replaces the master key: seals every secret again in one transaction. The other nodes follow when they find a secret that
-//! their key does not open.
+//! Replaces the master key: seals every secret again in one transaction. Another node switches to the new key when it finds a
+//! secret that its key does not open.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Secrets for Postgres {
                 Box::pin(async move {
                     upgrade::alone(tx).await?;
                     let seal = Arc::new(local.seals.file().begin_change()?);
-                    // This row is locked first: the statement waits for the steps of all nodes that seal with the old key, and
+                    // This row is locked first. So this statement waits for all steps, on any node, that seal with the old key, and
                     // later steps wait for this transaction.
                     execute(tx, "UPDATE meta SET value = $1 WHERE key = 'seal'", &[&seal.mark()?]).await?;
                     reseal(tx, "source", source_columns::seal_context, &old, &seal).await?;
@@ -54,7 +54,7 @@ impl Secrets for Postgres {
     }
 }
 
-/// The statement that reads the store's mark and keeps its key current until the transaction ends.
+/// The statement that reads the store's mark. Until the transaction ends, no other node can replace the master key.
 const KEEP_KEY: &str = "SELECT value FROM meta WHERE key = 'seal' FOR SHARE";
 
 impl Postgres {
@@ -78,7 +78,7 @@ impl Postgres {
             if let Some(done) = stepping.await? {
                 return Ok(done);
             }
-            // Another node has replaced the key. Fails if the file does not have the new one.
+            // Another node has replaced the key. This fails if the key file does not contain the new key.
             self.follow_key().await?;
         }
     }
@@ -104,8 +104,8 @@ impl Postgres {
         let seal = self
             .step(move |tx, local| {
                 Box::pin(async move {
-                    // Waits for a key change in progress, which has already written its key file. Otherwise this file would be
-                    // mistaken for the file of an abandoned change.
+                    // If a key change is in progress, this waits for its end. Such a change has already written its new key file,
+                    // which would otherwise be mistaken for the file of an abandoned change.
                     upgrade::alone(tx).await?;
                     let mark = meta(tx, "seal").await?.ok_or(Error::Corrupt { table: "meta", column: "value", id: 0 })?;
                     if seals.iter().any(|seal| seal.made(&mark)) {

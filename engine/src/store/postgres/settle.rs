@@ -1,6 +1,6 @@
-//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole. One transaction contains many such
-//! settlements. First the store locks and reads everything that the decisions need, for all settlements. Then [`judge`] decides
-//! about each one, in memory. Then everything is written, one statement per table.
+//! The second commit of an event (commit 2): its routing and runs, or one deferred run, take effect as a whole. One transaction
+//! contains many such settlements. First the store locks and reads everything that the decisions need, for all settlements. Then
+//! [`judge`] decides about each settlement, in memory. Then the store writes everything, with one statement per table.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -38,10 +38,10 @@ use crate::{
 /// A plugin and a key of its state.
 type StateName = (String, String);
 
-/// Estimated bytes that a payload takes in the store in addition to its body.
+/// Estimated number of bytes that a payload takes in the store, in addition to its body.
 pub const PAYLOAD_BYTES: i64 = 512;
 
-/// Returns a number for an advisory lock, the same on every node.
+/// Returns a number for an advisory lock. Every node computes the same number.
 pub fn lock_key(kind: &str, name: &[&[u8]]) -> i64 {
     let mut hash = Sha256::new_with_prefix(kind);
     for part in name {
@@ -115,12 +115,13 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement], limits: State
         let deliveries = settlement.direct.iter().chain(settlement.runs.iter().flat_map(|run| run.deliveries()));
         endpoints.extend(deliveries.filter(|one| one.initial_state == InitialState::Due).map(|one| one.endpoint.as_i64()));
     }
-    // This lock and the transactions of other nodes that settle or claim the same rows exclude each other.
+    // While these rows are locked, no other node can settle or claim them.
     let events = leases(tx, "event_queue", &events).await?;
     let runs = leases(tx, "run_queue", &runs).await?;
     if !locks.is_empty() {
         let locks: Vec<i64> = locks.into_iter().collect();
-        // Every node takes these locks in the order of their numbers, and before the store reads what they protect.
+        // Every node takes these locks in the order of their numbers, so that no two nodes wait for each other. The store reads
+        // what the locks protect only after it holds them.
         execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
     }
     let ledger = state::ledger(tx, &written).await?;
@@ -188,7 +189,7 @@ async fn children(tx: &Transaction<'_>, parents: Vec<i64>) -> Result<HashMap<Eve
     found.iter().map(next).collect()
 }
 
-/// Returns the endpoints among these that another node holds, because only one node at a time may send to them.
+/// Returns those of the endpoints that another node holds. Only one node at a time may send to such an endpoint.
 async fn elsewhere(tx: &Transaction<'_>, node: i64, endpoints: Vec<i64>) -> Result<HashSet<EndpointId>, Error> {
     if endpoints.is_empty() {
         return Ok(HashSet::new());

@@ -1,7 +1,7 @@
-//! Simulates many nodes on virtual time. The engine's own code decides which node is alive, which node holds a lease, and whether
-//! a lease is still valid ([`Checks`], [`tokens`], [`Tenure`](crate::store::Tenure)). The database is a model of its rows, in
-//! which each transaction is one instant. Nodes are killed, stopped and started. Their clocks run at different rates. Connections
-//! to the database break, and its clock is set.
+//! Simulates many nodes on virtual time. The engine's own code decides which node is alive, which node holds a lease, and whether a
+//! lease is still valid ([`Checks`], [`tokens`], [`Tenure`](crate::store::Tenure)). Instead of a database, a model holds the rows.
+//! In the model each transaction happens in a single instant. Nodes are killed, stopped and started. Their clocks run at different
+//! rates. Connections to the database break, and the clock of the database is set.
 //!
 //! Invariant at every instant: no node begins to send a delivery that the database does not lease to it. At the end, every
 //! delivery must have been delivered.
@@ -29,20 +29,20 @@ const FAULTS: usize = 40;
 const FAULTS_UNTIL: i64 = 400_000;
 /// Time by which everything must have been delivered, ms.
 const END: i64 = FAULTS_UNTIL + 3_600_000;
-/// How long a run continues after everything was delivered, ms.
+/// How long a simulation continues after everything was delivered, ms.
 const SETTLED: i64 = 60_000;
-/// Maximum difference between the rates of clocks, in thousandths.
+/// Maximum number of thousandths by which a node's clock runs too fast or too slow.
 const DRIFT_MAX: i64 = 50;
-/// Maximum change of the database's clock, ms. All changes together stay below a lease.
+/// Maximum change of the database's clock, ms. All changes together are shorter than the duration of a lease.
 const SET_MAX: i64 = 60_000;
-/// Maximum time of an attempt. A claim that would end earlier is released.
+/// Maximum time of an attempt. A claim whose lease could end during an attempt is released.
 const EXCHANGE_MAX: Duration = Duration::from_secs(20);
 /// Pause before a failed request is repeated, ms.
 const AGAIN: i64 = 500;
 const CLAIM_EVERY: i64 = 300;
 const CLAIM_MAX: usize = 8;
 
-/// The rules under test. The test of the simulation itself breaks them.
+/// The rules under test. The test that checks the simulation itself breaks these rules.
 #[derive(Clone, Copy)]
 struct Rules {
     tenure: Duration,
@@ -65,11 +65,11 @@ struct Row {
 
 #[derive(Default)]
 struct Database {
-    /// Name and heartbeat counter of each node.
+    /// Name and heartbeat counter of each node, by the node's id.
     nodes: BTreeMap<i64, (usize, i64)>,
     last_node: i64,
     rows: Vec<Row>,
-    /// How far its clock is ahead of true time.
+    /// How far the database's clock is ahead of true time, ms.
     ahead: i64,
     down_until: i64,
     last_down: i64,
@@ -170,7 +170,7 @@ enum Happening {
 }
 
 struct Node {
-    /// Number of the process: each start of the node increases it. Answers to earlier processes are ignored.
+    /// Number of the process. Each start of the node increases this number. Answers to earlier processes are ignored.
     process: u64,
     alive: bool,
     stopped_until: i64,
@@ -181,10 +181,10 @@ struct Node {
     looks: Checks,
     handoff: Handoff,
     orphans: Vec<i64>,
-    /// How far the database's clock is ahead of this node's, by the last measurement.
+    /// How far the database's clock is ahead of this node's clock, by the last measurement.
     skew: i64,
     counter: i64,
-    /// The node's clock: its start, and by how many thousandths it is fast.
+    /// The node's clock: its reading at the start of the simulation, and by how many thousandths it is fast.
     offset: i64,
     drift: i64,
 }
@@ -205,7 +205,7 @@ struct World {
     rules: Rules,
     database: Database,
     nodes: Vec<Node>,
-    /// Future events by time and a unique number: the node, its process, and the event.
+    /// Future events: for each time and unique number, the node, its process, and what happens.
     agenda: BTreeMap<(i64, u64), (usize, u64, Happening)>,
     number: u64,
     sends: Vec<usize>,
@@ -299,7 +299,7 @@ impl World {
                 // A request on its way to the database arrives even if its sender has ended.
                 Happening::Apply { ask, me } => self.apply(node, process, *me, ask.clone()),
                 _ if here.process != process || !here.alive => {}
-                // A stopped process does nothing. Everything happens at once when it continues.
+                // A stopped process does nothing. When it continues, everything that it has missed happens at once.
                 _ if here.stopped_until > at => {
                     let until = here.stopped_until + self.random.random_range(0..3);
                     self.plan(until, node, happening);
@@ -314,7 +314,7 @@ impl World {
             0..3 if self.nodes[node].alive => {
                 self.nodes[node].alive = false;
                 let back = self.now + self.random.random_range(0..60_000);
-                // A dead process is started.
+                // A fault that hits a dead process starts the process again. This plans such a fault.
                 self.plan(back, node, Happening::Fault);
                 "killed"
             }
@@ -341,7 +341,7 @@ impl World {
         *self.faults.entry(what).or_default() += 1;
     }
 
-    /// Executes one transaction. Its process may have ended by now.
+    /// Executes one transaction. The process that requested it may have ended by now.
     fn apply(&mut self, node: usize, process: u64, me: i64, ask: Ask) {
         let answer = match self.now < self.database.down_until {
             true => Answer::Failed { ask, tokens: Vec::new() },
@@ -508,7 +508,7 @@ impl World {
                     }
                     Ask::ComeBack | Ask::Record { .. } => self.plan(self.now + AGAIN, node, Happening::Again(ask)),
                     Ask::Release { claim } => here.orphans.push(claim.lease.token),
-                    // The node repeats these requests regularly anyway.
+                    // The node repeats these requests at regular intervals anyway.
                     Ask::Beat { .. } | Ask::Check | Ask::Remove { .. } | Ask::Claim | Ask::EndOrphans { .. } => {}
                 }
             }

@@ -87,7 +87,7 @@ async fn create(tx: &Transaction<'_>, seal: &Seal, new: NewSource) -> Result<Sou
 
 async fn update(tx: &Transaction<'_>, seal: &Seal, source: &Source) -> Result<(), Error> {
     let new = &source.new;
-    // The name is fixed, and the secrets are bound to it.
+    // The name of a source never changes, and its secrets are bound to the name.
     let sql = "UPDATE source SET title = $1, draft = $2, sealed = $3 WHERE id = $4 AND name = $5";
     let title = new.title.as_deref().map(clean);
     let changed = execute(tx, sql, &[&title, &draft(new), &sealed(new, seal)?, &source.id.as_i64(), &&*new.name]).await?;
@@ -100,7 +100,7 @@ async fn delete(tx: &Transaction<'_>, id: SourceId) -> Result<(), Error> {
     raise_config_version(tx).await
 }
 
-/// Adds counts and refusals. Does not raise the config version, because no node follows them.
+/// Adds counts and refusals. Does not raise the config version, because counts are not part of the configuration that nodes read.
 async fn add_requests(tx: &Transaction<'_>, requests: BTreeMap<i64, Requests>) -> Result<(), Error> {
     for (id, more) in requests {
         if let Some(stored) = row(tx, "SELECT requests FROM source WHERE id = $1 FOR NO KEY UPDATE", &[&id]).await? {

@@ -1,4 +1,4 @@
-//! State of plugins: reading, measuring, clearing. Commit 2 writes it (`settle.rs`).
+//! Reads, measures and clears the state of plugins. A settlement (commit 2) writes it (`settle.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,7 @@ impl PluginState for Postgres {
                 lock(tx, by_plugin.iter().flat_map(names).collect()).await?;
                 let mut gone = 0;
                 for (plugin, keys) in &by_plugin {
-                    // A value that was set again in the meantime stays.
+                    // If a value was set again in the meantime, it stays.
                     let sql = "DELETE FROM state WHERE plugin = $1 AND key = ANY($2) AND expires_at <= $3";
                     gone += execute(tx, sql, &[plugin, keys, &at.millis()]).await? as usize;
                 }
@@ -86,8 +86,8 @@ impl PluginState for Postgres {
     }
 }
 
-/// Returns the sizes of state before these keys are written. Keys that other nodes add at this moment are not counted, so a
-/// plugin may exceed its limit by as much as other nodes commit at the same time.
+/// Returns the sizes of state before these keys are written. Keys that other nodes add at this moment are not counted, so a plugin
+/// may exceed its limit by as much state as other nodes commit at the same time.
 pub async fn ledger(tx: &Transaction<'_>, written: &BTreeSet<(&str, &str)>) -> Result<Ledger, Error> {
     let mut ledger = Ledger::default();
     if written.is_empty() {
@@ -119,7 +119,7 @@ async fn size(tx: &Transaction<'_>, plugin: &Slug) -> Result<StateSize, Error> {
     Ok(StateSize { keys: counted(get(&row, 0)?), bytes: counted(get(&row, 1)?) })
 }
 
-/// Reads keys in the order of their bytes. Keys with one prefix are neighbours.
+/// Reads keys in the order of their bytes. In this order, keys with the same prefix are neighbours.
 async fn keys(
     tx: &Transaction<'_>,
     plugin: &Slug,
@@ -142,7 +142,7 @@ async fn keys(
     Ok(found)
 }
 
-/// Deletes a part of a plugin's state. Returns the number of keys.
+/// Deletes up to [`CLEAR_MAX`] keys of a plugin's state. Returns the number of deleted keys.
 async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
     let keys = rows(tx, "SELECT key FROM state WHERE plugin = $1 ORDER BY key LIMIT $2", &[&&**plugin, &CLEAR_MAX]).await?;
     let keys = keys.iter().map(|row| get(row, 0)).collect::<Result<Vec<&[u8]>, _>>()?;
@@ -154,17 +154,17 @@ async fn clear(tx: &Transaction<'_>, plugin: &Slug) -> Result<usize, Error> {
 
 /// Deletes these keys. Returns the number of those that existed.
 async fn delete(tx: &Transaction<'_>, plugin: &Slug, keys: &[&[u8]]) -> Result<usize, Error> {
-    // These are the locks of commit 2. So no settlement that has read one of these keys commits without seeing the deletion.
+    // Settlements take the same locks. So if a settlement has read one of these keys, it sees the deletion before it commits.
     lock(tx, keys.iter().map(|key| lock_of(plugin, key)).collect()).await?;
     Ok(execute(tx, "DELETE FROM state WHERE plugin = $1 AND key = ANY($2)", &[&&**plugin, &keys]).await? as usize)
 }
 
-/// Returns the lock of a key. Commit 2 holds those of the keys that its runs have read or written.
+/// Returns the lock of a key. A settlement (commit 2) holds the locks of all keys that its runs have read or written.
 fn lock_of(plugin: &str, key: &[u8]) -> i64 {
     lock_key("state", &[plugin.as_bytes(), key])
 }
 
-/// Takes locks in order, as commit 2 does.
+/// Takes locks in the order of their numbers, as a settlement does.
 async fn lock(tx: &Transaction<'_>, mut locks: Vec<i64>) -> Result<(), Error> {
     locks.sort_unstable();
     execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;

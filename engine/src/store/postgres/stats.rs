@@ -72,7 +72,7 @@ async fn add(tx: &Transaction<'_>, counts: Vec<(About, Counts)>, at: Timestamp) 
                  FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::text[]) u (about, cell, sheet, cells)
                  WHERE (s.about, s.cell, s.sheet) = (u.about, u.cell, u.sheet)";
     execute(tx, write, &[&abouts, &cells, &sheets, &texts]).await?;
-    // Rows that another node is just deleting are left to it.
+    // This skips rows that another node is deleting at the same time.
     let forget = "DELETE FROM stats WHERE (about, cell, sheet) IN
                       (SELECT about, cell, sheet FROM stats WHERE cell = $1 AND sheet < $2 LIMIT $3 FOR UPDATE SKIP LOCKED)";
     for cell in Cell::ALL {

@@ -179,7 +179,8 @@ async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest
         }
         if let (Some(until), Some(minute)) = (&until, &minutes[1]) {
             also("e.accepted_at <", until, "");
-            // The minute after the next: a node whose clock is slightly ahead may have numbered events in the next one.
+            // Uses the minute after the next one, because a node whose clock is slightly ahead may already have numbered events in
+            // the next minute.
             let after = "::bigint + 1 ORDER BY minute LIMIT 1), 9223372036854775807)";
             also("e.id < coalesce((SELECT first_id FROM minute WHERE minute >", minute, after);
         }
@@ -273,12 +274,12 @@ fn read_recorded(row: &Row) -> Result<RecordedRun, Error> {
     RecordedRun::read(row, WHOLE_EVENT_COLUMNS_COUNT, values::whole_event(row, 0)?)
 }
 
-/// The columns that decide whether a run is selected: its id, its plugin, and its event's type, acceptance and number of data
-/// bytes.
+/// The columns that decide whether a run is selected: the run's id and plugin, and the type, the time of acceptance and the number
+/// of data bytes of its event.
 const LOOK_COLUMNS: &str = "r.id, r.plugin, e.type, e.accepted_at, octet_length(e.data)::bigint";
 
 async fn recorded_runs(tx: &Transaction<'_>, filter: &RecordedFilter, request: PageRequest) -> Result<Page<RecordedRun>, Error> {
-    // Reads the rows without their data first, then the data of the selected rows that fit into the page.
+    // First reads the rows without their data. Then reads the data of those selected rows that fit into the page.
     let sql = format!(
         "SELECT {LOOK_COLUMNS} FROM (SELECT * FROM run WHERE id < $1 ORDER BY id DESC LIMIT $2) r
          CROSS JOIN LATERAL (SELECT * FROM event WHERE id = r.id >> 14 OFFSET 0) e ORDER BY r.id DESC"
@@ -286,7 +287,7 @@ async fn recorded_runs(tx: &Transaction<'_>, filter: &RecordedFilter, request: P
     let (mut ids, mut last, mut bytes) = (Vec::new(), request.cursor, 0);
     let (mut seen, mut more) = (0, true);
     let is_full = |ids: &Vec<i64>, bytes: i64| ids.len() == request.limit || bytes >= RECORDED_BYTES as i64;
-    // A page is read in parts: if most rows are selected, few rows are enough.
+    // A page is read in parts, because a few rows are enough if most rows are selected.
     while more && seen < RECORDED_LOOK && !is_full(&ids, bytes) {
         let part = request.limit.min(RECORDED_LOOK - seen);
         let found = rows(tx, &sql, &[&last.unwrap_or(i64::MAX), &limit(part)]).await?;
@@ -363,11 +364,11 @@ async fn settled_runs(
 }
 
 /// Returns the first run after `after` that may still change: a run of an event that waits to be run, or a waiting run of the
-/// plugin. Ignores events before `first`; `None` ignores all events.
+/// plugin. Ignores events before `first`. If `first` is `None`, ignores all events.
 async fn first_unsettled(tx: &Transaction<'_>, filter: &RecordedFilter, after: i64, first: Option<i64>) -> Result<i64, Error> {
     let Some(first) = first.map(EventId::from_i64) else { return Ok(i64::MAX) };
     let event = RunId::from_i64(after).event().max(first);
-    // One statement reads both queues, since an event that is settled in between moves from one queue to the other.
+    // One statement reads both queues, because a settlement may move an event from one queue to the other.
     let sql = "SELECT least((SELECT min(id) << 14 FROM event_queue WHERE id >= $1),
                             (SELECT min(id) FROM run_queue WHERE state = 'waiting' AND plugin = $2 AND id > $3))";
     let values: [Value<'_>; 3] = [&event.as_i64(), &&*filter.plugin, &after.max(first.children().0 - 1)];
@@ -375,8 +376,8 @@ async fn first_unsettled(tx: &Transaction<'_>, filter: &RecordedFilter, after: i
 }
 
 async fn runs(tx: &Transaction<'_>, local: &Local, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {
-    // Runs that are not finished are few: they are listed from their queue, newest first. OFFSET keeps the planner from starting
-    // at the other table.
+    // Runs that are not finished are few, so they are listed from their queue, newest first. OFFSET prevents the planner from
+    // starting with the other table.
     let queue = "run_queue q CROSS JOIN LATERAL (SELECT * FROM run WHERE id = q.id OFFSET 0) r";
     let (from, id, which) = match filter.state {
         Some("waiting") => (queue, "q.id", "q.state = 'waiting'"),
@@ -426,7 +427,7 @@ async fn runs(tx: &Transaction<'_>, local: &Local, filter: &RunFilter, request: 
     Ok(Page::of(found, request, |run: &StoredRun| run.id.as_i64()))
 }
 
-/// Adds to a delivery `d` the shown columns of its endpoint, its type and its last attempt.
+/// Adds to a delivery `d` the columns that lists show in addition: the name of its endpoint, its type and its last attempt.
 fn with_shown_columns(deliveries: &str) -> String {
     format!(
         "SELECT d.id, d.endpoint, d.round, d.attempts, d.at, d.state, d.reason, n.name, coalesce(p.type, e.type), d.cancel_reason, p.run,
@@ -463,7 +464,7 @@ async fn deliveries(
     let mut since_of = String::new();
     if let Some((since, minute)) = &since {
         values.extend([since as Value<'_>, minute]);
-        // The table of minutes only bounds the ids. The time of the event itself decides.
+        // The table of minutes only narrows the range of ids. The time of the event itself decides.
         since_of = format!(
             " AND id >= coalesce((SELECT first_id FROM minute WHERE minute < ${} ORDER BY minute DESC LIMIT 1), 0) << 14
               AND (SELECT e.accepted_at FROM event e WHERE e.id = TABLE.id >> 14) >= ${}",
@@ -483,7 +484,8 @@ async fn deliveries(
     let which = match filter.state {
         None => Some(String::new()),
         Some("delivered") => Some(" AND state = 'delivered'".to_owned()),
-        // The state is one of two fixed words, so it may be part of the statement. The partial index needs that.
+        // The state is one of two fixed words, so it may be part of the statement. Postgres uses the partial index only if the
+        // state is part of the statement.
         Some(state @ ("dead" | "cancelled")) => Some(format!(" AND state = '{state}' AND state <> 'delivered'")),
         Some(_) => None,
     };
@@ -563,7 +565,7 @@ async fn passage(tx: &Transaction<'_>, local: &Local, id: EventId, endpoint: Opt
     Ok(Passage { event, parts, runs, deliveries: found, senders })
 }
 
-/// Adds to a delivery what it waits for.
+/// Returns a delivery together with what it waits for.
 async fn waiting(tx: &Transaction<'_>, summary: DeliverySummary) -> Result<PassageDelivery, Error> {
     if !matches!(summary.state, DeliveryState::Pending { .. } | DeliveryState::Retrying { .. }) {
         return Ok(PassageDelivery { summary, is_claimed: false, behind: None });

@@ -31,13 +31,13 @@ use support::{postgres::PostgresServer, receivers::Identity};
 
 conformance!(conforms, PostgresBacking);
 
-// During an upgrade of the nodes, old engines keep running and are restarted on a database that the first new engine has
-// extended.
+// During an upgrade of the nodes, the first new engine extends the database. Old engines must then keep working on it, even after a
+// restart.
 conformance!(conforms_to_what_a_newer_engine_extended, ExtendedBacking);
 
 static SERVER: LazyLock<PostgresServer> = LazyLock::new(|| PostgresServer::start(false));
 
-/// A database. A crash is simulated by another process of the same name: the rows that the earlier process held become due.
+/// A database. A crash is simulated by a new process of the same name: the rows that the earlier process held become due.
 struct PostgresBacking {
     database: String,
     folder: tempfile::TempDir,
@@ -382,7 +382,7 @@ async fn claims_wait_until_the_node_has_read_every_earlier_change() {
         let waited = tokio::time::timeout(Duration::from_millis(1), two.handoff.settings.known(version));
         waited.await.is_ok()
     };
-    // No notification is sent: the transaction announces the change, or the next heartbeat does.
+    // This change sends no notification, so either the node's next transaction or its next heartbeat announces the change.
     let change =
         || cluster.backing.raw("UPDATE settings_version SET version = version + 1 RETURNING version").parse::<i64>().unwrap();
     for _ in 0..10 {
@@ -390,7 +390,7 @@ async fn claims_wait_until_the_node_has_read_every_earlier_change() {
         let claim = two.accept(event("a")).await;
         assert_eq!(claim.settings, version, "an accepted event carries the version");
         assert!(!known(version).await);
-        // An event that another node has accepted and has no room for.
+        // Another node has accepted this event, but has no room for it.
         let full = one.handoff.events.reserve(&(), 64 << 20).expect("everything");
         let version = change();
         one.store.accept(vec![event("b")]).await.unwrap();
@@ -502,8 +502,8 @@ async fn one_of_several_versions_published_at_once_serves() {
     assert_eq!(cluster.backing.raw("SELECT count(*) FROM plugin_version WHERE file IS NOT NULL"), "1");
 }
 
-/// An engine of layout 4 knows only the columns `version`, `plugin`, `published_at` and `file`. The test changes the table as
-/// such an engine does.
+/// An engine of layout 4 knows only the columns `version`, `plugin`, `published_at` and `file`. This test changes the table in the
+/// way in which such an engine does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_of_an_older_engine_serves_and_may_be_replaced() {
     let cluster = Cluster::of(1, FOR_EVER).await;
@@ -578,8 +578,8 @@ impl Moving {
         migrate(&self.file, &self.key_file(), &SERVER.url(&self.backing.database), shown, &mut |_| {}).await
     }
 
-    /// Continues the move and interrupts it in the middle of the batch after the next one. Returns `None` if the move ended
-    /// earlier.
+    /// Continues the move and interrupts it in the middle of the batch after the next one. Returns `None` if the move was
+    /// interrupted, and its result if it finished earlier.
     async fn continue_and_interrupt(&self) -> Option<Migration> {
         let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let mut tell = |moved: Moved| {

@@ -1,4 +1,4 @@
-//! Transactions outside the commit queue: steps that write, and reads that see one snapshot.
+//! Transactions outside the commit queue: steps, which write, and reads, which see one snapshot.
 
 use std::{
     pin::Pin,
@@ -32,8 +32,8 @@ impl Postgres {
         stepping.await.map_err(|error| Error::Internal(error.to_string()))?
     }
 
-    /// Writes like [`Self::step`]. The other nodes consider this node alive until the transaction ends. Acts on [`After`] after
-    /// the commit.
+    /// Writes like [`Self::step`], but as a registered node: the other nodes consider this node alive until the transaction ends.
+    /// Takes the actions of [`After`] after the commit.
     pub async fn step_as_node<T: Send + 'static>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local, i64, &'a mut After) -> Doing<'a, T> + Send + 'static,
@@ -72,7 +72,7 @@ impl Postgres {
         read(&self.pool, &self.local, work).await
     }
 
-    /// Reads like [`Self::read`], with the time limit of reads for the API. Such reads never occupy all connections.
+    /// Reads like [`Self::read`], with the time limit of reads for the API. Reads for the API never occupy all connections.
     pub async fn read_for_people<T>(
         &self,
         work: impl for<'a> FnOnce(&'a Transaction<'a>, &'a Local) -> Doing<'a, T> + Send + 'static,

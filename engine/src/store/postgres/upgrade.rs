@@ -1,9 +1,9 @@
 //! Brings a database to this engine's layout: creates the tables, or upgrades an older layout step by step. One node at a time
 //! does so, under a lock that all nodes know. The others wait, and then find the database upgraded.
 //!
-//! During an upgrade of the nodes, old and new engines run side by side, and old ones may be restarted. So a layout only adds
-//! parts that older engines do not need. A later layout removes parts that no engine uses any more. Beside its layout, the
-//! database stores the oldest layout whose engines can work with it ([`OLDEST`]).
+//! During an upgrade of the nodes, old and new engines run side by side, and old ones may be restarted. So a new layout only adds
+//! parts that older engines can do without. If no engine uses a part any more, only a later layout removes it. Beside its layout,
+//! the database stores the oldest layout whose engines can work with it ([`OLDEST`]).
 
 use deadpool_postgres::Transaction;
 
@@ -20,9 +20,9 @@ use crate::{
 
 /// The layout that this engine reads and writes.
 pub const LAYOUT: u8 = 5;
-/// The oldest layout whose engines can work with this one.
+/// The oldest layout whose engines can work with this layout.
 const OLDEST: u8 = 1;
-/// The database's mark of its layout.
+/// The mark by which a database shows its layout.
 pub const MARK: [u8; 2] = [LAYOUT, OLDEST];
 
 /// Waits for the lock on the layout and the master key, and holds it until the end of the transaction.
@@ -79,7 +79,7 @@ pub async fn upgrade(tx: &Transaction<'_>, key_file: &KeyFile) -> Result<(Tag, S
         }
         Some([newer, oldest]) if *newer > LAYOUT => {
             let text = format!(
-                "its layout is version {newer}, which needs an engine that knows version {oldest} or later, but this one knows {LAYOUT}; upgrade the engine"
+                "its layout is version {newer}, which needs an engine that knows version {oldest} or later, but this engine knows version {LAYOUT}; upgrade the engine"
             );
             return Err(Error::Unavailable(text));
         }

@@ -1,5 +1,5 @@
--- From layout 1: when endpoints were deleted, and the size of each plugin's state. The lock prevents changes of state between the
--- count and the triggers.
+-- From layout 1 to layout 2: adds an index of deleted endpoints, and the size of each plugin's state. The lock prevents changes of
+-- state between the count and the creation of the triggers.
 
 CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 

@@ -1,5 +1,6 @@
--- From layout 2: which run made a webhook, how an attempt was sent, why a delivery is cancelled, and the end of each key. Tables are
--- changed in the order in which transactions of older engines lock them.
+-- From layout 2 to layout 3: adds the run that made a webhook, the settings with which an attempt was sent, the reason why a
+-- delivery was cancelled, and the last characters of each key. Tables are changed in the order in which transactions of older
+-- engines lock them.
 
 ALTER TABLE payload ADD COLUMN run bigint;
 ALTER TABLE delivery ADD COLUMN cancel_reason text;

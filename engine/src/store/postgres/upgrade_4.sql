@@ -1,4 +1,4 @@
--- From layout 3: revisions of the settings of plugins, and the names of changed members in the audit trail.
+-- From layout 3 to layout 4: adds revisions of the settings of plugins, and the names of changed members in the audit trail.
 
 CREATE TABLE plugin_config (
     plugin   text NOT NULL,

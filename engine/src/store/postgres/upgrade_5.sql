@@ -1,15 +1,15 @@
--- From layout 4: what a run read beside its event.
+-- From layout 4 to layout 5. First, what a run read in addition to its event.
 
 ALTER TABLE run ADD COLUMN settings_revision bigint;
 ALTER TABLE run ADD COLUMN state_read text;
 
--- Settings from before revisions were numbered become revision 1, so that recorded runs can name them.
+-- Settings that were stored before revisions had numbers become revision 1, so that recorded runs can name them.
 INSERT INTO plugin_config (plugin, revision, at, author, config)
     SELECT name, 1, floor(extract(epoch FROM now()))::bigint * 1000, 'upgrade', config FROM plugin
     WHERE config <> '{}' AND NOT EXISTS (SELECT 1 FROM plugin_config c WHERE c.plugin = name);
 
--- Versions of plugins with their manifest, and the bytes of those that do not serve. An engine of layout 4 that replaces a
--- version deletes its bytes. The column `state` says whether a plugin runs; such an engine ignores it.
+-- Versions of plugins with their manifest, and the bytes of the versions that do not serve. If an engine of layout 4 replaces a
+-- version, it deletes the bytes of that version. The column `state` says whether a plugin runs. An engine of layout 4 ignores it.
 
 ALTER TABLE plugin ADD COLUMN state text NOT NULL DEFAULT 'serving';
 
@@ -46,10 +46,11 @@ CREATE TABLE comparison (
     CHECK ((state = 'running') = (finished_at IS NULL))
 );
 
--- What happened to the requests of sources; counting begins now.
+-- Counts of the requests to each source. Counting begins with this upgrade.
 ALTER TABLE source ADD COLUMN requests text NOT NULL DEFAULT '{}';
 
--- Counts over time. A row is a sheet: the cells of one hour (cells of a minute) or one UTC day (cells of an hour).
+-- Counts over time. A row is a sheet. It holds either the cells of one hour, one for each minute, or the cells of one UTC day, one
+-- for each hour.
 CREATE TABLE stats (
     about text COLLATE "C" NOT NULL,
     cell  bigint NOT NULL,                  -- length of a cell, ms
@@ -70,7 +71,8 @@ CREATE INDEX event_by_caller_id ON event (caller_id, id) WHERE caller_id IS NOT 
 CREATE INDEX event_by_subject ON event (subject, id) WHERE subject IS NOT NULL;
 CREATE INDEX delivery_unhappy_by_endpoint ON delivery (endpoint, state, id) WHERE state <> 'delivered';
 
--- Events that take place later. An id is the cause's id and a number, as that of a run. A row is deleted when its event is accepted.
+-- Scheduled events, which take place later. Like the id of a run, an id here consists of the id of the cause and a number. A row is
+-- deleted when its event is accepted.
 CREATE TABLE scheduled (
     id           bigint PRIMARY KEY,
     due_at       bigint NOT NULL,              -- wall clock, ms

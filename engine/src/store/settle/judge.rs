@@ -1,8 +1,8 @@
-//! The decision of commit 2, without a database. A store reads the rows that the decision depends on ([`Known`]), this file
-//! decides, and the store writes the [`Plan`].
+//! Decides whether a settlement (commit 2) takes effect, and which rows it writes. This file uses no database: a store reads the
+//! rows that the decision depends on ([`Known`]), this file decides, and the store writes the [`Plan`].
 //!
-//! A refused settlement changes nothing, not even [`Known`]. An accepted one changes [`Known`], so the next settlement of the
-//! same transaction is judged by the rows that are about to be written.
+//! A refused settlement changes nothing, not even [`Known`]. An accepted settlement changes [`Known`], so the next settlement of
+//! the same transaction is judged by the rows that are about to be written.
 //!
 //! The version of a state value is the token of the lease that wrote it. No two claims share a token, so a key that was deleted
 //! and created again cannot be mistaken for the old one. Nor can the writes of two nodes be mistaken for each other.
@@ -73,7 +73,7 @@ impl Children {
         }
     }
 
-    /// Returns the numbers after a settlement; `None` if the event would exceed its number of children.
+    /// Returns the numbers after a settlement; `None` if the event would exceed its maximum number of children.
     fn with(self, settlement: &Settlement) -> Option<Self> {
         let runs = settlement.runs.iter().filter(|run| run.identity.id.is_none()).count();
         let scheduled = settlement.runs.iter().map(|run| run.scheduled().len()).sum::<usize>();
@@ -101,7 +101,7 @@ pub struct Plan<'a> {
 /// How a settlement changes the routing of its event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing {
-    /// A deferred run is settled; its event was routed before.
+    /// A deferred run is settled. Its event was routed earlier.
     Before(RunId),
     /// The event has runs or deliveries.
     Routed(EventId),
@@ -140,7 +140,7 @@ impl<'a> Plan<'a> {
         all.zip(first..).map(move |(scheduled, number)| (event.scheduled(number), scheduled))
     }
 
-    /// Returns the state that runs write, by plugin, and its version.
+    /// Returns the values of state that the runs write, each with the name of the plugin.
     pub fn writes(&self) -> impl Iterator<Item = (&'a str, &'a StateWrite)> {
         self.settlement.runs.iter().flat_map(|run| run.writes().iter().map(|write| (&*run.identity.plugin, write)))
     }
@@ -225,7 +225,7 @@ impl Known {
         found
     }
 
-    /// Decides the place of a new delivery.
+    /// Decides where a new delivery is placed.
     pub fn placement(&self, delivery: &NewDelivery) -> Placement {
         match delivery.initial_state {
             InitialState::Dead | InitialState::Cancelled => Placement::Ended,
@@ -265,7 +265,7 @@ pub enum QueueRow {
 impl QueueRow {
     pub const fn of(run: &RunRecord) -> Self {
         match run.state() {
-            // No try ends as cancelled.
+            // A try itself never ends as cancelled.
             RunState::Done | RunState::Cancelled if run.identity.id.is_some() => Self::Delete,
             RunState::Done | RunState::Cancelled => Self::None,
             RunState::Waiting { due } => Self::Waiting { due },

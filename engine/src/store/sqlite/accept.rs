@@ -1,4 +1,5 @@
-//! Commit 1: writes events and their queue rows. Rows are created with a lease of this process while the hand-off has room.
+//! Commit 1: writes events and their queue rows. As long as the hand-off has room, each queue row is created with a lease of this
+//! process.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -65,8 +66,9 @@ fn accept(db: &Connection, local: &Local, events: Vec<NewEvent>, after: &mut Aft
     Ok(answers)
 }
 
-/// Refuses a batch in which an event has the id of an earlier one but another type. Runs before anything is written, like every
-/// refusal. An earlier event that was deleted has no type to compare: its id counts as a repeat.
+/// Refuses a batch in which an event has the id of an earlier event but another type. Runs before anything is written, like every
+/// check that may refuse a step. If the earlier event was deleted, there is no type to compare, so the later event counts as a
+/// repeat.
 fn refuse_other_types(db: &Connection, events: &[NewEvent]) -> Result<(), Error> {
     let mut select = db.prepare_cached(
         "SELECT e.id, e.type FROM dedup d JOIN event e ON e.id = d.event_id WHERE d.source = ?1 AND d.caller_id = ?2",
@@ -86,7 +88,7 @@ fn refuse_other_types(db: &Connection, events: &[NewEvent]) -> Result<(), Error>
     Ok(())
 }
 
-/// Stores the sender's id. Returns the event that had it before, if any.
+/// Stores the sender's id. If an earlier event has the same id, returns that event.
 fn remember(db: &Connection, event: &NewEvent, id: EventId) -> Result<Option<EventId>, Error> {
     let Some((source, caller_id)) = event.repeat_key() else { return Ok(None) };
     let mut insert = db.prepare_cached("INSERT OR IGNORE INTO dedup (source, caller_id, event_id) VALUES (?1, ?2, ?3)")?;

@@ -1,4 +1,4 @@
-//! Commit 3: writes an attempt and the delivery's next state as one change.
+//! Commit 3: writes an attempt, and the next state of its delivery, as one change.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The audit trail: written before a change, completed after it, listed newest first, deleted in batches.
+//! The audit trail: an entry is written before its change and completed after it. Entries are listed newest first and deleted in
+//! batches.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, ToSql, params, params_from_iter};
@@ -31,7 +32,8 @@ impl Audit for Sqlite {
         target: Option<String>,
         members: Option<Vec<String>>,
     ) -> Result<(), Error> {
-        // This write is not synced: the entry is already on disk. So is the change, if its caller received success.
+        // This write need not be synced, because the entry is already on disk. The change is on disk, too, if its caller was told
+        // that it succeeded.
         self.write_as(Keeps::Progress, move |db, _| {
             let sql = "UPDATE audit SET status = ?1, target = coalesce(target, ?2), members = ?3 WHERE id = ?4";
             let members = members.as_deref().map(members_to_column);
@@ -42,7 +44,8 @@ impl Audit for Sqlite {
     }
 
     async fn withdraw_audit(&self, id: AuditId) -> Result<(), Error> {
-        // A crash may restore the entry of a change that was not made: the trail may list too many changes, never too few.
+        // This write need not be synced. A crash may undo it, and so restore the entry of a change that was not made. That is
+        // allowed: the trail may list too many changes, but never too few.
         self.write_as(Keeps::Progress, move |db, _| {
             db.prepare_cached("DELETE FROM audit WHERE id = ?1")?.execute([id.as_i64()])?;
             Ok(())

@@ -15,8 +15,9 @@ use rusqlite::{Connection, OpenFlags};
 use super::{Sqlite, connect, last_event};
 use crate::{files, store::Error};
 
-/// Distance of a copy's new ids from the original's. Larger than the number of events that the original accepts between the copy
-/// and a restore. Small enough that a store can be restored thousands of times before the 41 bits of event numbers are used up.
+/// Distance from the original's last id to the first new id of a copy. It is larger than the number of events that the original
+/// accepts between the copy and a restore. It is small enough that a store can be restored thousands of times before the 41 bits of
+/// event numbers are used up.
 const IDS_APART: i64 = 1_000_000_000;
 
 /// Result of a copy.
@@ -38,7 +39,7 @@ impl Sqlite {
             publish(&draft.0, copy)?;
             Ok(backup)
         });
-        // Ignored: the file no longer has this name after a successful copy.
+        // After a successful copy, no file has the temporary name any more, so this drop removes nothing.
         drop(draft);
         copied
     }
@@ -52,7 +53,7 @@ impl Drop for Draft {
         for ending in ["", "-journal"] {
             let mut name = self.0.clone().into_os_string();
             name.push(ending);
-            // Ignored: usually nothing is left to remove.
+            // The result is ignored, because usually no file with this name is left.
             let _ = fs::remove_file(name);
         }
     }
@@ -70,7 +71,7 @@ fn unwritable(copy: &Path, error: &io::Error) -> Error {
     Error::Unavailable(format!("{} cannot be written: {error}", copy.display()))
 }
 
-/// Creates the temporary file. Only its owner can read it, as with the store.
+/// Creates the temporary file. Like the store, it can be read only by its owner.
 fn draft_of(copy: &Path) -> Result<Draft, Error> {
     let mut name = copy.as_os_str().to_owned();
     name.push(format!(".{}.part", std::process::id()));
@@ -104,7 +105,7 @@ fn write(file: &Path, draft: &Path) -> Result<Backup, Error> {
     Ok(Backup { bytes, events: events.unsigned_abs() })
 }
 
-/// Renames the draft to `copy`, unless that file exists by now.
+/// Renames the draft to `copy`. Fails if a file `copy` exists by now.
 fn publish(draft: &Path, copy: &Path) -> Result<(), Error> {
     use rustix::{
         fs::{CWD, RenameFlags, renameat_with},

@@ -1,4 +1,4 @@
-//! Checks a store that no engine uses: the file, every row as a value, and the invariants between rows.
+//! Checks a store that no engine uses: the file itself, whether every row can be read, and the invariants between rows.
 
 use std::{path::Path, sync::Arc};
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// Maximum number of places that one finding lists; further ones are only counted.
+/// Maximum number of places that one finding lists. Further places are only counted.
 const EXAMPLES_MAX: usize = 5;
 /// Maximum number of SQLite's complaints about the file that are read.
 const COMPLAINTS_MAX: u32 = 100;
@@ -43,7 +43,7 @@ pub struct Finding {
 }
 
 impl Sqlite {
-    /// Reads everything in `file` and reports counts and violations. Changes nothing. Blocks.
+    /// Reads everything in `file` and reports counts and violations. Changes nothing. Blocks the calling thread.
     ///
     /// # Errors
     /// If the file cannot be opened.
@@ -61,7 +61,7 @@ impl Sqlite {
             check.between_rows();
             check.counts();
         } else {
-            check.note(format!("its layout is version {layout}, this program checks {LAYOUT}: an engine of this version brings an older one to it"));
+            check.note(format!("its layout is version {layout}, but this program checks version {LAYOUT}; an engine of this version upgrades an older store when it starts"));
         }
         Ok(CheckReport { layout, counts: check.counts, findings: check.findings })
     }
@@ -78,7 +78,7 @@ impl Check<'_> {
         self.note_at(what, None);
     }
 
-    /// Adds a place to a finding. Equal findings share one entry.
+    /// Adds a finding at this place. Findings with the same text share one entry.
     fn note_at(&mut self, what: impl Into<String>, place: Option<String>) {
         let what = what.into();
         let found = match self.findings.iter_mut().position(|finding| finding.what == what) {
@@ -187,7 +187,7 @@ impl Check<'_> {
         self.noted(&format!("table {table}"), walked);
     }
 
-    /// Reads endpoints and sources, which needs the master key. Without it, the missing key is the finding.
+    /// Reads endpoints and sources. This needs the master key. If the key is missing, that is reported as a finding.
     fn endpoints(&mut self, key_file: &KeyFile) {
         let mark = self.db.query_row("SELECT value FROM meta WHERE key = 'seal'", [], |row| row.get::<_, Vec<u8>>(0));
         let seal: Result<Option<Seal>, Error> =

@@ -1,10 +1,11 @@
 //! Checkpoints: a dedicated thread copies the write-ahead log into the database file, beside the commits. Otherwise SQLite would
 //! copy 64 MB in the commit that fills the log, while every caller waits.
 //!
-//! SQLite can restart the log only when all of it is copied. Under load that never happens while another thread writes. So once
-//! the log is long, the writing thread itself copies the small rest. Only then does SQLite sync the database file as a whole. By
-//! then the dedicated thread has synced the pages that it copied, through a separate file handle, so the writing thread need not
-//! wait for them. That handle is closed last: closing any handle of a file drops all locks that the process has on it.
+//! SQLite can restart the log only when all of it is copied. Under load, the dedicated thread never gets that far, because the
+//! writing thread keeps adding pages. So once the log is long, the writing thread itself copies the small rest. Only then does
+//! SQLite sync the database file as a whole. By then the dedicated thread has synced the pages that it copied, through a separate
+//! file handle, so the writing thread need not wait for them. That handle is closed last: closing any handle of a file drops all
+//! locks that the process has on it.
 
 use std::{
     cell::Cell,
@@ -19,8 +20,8 @@ use std::{
 
 use rusqlite::Connection;
 
-/// Pages (of 4 KiB) by which the log grows between two checkpoints. With more pages, each checkpoint takes longer; with fewer,
-/// pages that change often are copied more often.
+/// Number of pages (of 4 KiB) by which the log grows between two checkpoints. If this is larger, each checkpoint takes longer. If
+/// this is smaller, pages that change often are copied more often.
 const CHECKPOINT_AT: i32 = 4_000;
 /// Length of the log, in pages, at which it must restart: 64 MB.
 const RESTART_AT: i32 = 16_000;
@@ -43,7 +44,7 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// Starts the thread. `writing` is the connection that writes. `own` is the new thread's connection to the same file. The
-    /// handle `file` is closed after it.
+    /// handle `file` is closed after this connection.
     pub fn start(writing: &Connection, own: Connection, file: Arc<File>) -> std::io::Result<Self> {
         writing.wal_hook(Some(|_, pages| {
             LOGGED.set(pages);
@@ -83,13 +84,14 @@ impl Checkpoints {
             self.last = pages;
             self.finishes = pages >= RESTART_AT;
             self.busy.store(true, Ordering::Release);
-            // The dedicated thread ends only when this value is dropped.
+            // The result is ignored, because the dedicated thread ends only when this value is dropped.
             let _ = self.wake.try_send(());
         }
     }
 }
 
-/// Copies pages without waiting. Pages that a reader still needs stay for the next time.
+/// Copies pages without waiting. Pages that cannot be copied yet, because a reader still needs older ones, stay for the next
+/// checkpoint.
 fn checkpoint(db: &Connection) {
     if let Err(error) = db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
         tracing::warn!(%error, "checkpoint failed: the store's log grows until a later checkpoint succeeds");

@@ -30,13 +30,13 @@ use crate::{
 const EVENTS_MAX: u32 = 256;
 const RUNS_MAX: u32 = 32;
 const DELIVERIES_MAX: usize = 128;
-/// Maximum number of orders of one endpoint that one claim checks.
+/// Maximum number of ordering keys of one endpoint that one claim checks.
 const ORDERS_MAX: usize = 256;
 
 #[async_trait]
 impl Claims for Sqlite {
     async fn claim_due(&self, now: Timestamp) -> Result<usize, Error> {
-        // A lost commit does no harm: leases end with the process.
+        // This commit need not be synced. If it is lost, no harm is done, because all leases end with the process.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, local, after| {
             claim_due(db, local, now, after)?;
             Ok(after.claims())
@@ -45,7 +45,7 @@ impl Claims for Sqlite {
     }
 
     async fn release(&self, claims: Vec<(ClaimId, Lease)>) -> Result<(), Error> {
-        // A lost commit does no harm: the rows become due when their leases end.
+        // This commit need not be synced. If it is lost, no harm is done, because the rows become due when their leases end.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| {
             let now = clock::steady();
             for (id, lease) in claims {
@@ -69,7 +69,7 @@ impl Claims for Sqlite {
     }
 }
 
-/// Claims while the hand-off has room; `after` hands over.
+/// Claims as long as the hand-off has room. `after` hands the claims over after the commit.
 fn claim_due(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     expire(db, now)?;
     claim_events(db, local, now, after)?;
@@ -87,7 +87,7 @@ fn expire(db: &Connection, now: Timestamp) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends every lease. Called at the start of the only process that owns the file, when no other process can hold one.
+/// Ends every lease. Called when the process that owns the file starts: no other process can hold a lease then.
 pub fn expire_all(db: &Connection, now: Timestamp) -> Result<(), Error> {
     for table in ["event_queue", "run_queue", "live"] {
         db.execute(
@@ -108,8 +108,8 @@ fn take(db: &Connection, table: &str, id: i64, lease: Lease) -> Result<(), Error
     Ok(())
 }
 
-/// Returns the loaded values of a due row. A row that cannot be read is skipped for the time of a lease. The row must not delay
-/// the others, and returning its error would fail the transaction that all jobs share.
+/// Returns the loaded values of a due row. A row that cannot be read is skipped for the duration of a lease. It must not delay the
+/// other rows, and if its error were returned, the transaction that all jobs share would fail.
 fn readable<T>(
     db: &Connection,
     local: &Local,
@@ -150,8 +150,8 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, after: &mut Afte
     Ok(())
 }
 
-/// Steps from one plugin with a waiting run to the next, so the cost does not depend on the number of rows: a plugin that is held
-/// may have many rows.
+/// This statement steps from one plugin with a waiting run to the next. So its cost does not depend on the number of rows, although
+/// a plugin that is held may have many rows.
 const WAITING_PLUGINS: &str = "WITH RECURSIVE waiting (plugin) AS (
         SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
         UNION ALL
@@ -196,7 +196,7 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, after: &mut After)
     Ok(())
 }
 
-/// Steps from one endpoint with a waiting delivery to the next, so the cost does not depend on the number of rows.
+/// This statement steps from one endpoint with a waiting delivery to the next, so its cost does not depend on the number of rows.
 const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
         SELECT min(endpoint) FROM live WHERE lease IS NULL AND ordering IS NULL
         UNION ALL
@@ -209,7 +209,7 @@ const WAITING_ENDPOINTS: &str = "WITH RECURSIVE waiting (endpoint) AS (
     FROM waiting JOIN endpoint e ON e.id = waiting.endpoint
     WHERE e.state = 'active' AND e.deleted_at IS NULL";
 
-/// An endpoint with waiting deliveries: when its earliest first attempt is due, and its earliest retry.
+/// An endpoint with waiting deliveries: when its earliest first attempt is due, and when its earliest retry is due.
 pub struct Waiting {
     endpoint: EndpointId,
     pub first: Option<Timestamp>,
@@ -269,7 +269,7 @@ fn due_rows(db: &Connection, endpoint: EndpointId, now: Timestamp, retries: bool
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Returns `false` if there is no room.
+/// Claims a delivery. Returns `false` if there is no room for it.
 fn claim_delivery(
     db: &Connection,
     local: &Local,
@@ -313,7 +313,8 @@ fn ordered_endpoints(db: &Connection) -> Result<Vec<EndpointId>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Returns up to [`ORDERS_MAX`] orders of an endpoint, starting after `after` and wrapping around.
+/// Returns up to [`ORDERS_MAX`] ordering keys of an endpoint. Starts after the key `after`, and continues with the smallest key
+/// after the largest.
 fn orders(db: &Connection, endpoint: EndpointId, after: i64) -> Result<Vec<i64>, Error> {
     let mut select = db.prepare_cached(
         "SELECT min(ordering) FROM live WHERE ordering IS NOT NULL AND endpoint = ?1 AND ordering > ?2 AND ordering <= ?3",
@@ -342,8 +343,8 @@ fn in_order(db: &Connection, endpoint: EndpointId, ordering: i64, most: usize) -
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Returns the first event that still waits to be run, in whole or in part. Its deliveries may have to precede those of later
-/// events.
+/// Returns the first event that still waits to be run, in whole or in part. The deliveries of this event may have to precede those
+/// of later events.
 pub fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
     let first = |sql: &str| -> Result<Option<i64>, Error> { Ok(db.prepare_cached(sql)?.query_row([], |row| row.get(0))?) };
     let event = first("SELECT min(id) FROM event_queue")?.map(EventId::from_i64);
@@ -351,8 +352,9 @@ pub fn first_to_run(db: &Connection) -> Result<Option<EventId>, Error> {
     Ok([event, run].into_iter().flatten().min_by_key(|event| event.as_i64()))
 }
 
-/// Claims ordered deliveries. From the head of each order it takes several deliveries, which are sent one after the other. If
-/// several orders of an endpoint are sent side by side, it takes only the first delivery of each.
+/// Claims ordered deliveries. The deliveries of one endpoint with the same ordering key are sent one after the other. If an
+/// endpoint has one ordering key, this claims several of its deliveries. If it has several ordering keys, which are sent side by
+/// side, this claims only the first delivery of each key.
 fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
     let barrier = first_to_run(db)?;
     let mut held_back = false;
@@ -382,15 +384,15 @@ fn claim_ordered(db: &Connection, local: &Local, now: Timestamp, after: &mut Aft
                 room -= 1;
             }
         }
-        // If no room is left, more orders may wait. The next claim continues with them.
+        // If no room is left, deliveries with further ordering keys may wait. The next claim continues with these keys.
         held_back |= room == 0;
     }
     local.handoff.alarm.hold_back(held_back);
     Ok(())
 }
 
-/// Returns when the next unclaimed row is due, among the rows whose queues have room. If a queue is full, the claimer is notified
-/// once the queue has room.
+/// Returns when the next unclaimed row is due. Considers only rows whose queue has room: if a queue is full, the claimer is
+/// notified once the queue has room.
 fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Option<Timestamp>, Error> {
     let least = |sql: &str| -> Result<Option<Timestamp>, Error> {
         let millis: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
@@ -406,7 +408,7 @@ fn next_due(db: &Connection, local: &Local, claimed_at: Timestamp) -> Result<Opt
     for endpoint in ordered_endpoints(db)?.into_iter().filter(has_room) {
         for ordering in orders(db, endpoint, local.last_order(endpoint))? {
             let head = in_order(db, endpoint, ordering, 1)?;
-            // A row that was already due waits for the row before it, which wakes the claimer when it is finished.
+            // A row that was already due waits for the row before it. When that earlier row is finished, the claimer is woken.
             let due = head.first().filter(|head| !head.leased && head.next_at > claimed_at).map(|head| head.next_at);
             ordered = [ordered, due].into_iter().flatten().min();
         }

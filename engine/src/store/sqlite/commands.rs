@@ -101,7 +101,7 @@ fn cancel(db: &Connection, id: DeliveryId, at: Timestamp) -> Result<EndpointId, 
         .query_row([id.as_i64()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
     match row {
-        // If an attempt is under way, its record will find the lease gone. The receiver may already have the webhook.
+        // If an attempt is under way, its record will find no lease any more. The receiver may already have the webhook.
         Some((endpoint, round, attempts, _)) => {
             db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([id.as_i64()])?;
             finish(db, id, (endpoint, round, attempts), Ending::Cancelled(CancelReason::ByHand), at)?;
@@ -162,12 +162,13 @@ pub fn retry_run(db: &Connection, id: RunId, now: Timestamp, after: &mut After) 
 fn cancel_run(db: &Connection, id: RunId, after: &mut After) -> Result<(), Error> {
     command::cancel_run(known_run(db, id)?).map_err(Error::Conflict)?;
     db.prepare_cached("DELETE FROM run_queue WHERE id = ?1")?.execute([id.as_i64()])?;
-    // Later deliveries of the same order may have waited for this run.
+    // Later deliveries with the same ordering key may have waited for this run.
     after.due_now();
     Ok(())
 }
 
-/// Cancels what these events have not caused yet. Returns the events that they have emitted.
+/// Cancels everything that these events would still cause. Returns what was cancelled, and the events that these events have
+/// emitted.
 fn cancel_events(db: &Connection, ids: &[EventId], at: Timestamp, after: &mut After) -> Result<(Cancelled, Vec<EventId>), Error> {
     let mut sum = Cancelled::default();
     let mut caused = Vec::new();
@@ -192,7 +193,7 @@ fn cancel_events(db: &Connection, ids: &[EventId], at: Timestamp, after: &mut Af
         let children = select.query_map([id.as_i64(), limit], |row| Ok(EventId::from_i64(row.get(0)?)))?;
         caused.extend(children.collect::<Result<Vec<_>, _>>()?);
     }
-    // Later deliveries of the same order may have waited for these runs.
+    // Later deliveries with the same ordering key may have waited for these runs.
     after.due_now();
     Ok((sum, caused))
 }

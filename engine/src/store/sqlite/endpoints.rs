@@ -1,4 +1,4 @@
-//! Endpoints: creating, changing and deleting them. Every step checks before it changes anything.
+//! Endpoints: creating, changing and deleting them. Each step makes all its checks before it changes anything.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -78,8 +78,8 @@ impl Endpoints for Sqlite {
 
     async fn endpoints(&self) -> Result<Vec<Endpoint>, Error> {
         let local = Arc::clone(&self.local);
-        // Reads the keys after the transaction has begun. If the master key changed in between, the rows would fit no key that
-        // was read before.
+        // The keys are read after the transaction has begun. If they were read earlier, the master key could change in between, and
+        // then none of these keys would open the rows.
         self.read(move |db| all(db, &local.seals.all())).await
     }
 
@@ -147,7 +147,7 @@ fn update(db: &Connection, seal: &Seal, mut endpoint: Endpoint) -> Result<(), Er
         .query_row([endpoint.id.as_i64()], |row| row.get(0))
         .optional()?;
     let name = name.ok_or(Error::NotFound { what: "endpoint" })?;
-    // The name is fixed, and the secrets are bound to it.
+    // The name of an endpoint never changes, and its secrets are bound to the name.
     endpoint.new.name = Slug::parse(&name).map_err(|_| Place { table: "endpoint", id: endpoint.id.as_i64() }.corrupt("name"))?;
     let columns = EndpointColumns::of(&endpoint.new, seal)?;
     let changed = db
@@ -234,7 +234,8 @@ fn backlogs(db: &Connection, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, E
     Ok(found)
 }
 
-/// Returns the plugins that sent to the endpoint by name, with the number of their webhooks among the endpoint's last deliveries.
+/// Returns the plugins that sent webhooks to the endpoint by naming it. For each plugin, returns the number of its webhooks among
+/// the endpoint's last deliveries.
 pub fn senders(db: &Connection, id: EndpointId) -> Result<Vec<(String, u64)>, Error> {
     let mut select = db.prepare_cached(
         "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = ?1 ORDER BY id DESC LIMIT ?2) d

@@ -31,7 +31,7 @@ impl Export {
         let layout: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if layout != LAYOUT {
             return Err(Error::Conflict(format!(
-                "its layout is version {layout}, and this program moves only {LAYOUT}; start an engine of this version on it once, and stop it again"
+                "its layout is version {layout}, but this program moves only version {LAYOUT}; start an engine of this program's version on this store once, and stop the engine again"
             )));
         }
         steady::resume(&db)?;
@@ -49,8 +49,8 @@ impl Export {
         })
     }
 
-    /// Returns the rows after `after` in the order of the primary key, as many as fit into a batch. If `after` is empty, starts
-    /// with the first row.
+    /// Returns the next rows in the order of the primary key, as many as fit into a batch. Starts after the row with the key
+    /// `after`, or with the first row if `after` is empty.
     pub fn rows(&self, table: &Table, after: &[KeyPart]) -> Result<Vec<Vec<Value>>, Error> {
         let key = names(table, table.key);
         let beyond = match after.len() {
@@ -105,14 +105,14 @@ impl Export {
         meta(&self.db, MOVED)
     }
 
-    /// Marks the file as moved: no engine serves from it any more.
+    /// Marks the file as moved. From then on, no engine serves from it.
     pub fn mark_moved(&self, to: &str) -> Result<(), Error> {
         self.db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [MOVED, to])?;
         Ok(())
     }
 }
 
-/// Refuses a store that was moved: two engines on the same events would send everything twice.
+/// Refuses a store that was moved. Otherwise two engines would work on the same events and send everything twice.
 pub fn refuse_moved(db: &Connection) -> Result<(), Error> {
     match meta::<String>(db, MOVED)? {
         None => Ok(()),

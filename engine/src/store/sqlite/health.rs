@@ -1,6 +1,6 @@
-//! Counts waiting work at each stage. The tables of the queues hold only unfinished rows, and SQLite counts a whole table page by
-//! page. For all other counts, a partial index holds exactly the counted rows. So counting a million rows takes some
-//! milliseconds. Counting always uses a reading connection.
+//! Counts waiting work at each stage. A queue's table holds only unfinished rows, and SQLite counts a whole table page by page.
+//! Each other count has a partial index that holds exactly the counted rows. So counting a million rows takes some milliseconds.
+//! Counts always use a reading connection.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -43,23 +43,23 @@ impl Health for Sqlite {
     }
 }
 
-/// Has no condition, so that SQLite counts page by page instead of row by row.
+/// These statements have no condition, so that SQLite counts page by page instead of row by row.
 const EVENTS: &str = "SELECT count(*) FROM event_queue";
 const RUNS: &str = "SELECT count(*) FROM run_queue";
 const DELIVERIES: &str = "SELECT count(*) FROM live";
-/// Uses only the index `run_queue_parked`.
+/// This statement uses only the index `run_queue_parked`.
 const PARKED: &str = "SELECT count(*) FROM run_queue WHERE state = 'parked'";
-/// Uses only the index `scheduled_due`.
+/// This statement uses only the index `scheduled_due`.
 const SCHEDULED: &str = "SELECT count(*) FROM scheduled WHERE cancelled_at IS NULL";
 const NEXT_SCHEDULED: &str = "SELECT due_at FROM scheduled WHERE cancelled_at IS NULL ORDER BY due_at LIMIT 1";
-/// Uses only the index `delivery_unhappy`, because of the second condition.
+/// The second condition makes this statement use only the index `delivery_unhappy`.
 const DEAD: &str = "SELECT count(*) FROM delivery WHERE state = 'dead' AND state <> 'delivered'";
 
-/// Events are run in the order of their ids.
+/// Events are run in the order of their ids, so the event with the smallest id has waited longest.
 const OLDEST_EVENT: &str =
     "SELECT e.accepted_at, q.round, q.next_at, q.lease IS NOT NULL FROM event_queue q JOIN event e ON e.id = q.id
      WHERE q.id = (SELECT min(id) FROM event_queue)";
-/// Steps from one plugin with a waiting run to the next, so the cost does not depend on the number of rows.
+/// This statement steps from one plugin with a waiting run to the next, so its cost does not depend on the number of rows.
 const OLDEST_RUN: &str = "WITH RECURSIVE waiting (plugin) AS (
         SELECT min(plugin) FROM run_queue WHERE state = 'waiting' AND lease IS NULL
         UNION ALL
@@ -70,7 +70,7 @@ const OLDEST_RUN: &str = "WITH RECURSIVE waiting (plugin) AS (
     FROM waiting WHERE waiting.plugin IS NOT NULL";
 const OLDEST_DEAD: &str = "SELECT at FROM delivery WHERE state = 'dead' AND state <> 'delivered' ORDER BY id LIMIT 1";
 
-/// Returns the waiting work at each stage. Runs and deliveries that are not due yet are counted, but do not count as late.
+/// Returns the waiting work at each stage. Runs and deliveries that are not due yet are counted as waiting work, but not as late.
 fn stages(db: &Connection, wall: Timestamp, steady: Timestamp) -> Result<Vec<StageReading>, Error> {
     let count = |sql: &str| -> Result<u64, Error> {
         let count: i64 = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;

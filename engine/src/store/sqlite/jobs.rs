@@ -1,5 +1,6 @@
-//! Jobs: each walks over the deliveries, runs or events that its filter may select, one batch per transaction. The cursor moves
-//! in the transaction that makes the items of its batch due, so no item is taken twice, even if the process ends at any moment.
+//! Jobs. A job walks over the deliveries, runs or events that its filter may select, one batch per transaction. The cursor moves in
+//! the same transaction that makes the items of the batch due. So no item is processed twice, even if the process ends at any
+//! moment.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
@@ -30,7 +31,7 @@ use crate::{
 impl Jobs for Sqlite {
     async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error> {
         let counted = task.clone();
-        // Counted on a reading connection, because the writer must serve other callers.
+        // The items are counted on a reading connection, because the writer must serve other callers.
         let total =
             self.read(move |db| Ok(count(&counted, &read_items(db, &counted, 0, i64::MAX, counted_max(&counted))?))).await?;
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
@@ -45,7 +46,7 @@ impl Jobs for Sqlite {
     }
 
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
-        // If the machine fails, a batch is lost as a whole and repeated.
+        // This commit need not be synced. If the machine fails, the batch may be lost as a whole, and is then repeated.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| advance(db, id, now, at, after)).await
     }
 
@@ -157,8 +158,8 @@ pub fn forget(db: &Connection, before: Timestamp, limit: u32) -> Result<usize, E
     Ok(delete.execute(params![limit, before.millis()])?)
 }
 
-/// Starts a job that makes the retrying deliveries of an endpoint due now, if there are any. It is never refused, regardless of
-/// the number of running jobs, because the command that causes it has already taken effect.
+/// If an endpoint has retrying deliveries, starts a job that makes them due now. The job is never refused, regardless of the number
+/// of running jobs, because the command that starts it has already taken effect.
 pub fn hurry(db: &Connection, local: &Local, endpoint: EndpointId, at: Timestamp, after: &mut After) -> Result<(), Error> {
     // Each kind of delivery has a separate index.
     let waits: bool = db
@@ -191,7 +192,8 @@ fn finished(db: &Connection, filter: &RetryFilter, range: [i64; 3]) -> Result<Ve
         Ended::Retrying => "SELECT id, endpoint, next_at, NULL FROM live
              WHERE attempts > 0 AND lease IS NULL AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3"
             .to_owned(),
-        // The word is part of the statement, so that SQLite uses the partial index of deliveries that were not delivered.
+        // The word for the state is part of the statement, so that SQLite uses the partial index of deliveries that were not
+        // delivered.
         ended => format!(
             "SELECT id, endpoint, at, reason FROM delivery
              WHERE state = '{}' AND state <> 'delivered' AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",

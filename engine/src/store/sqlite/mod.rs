@@ -1,8 +1,8 @@
 //! The embedded store: one SQLite file, one writing thread with group commit, and a few reading connections.
 //!
-//! The process owns the file (the data folder is locked). So a lease is valid only while this process runs; at start, every lease
-//! of an earlier process ends. [`Local`] holds the values that the process keeps in memory beside the file. All of them can be
-//! lost.
+//! One process owns the file (it locks the data folder). So a lease is valid only while this process runs, and when a process
+//! starts, it ends every lease of an earlier process. [`Local`] holds the values that the process keeps in memory beside the file.
+//! The loss of these values does no harm.
 
 mod accept;
 mod attempts;
@@ -113,7 +113,7 @@ impl Local {
 }
 
 impl Sqlite {
-    /// Opens the store in `file`, and creates it if the file is missing. Blocks.
+    /// Opens the store in `file`, and creates it if the file is missing. Blocks the calling thread.
     ///
     /// The caller must be the only user of the file: two processes on one file would send everything twice. Secrets are sealed
     /// under the key in `key_file`, which is created with the store. The store refuses new events beyond `limits`.
@@ -123,14 +123,15 @@ impl Sqlite {
             _ => close_to_others(file)?,
         }
         let db = connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        // FULL: a commit is on disk when it returns. A dedicated thread makes checkpoints.
+        // With `synchronous = FULL`, a commit is on disk when it returns. SQLite makes no checkpoints automatically, because a
+        // dedicated thread makes them.
         db.execute_batch(
             "PRAGMA page_size = 4096; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;
              PRAGMA journal_size_limit = 134217728;",
         )?;
         let (tag, seal) = upgrade::upgrade(&db, &key_file)?;
         export::refuse_moved(&db)?;
-        // Must precede every reading of the clock.
+        // The steady clock must be resumed before it is read for the first time.
         steady::resume(&db)?;
         steady::keep(&db)?;
         claims::expire_all(&db, clock::steady())?;
@@ -166,7 +167,7 @@ impl Sqlite {
         self.write_then(keeps, Breaks::All, 0, move |db, local, _| work(db, local)).await
     }
 
-    /// Writes in the next transaction. Acts on [`After`] once the transaction is committed and the caller is answered.
+    /// Writes in the next transaction. Takes the actions of [`After`] once the transaction is committed and the caller is answered.
     async fn write_then<T: Send + 'static>(
         &self,
         keeps: Keeps,
@@ -178,7 +179,7 @@ impl Sqlite {
         let work = move |db: &Connection| {
             let mut after = After::default();
             let value = work(db, &local, &mut after)?;
-            // The result is ignored, because no other node exists that could have room for a row.
+            // The result is ignored, because this store has no other node that could have room for a row.
             let act = move || {
                 after.act(&local);
             };
@@ -212,7 +213,8 @@ fn last_event(db: &Connection) -> Result<i64, Error> {
     )?)
 }
 
-/// Closes the store's files to other users before SQLite opens them. SQLite gives its additional files the mode of the store.
+/// Removes other users' access to the store's files before SQLite opens them. SQLite gives its additional files the mode of the
+/// store.
 fn close_to_others(file: &Path) -> Result<(), Error> {
     ["", "-wal", "-shm", "-journal"].iter().try_for_each(|ending| {
         let mut name = file.as_os_str().to_owned();
@@ -237,7 +239,7 @@ fn connect(file: &Path, flags: OpenFlags) -> Result<Connection, Error> {
 /// Returns the first lease token of this opening. No earlier opening used the same tokens, so a claim from before a restart is
 /// never mistaken for a claim from after it.
 fn first_token() -> Result<i64, Error> {
-    // Leaves two bits for the count.
+    // The two highest bits below the sign stay 0, so that counting up from this number cannot overflow.
     Ok(i64::from_le_bytes(random::bytes()?) & (i64::MAX >> 2))
 }
 

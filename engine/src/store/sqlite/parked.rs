@@ -31,7 +31,7 @@ impl Parked for Sqlite {
     }
 
     async fn requeue_wanting(&self, now: Timestamp) -> Result<usize, Error> {
-        // Parked runs are rare, so a reading connection checks first.
+        // Runs to requeue are rare, so a reading connection first checks whether there are any.
         if !self.read(|db| Ok(db.prepare_cached(WANTING)?.exists([])?)).await? {
             return Ok(0);
         }

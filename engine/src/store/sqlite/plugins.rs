@@ -45,8 +45,8 @@ impl Plugins for Sqlite {
     }
 }
 
-/// Stores which version of a plugin serves. Does not change the settings of a known plugin. A new plugin gets the settings that
-/// are already stored for its name. A held plugin runs again.
+/// Stores which version of a plugin serves. Does not change the settings of a known plugin. A new plugin gets the settings that are
+/// already stored for its name. If the plugin was held, it runs again.
 pub fn remember(db: &Connection, plugin: &PluginRow) -> Result<(), Error> {
     db.prepare_cached(
         "INSERT INTO plugin (name, version, author_version, description, patterns, file, bytes, config)

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::connect;
 use crate::store::Error;
 
-/// Steps of SQLite's virtual machine between two checks of the time: less than a millisecond.
+/// Number of steps of SQLite's virtual machine between two checks of the time. They take less than a millisecond.
 const STEPS_UNTIMED: i32 = 10_000;
 
 /// A pool of reading connections.
@@ -23,8 +23,8 @@ pub struct Readers {
     permits: Arc<Semaphore>,
 }
 
-/// Connections that are not in use. The file handle is closed after them: on Unix, closing any handle of a file releases every
-/// lock that the process has on it.
+/// Connections that are not in use. The file handle is closed after the connections, because on Unix, closing any handle of a file
+/// releases every lock that the process has on this file.
 struct Free {
     connections: Vec<Connection>,
     _file: Arc<File>,
@@ -55,7 +55,7 @@ impl Readers {
                 let began = Instant::now();
                 db.progress_handler(STEPS_UNTIMED, Some(move || began.elapsed() > time_max))?;
             }
-            // One transaction is one snapshot: a row that moves between tables at the same time is seen in exactly one of them.
+            // A transaction sees one snapshot: if a row moves between tables at the same time, it is seen in exactly one of them.
             let result = db.unchecked_transaction().map_err(Error::from).and_then(|moment| work(&moment));
             db.progress_handler(0, None::<fn() -> bool>)?;
             lock().connections.push(db);

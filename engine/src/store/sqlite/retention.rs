@@ -1,10 +1,11 @@
 //! Retention: deletes finished events after their time, each with its runs, deliveries and attempts, in batches between other
-//! commits. A batch ends after a few milliseconds, not after a number of rows, so a caller of the writer waits at most that long.
+//! commits. A batch ends after a few milliseconds, regardless of the number of rows, so a caller of the writer waits at most that
+//! long.
 //!
-//! Three walks go over the events in order of age. The first deletes delivered events that are older than
-//! [`Retention::delivered`]. The second deletes unrouted events that are older than [`Retention::unrouted`]. The third deletes
-//! finished events that the others left: events with dead or parked parts once they are older than [`Retention::dead`], and
-//! events that were unfinished when the others passed them once they are older than all three limits. The first walk always
+//! Three walks go over the events in order of age. The first deletes delivered events that are older than [`Retention::delivered`].
+//! The second deletes unrouted events that are older than [`Retention::unrouted`]. The third deletes the finished events that the
+//! other two left. It deletes an event with dead or parked parts once the event is older than [`Retention::dead`]. It deletes an
+//! event that was unfinished when the other walks passed it once the event is older than all three limits. The first walk always
 //! continues from its position. The second and the third start again once both have reached their end.
 //!
 //! A fourth walk ([`evict`]) runs when the store is full. It deletes the oldest finished events of any age.
@@ -31,7 +32,7 @@ use crate::{
 const BATCH: u32 = 500;
 /// Time after which a step stops deleting, since every caller of the writer waits for it.
 const STEP_MAX: Duration = Duration::from_millis(5);
-/// Events between two checks of the time.
+/// Number of events between two checks of the time.
 const UNTIMED: usize = 8;
 
 #[async_trait]
@@ -85,7 +86,7 @@ fn retire(
         |cursor| old_events(db, cursor, dead),
         |id| Ok(is_finished(db, id)? && (is_unhappy(db, id)? || is_older(db, id, all)?)),
     )?;
-    // The first walk ends whenever no further event is old enough. The next step continues it from there.
+    // The first walk ends whenever no further event is old enough. The next step continues the walk from its position.
     walks.delivered.ended = false;
     if walks.unrouted.ended && walks.rest.ended {
         (walks.unrouted, walks.rest) = (Walk::default(), Walk::default());
@@ -100,8 +101,8 @@ fn retire(
     Ok((looked_at, walks))
 }
 
-/// Takes one step of the walk that evicts events, until the store holds less than `bytes_max`. After its end, the walk starts
-/// again.
+/// Takes one step of the walk that evicts events. The step ends early once the store holds less than `bytes_max`. When the walk has
+/// reached its end, the next step starts it again.
 fn evict(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Result<(Evicted, Walks), Error> {
     let mut step = Step { bytes_max: Some(bytes_max), ..Step::begin(db, local)? };
     step.walk(&mut walks.eviction, |cursor| oldest_events(db, cursor), |id| is_finished(db, id))?;
@@ -111,8 +112,8 @@ fn evict(db: &Connection, local: &Local, mut walks: Walks, bytes_max: u64) -> Re
     Ok((Evicted { looked_at: step.looked_at, events: step.left }, walks))
 }
 
-/// Returns the bytes that the store holds. Free pages do not count, nor do the state and the versions of plugins. State and
-/// versions have separate limits, and deleting events would not make them smaller.
+/// Returns the number of bytes that the store holds. Free pages do not count. The state and the versions of plugins do not count
+/// either: they have separate limits, and deleting events would not make them smaller.
 fn size(db: &Connection) -> Result<u64, Error> {
     let pragma = |name: &str| -> Result<u64, Error> {
         let number: i64 = db.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))?;
@@ -134,14 +135,14 @@ struct Step<'a> {
 
 impl<'a> Step<'a> {
     fn begin(db: &'a Connection, local: &Local) -> Result<Self, Error> {
-        // An issued id must not be issued again after its event is deleted.
+        // After an event is deleted, its id must never be issued again.
         db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES ('last_event', ?1)")?
             .execute([local.last_event().as_i64()])?;
         Ok(Self { db, began: Instant::now(), bytes_max: None, looked_at: 0, left: 0 })
     }
 
-    /// Deletes the next events for which `may_leave` returns true, until the time of the step is over. Always checks a few
-    /// events, so that every walk advances.
+    /// Deletes the next events for which `may_leave` returns true, until the time of the step is over. Checks a few events even
+    /// after that time, so that every walk advances.
     fn walk(
         &mut self,
         walk: &mut Walk,
@@ -217,7 +218,7 @@ fn about(db: &Connection, before: Timestamp) -> Result<i64, Error> {
     Ok(first.unwrap_or(i64::MAX))
 }
 
-/// Returns an id below which every event was accepted before `before`, within a minute.
+/// Returns a limit for ids: every event with a smaller id was accepted before `before`, or at most a minute later.
 fn bound(db: &Connection, before: Timestamp) -> Result<i64, Error> {
     let first: Option<i64> = db
         .prepare_cached("SELECT min(first_id) FROM minute WHERE minute > ?1")?
@@ -274,7 +275,7 @@ fn delete(db: &Connection, id: EventId) -> Result<(), Error> {
 
 /// Deletes callers' ids that are older than the window for repeats.
 fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
-    // If no event was accepted since, every id is that old.
+    // If no event was accepted after `before`, every id is older than the window.
     let bound = bound(db, before)?;
     Ok(db
         .prepare_cached(
@@ -284,8 +285,8 @@ fn forget(db: &Connection, before: Timestamp) -> Result<usize, Error> {
         .execute(params![bound, BATCH])?)
 }
 
-/// Removes deleted endpoints together with the last event that was accepted before their deletion. Until then an event's history
-/// shows their names.
+/// Deletes the rows of deleted endpoints. An endpoint's row stays until the last event is deleted that was accepted before the
+/// deletion of the endpoint, because the history of such an event shows the endpoint's name.
 fn forget_endpoints(db: &Connection, now: Timestamp) -> Result<usize, Error> {
     let oldest: Option<i64> =
         db.prepare_cached("SELECT accepted_at FROM event ORDER BY id LIMIT 1")?.query_row([], |row| row.get(0)).optional()?;

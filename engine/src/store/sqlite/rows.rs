@@ -27,11 +27,11 @@ use crate::{
     },
 };
 
-/// The columns of [`event`], in its order, for a table named `event` or aliased `e`.
+/// The columns that [`event`] reads, in the same order, of a table with the alias `e`.
 pub const EVENT_COLUMNS: &str = "e.id, e.accepted_at, e.source, e.caller_id, e.type, e.subject, e.time, e.content_type, e.attributes, \
      e.depth, e.cause, e.codec";
 
-/// Reads [`EVENT_COLUMNS`]. Data and request are separate, since lists do not need them.
+/// Reads [`EVENT_COLUMNS`]. The data is a separate parameter, and the request is read elsewhere, because lists do not need them.
 pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
     let place = Place { table: "event", id: row.get(0)? };
     if row.get::<_, i64>(11)? != PLAIN {
@@ -62,7 +62,7 @@ pub fn event(row: &Row<'_>, data: Bytes) -> Result<Event, Error> {
     })
 }
 
-/// The columns of [`whole_event`], in its order.
+/// The columns that [`whole_event`] reads, in the same order.
 pub const WHOLE_EVENT_COLUMNS: &str = "e.id, e.accepted_at, e.source, e.caller_id, e.type, e.subject, e.time, e.content_type, \
      e.attributes, e.depth, e.cause, e.codec, e.data, e.request, e.body";
 
@@ -112,7 +112,7 @@ pub fn load_payload(db: &Connection, delivery: i64) -> Result<Option<Payload>, E
     }))
 }
 
-/// The columns of [`attempt`], in its order.
+/// The columns that [`attempt`] reads, in the same order.
 pub const ATTEMPT_COLUMNS: &str = "id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms, sent";
 
 pub fn attempt(row: &Row<'_>, first: usize) -> Result<StoredAttempt, Error> {

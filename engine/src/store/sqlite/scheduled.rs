@@ -1,4 +1,4 @@
-//! Events that take place later: written by commit 2, accepted when they are due.
+//! Scheduled events, which take place later. A settlement (commit 2) writes them, and a step accepts them when they are due.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,9 +18,9 @@ use crate::{
     store::{Error, Schedule, ScheduledEvent},
 };
 
-/// Maximum number of events that one step accepts: every caller of the writer waits for a step.
+/// Maximum number of events that one step accepts. It is small, because every caller of the writer waits while a step runs.
 const BATCH: u32 = 200;
-/// The [`rows::EVENT_COLUMNS`] of the event that a row `s` becomes.
+/// The [`rows::EVENT_COLUMNS`] of a scheduled event in the row `s`.
 const COLUMNS: &str =
     "s.id, s.due_at, s.source, NULL, s.type, s.subject, NULL, s.content_type, s.attributes, s.depth, s.id >> 14, s.codec";
 
@@ -72,7 +72,7 @@ fn set_aside(db: &Connection, id: i64, at: Timestamp, error: &Error) -> Result<(
     Ok(())
 }
 
-/// Writes an event that takes place later.
+/// Writes a scheduled event.
 pub fn insert(db: &Connection, id: ScheduledId, Scheduled { after, event }: &Scheduled) -> Result<(), Error> {
     db.prepare_cached(
         "INSERT INTO scheduled (id, due_at, source, type, subject, content_type, attributes, depth, codec, data)
@@ -93,7 +93,7 @@ pub fn insert(db: &Connection, id: ScheduledId, Scheduled { after, event }: &Sch
     Ok(())
 }
 
-/// Counts the waiting scheduled events of a plugin, at most `most`.
+/// Counts the waiting scheduled events of a plugin, up to `most`.
 pub fn count(db: &Connection, plugin: &str, most: u64) -> Result<u64, Error> {
     let sql = "SELECT count(*) FROM (SELECT 1 FROM scheduled WHERE source = ?1 AND cancelled_at IS NULL LIMIT ?2)";
     let most = i64::try_from(most).unwrap_or(i64::MAX);

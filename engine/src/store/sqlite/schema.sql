@@ -30,7 +30,7 @@ CREATE INDEX event_by_cause ON event (cause) WHERE cause IS NOT NULL;
 CREATE INDEX event_by_caller_id ON event (caller_id, id) WHERE caller_id IS NOT NULL;
 CREATE INDEX event_by_subject ON event (subject, id) WHERE subject IS NOT NULL;
 
--- First event id of each minute (wall clock): maps times to ids, for filters and retention.
+-- The first event id of each minute (wall clock). Filters and retention use it to turn times into ids.
 CREATE TABLE minute (
     minute   INTEGER PRIMARY KEY,
     first_id INTEGER NOT NULL
@@ -44,7 +44,8 @@ CREATE TABLE dedup (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dedup_by_event ON dedup (event_id);
 
--- Events that take place later. An id is the cause's id and a number, as that of a run. A row is deleted when its event is accepted.
+-- Scheduled events, which take place later. Like the id of a run, an id here consists of the id of the cause and a number. A row is
+-- deleted when its event is accepted.
 CREATE TABLE scheduled (
     id           INTEGER PRIMARY KEY,
     due_at       INTEGER NOT NULL,             -- wall clock, ms
@@ -144,7 +145,7 @@ CREATE TABLE delivery (
     reason   TEXT,
     attempts INTEGER NOT NULL,
     at       INTEGER NOT NULL,                 -- wall clock, ms
-    cancel_reason TEXT,                        -- beside reason, which only a dead delivery has; NULL in rows of layouts before 5
+    cancel_reason TEXT,                        -- why it was cancelled; always NULL in rows of layouts before 5
     CHECK ((state = 'dead') = (reason IS NOT NULL))
 ) STRICT;
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
@@ -171,7 +172,7 @@ CREATE TABLE attempt (
     detail         TEXT,
     excerpt        BLOB NOT NULL,
     retry_after_ms INTEGER,
-    sent           TEXT                        -- JSON object: the endpoint as it was sent to, without secrets
+    sent           TEXT                        -- JSON object: the endpoint's settings that the request used, without secrets
 ) STRICT;
 
 -- State of plugins. The version is the token of the lease that wrote the value: no two claims share a token.
@@ -244,7 +245,7 @@ CREATE TABLE plugin (
     state          TEXT NOT NULL DEFAULT 'serving' -- or why it does not run
 ) STRICT, WITHOUT ROWID;
 
--- Versions of plugins. The one whose bytes are in `file` serves. A row without bytes only lets an old file be recognized.
+-- Versions of plugins. The version whose bytes are in `file` serves. A row without bytes only serves to recognize an old file.
 CREATE TABLE plugin_version (
     version        BLOB PRIMARY KEY,           -- SHA-256 of the bytes
     plugin         TEXT NOT NULL,
@@ -282,7 +283,7 @@ CREATE TABLE api_key (
     hash       BLOB NOT NULL UNIQUE,
     created_at INTEGER NOT NULL,
     expires_at INTEGER,                        -- wall clock, ms
-    last_used_at INTEGER,                      -- wall clock, ms; within a minute
+    last_used_at INTEGER,                      -- wall clock, ms; exact to a minute
     ending     TEXT                            -- its last characters; NULL in rows of layouts before 5
 ) STRICT;
 
@@ -331,7 +332,8 @@ CREATE TABLE comparison (
     CHECK ((state = 'running') = (finished_at IS NULL))
 ) STRICT;
 
--- Counts over time. A row is a sheet: the cells of one hour (cells of a minute) or one UTC day (cells of an hour).
+-- Counts over time. A row is a sheet. It holds either the cells of one hour, one for each minute, or the cells of one UTC day, one
+-- for each hour.
 CREATE TABLE stats (
     about TEXT NOT NULL,
     cell  INTEGER NOT NULL,                 -- length of a cell, ms

@@ -31,7 +31,7 @@ impl Secrets for Sqlite {
             reseal(db, "endpoint", columns::seal_context, &old, &new)?;
             db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('seal', ?1)", [new.mark()?])?;
             seals.announce(&new);
-            // Replaced before the next transaction, which must not seal with the old key.
+            // The key is replaced before the next transaction begins, because that transaction must not seal with the old key.
             after.resealed = Some(new);
             Ok(())
         })

@@ -1,5 +1,5 @@
-//! Commit 2: an event's routing and runs, or one deferred run, take effect as a whole. The store reads everything that a decision
-//! needs, [`judge`] decides, and the store writes.
+//! The second commit of an event (commit 2): its routing and runs, or one deferred run, take effect as a whole. First the store
+//! reads everything that a decision needs. Then [`judge`] decides, and the store writes.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -31,7 +31,7 @@ use crate::{
 impl Settle for Sqlite {
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
         let weight = settlements.iter().map(weight::settlement).sum();
-        // A settlement without effects is not synced, because it is computed again after a crash.
+        // A settlement without effects need not be synced. If a crash loses it, it is computed again.
         let keeps = if settlements.iter().any(Settlement::has_effect) { Keeps::Promise } else { Keeps::Progress };
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
@@ -49,7 +49,7 @@ impl Settle for Sqlite {
     }
 }
 
-/// Reads everything that the decisions need. No other write happens before they are written.
+/// Reads everything that the decisions need. No other write happens until the decisions are written.
 fn ask(db: &Connection, settlements: &[Settlement], limits: StateLimits) -> Result<Known, Error> {
     let mut known = Known { events: HashMap::with_capacity(settlements.len()), ..Known::default() };
     for settlement in settlements {
@@ -213,7 +213,7 @@ fn write_run(db: &Connection, id: RunId, round: u32, run: &RunRecord, after: &mu
     Ok(())
 }
 
-/// Writes a delivery: into the queue, or as finished if it is never sent.
+/// Writes a delivery into the queue, or as a finished delivery if it will never be sent.
 fn write_delivery(
     db: &Connection,
     id: DeliveryId,

@@ -52,7 +52,7 @@ impl Sources for Sqlite {
 
     async fn sources(&self) -> Result<Vec<Source>, Error> {
         let local = Arc::clone(&self.local);
-        // Reads the keys after the transaction has begun, as for endpoints.
+        // The keys are read after the transaction has begun, for the same reason as for endpoints.
         self.read(move |db| all(db, &local.seals.all())).await
     }
 }
@@ -71,7 +71,7 @@ fn create(db: &Connection, seal: &Seal, new: NewSource) -> Result<Source, Error>
 
 fn update(db: &Connection, seal: &Seal, source: &Source) -> Result<(), Error> {
     let new = &source.new;
-    // The name is fixed, and the secrets are bound to it.
+    // The name of a source never changes, and its secrets are bound to the name.
     let changed = db
         .prepare_cached("UPDATE source SET title = ?1, draft = ?2, sealed = ?3 WHERE id = ?4 AND name = ?5")?
         .execute(params![new.title, draft(new), sealed(new, seal)?, source.id.as_i64(), &*new.name])?;
@@ -91,7 +91,7 @@ fn add_requests(db: &Connection, id: i64, more: Requests) -> Result<(), Error> {
     Ok(())
 }
 
-/// The columns of [`source`], in its order.
+/// The columns that [`source`] reads, in the same order.
 pub const SOURCE_COLUMNS: &str = "id, name, title, draft, created_at, sealed, requests";
 
 /// Reads [`SOURCE_COLUMNS`]. One of `seals` must open the secrets.

@@ -1,4 +1,4 @@
-//! State of plugins: read, written with commit 2, measured, cleared.
+//! Reads, writes, measures and clears the state of plugins. A settlement (commit 2) uses this file to write state.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -13,7 +13,8 @@ use crate::{
     store::{Error, PluginState, StateKey, StateLimits, StateSize, state::Ledger},
 };
 
-/// Maximum number of keys that one step of [`clear`] deletes: every caller of the writer waits for a step.
+/// Maximum number of keys that one step of [`clear`] deletes. It is small, because every caller of the writer waits while a step
+/// runs.
 const CLEAR_MAX: u32 = 500;
 
 #[async_trait]
@@ -79,7 +80,7 @@ pub fn write(
     version: i64,
 ) -> Result<(), Error> {
     match value {
-        // An upsert, not a replacement of the row: the trigger would count a replacement as another key.
+        // This is an upsert and not a replacement of the row, because the trigger would count a replacement as another key.
         Some(value) => db
             .prepare_cached(
                 "INSERT INTO state (plugin, key, value, version, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -117,7 +118,7 @@ fn size(db: &Connection, plugin: &Slug) -> Result<StateSize, Error> {
     Ok(select.query_row([&**plugin], size).optional()?.unwrap_or_default())
 }
 
-/// Reads keys from the index of the table, in the order of their bytes. Keys with one prefix are neighbours.
+/// Reads keys from the index of the table, in the order of their bytes. In this order, keys with the same prefix are neighbours.
 fn keys(db: &Connection, plugin: &Slug, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<StateKey>, Error> {
     let mut select = db.prepare_cached(
         "SELECT key, length(value), expires_at FROM state WHERE plugin = ?1 AND key >= ?2 AND (?3 IS NULL OR key > ?3) ORDER BY key LIMIT ?4",
@@ -141,7 +142,7 @@ pub fn bytes_of_all(db: &Connection) -> Result<u64, Error> {
     Ok(bytes.unsigned_abs())
 }
 
-/// Deletes a part of a plugin's state. Returns the number of keys.
+/// Deletes up to [`CLEAR_MAX`] keys of a plugin's state. Returns the number of deleted keys.
 fn clear(db: &Connection, plugin: &Slug) -> Result<usize, Error> {
     let gone = db
         .prepare_cached(

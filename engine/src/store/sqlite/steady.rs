@@ -13,7 +13,7 @@ use crate::{
 
 pub const KEY: &str = "steady";
 
-/// Stores the current reading. Called at start and regularly afterwards, in case the machine restarts.
+/// Stores the current reading. Called at start and regularly afterwards, because the machine may restart at any time.
 pub fn keep(db: &Connection) -> Result<(), Error> {
     db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?.execute([KEY, &write(&clock::keep())])?;
     Ok(())

@@ -155,7 +155,7 @@ fn passage(db: &Connection, id: EventId, endpoint: Option<EndpointId>) -> Result
     Ok(Passage { parts: event_parts(db, id)?, event, runs, deliveries: found, senders })
 }
 
-/// Adds to a delivery what it waits for.
+/// Returns a delivery together with what it waits for.
 fn waiting(db: &Connection, summary: DeliverySummary) -> Result<PassageDelivery, Error> {
     let row = db
         .prepare_cached("SELECT lease IS NOT NULL, ordering FROM live WHERE id = ?1")?
@@ -193,15 +193,15 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
     match &filter.event_type {
         None | Some(Pattern::All) => {}
         Some(Pattern::Exactly(event_type)) => also("e.type = ?", Box::new(event_type.clone())),
-        // Uses no range of the index by type, because its rows would have to be sorted by id.
+        // This condition uses no range of the index by type, because the rows of such a range would have to be sorted by id.
         Some(Pattern::Below(prefix)) => {
             let condition = format!("substr(e.type, 1, {}) = ?", prefix.chars().count());
             also(&condition, Box::new(prefix.clone()));
         }
     }
     if let Some(source) = &filter.source {
-        // An event type, an id or a subject selects fewer events than a source. The plus keeps SQLite from using the index by
-        // source.
+        // An event type, an id or a subject selects fewer events than a source. The plus sign prevents SQLite from using the index
+        // by source.
         let is_alone = filter.event_type.is_none() && filter.id.is_none() && filter.subject.is_none();
         also(if is_alone { "e.source = ?" } else { "+e.source = ?" }, Box::new(source.clone()));
     }
@@ -225,7 +225,8 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
             Box::new(until.millis() / 60_000),
         );
     }
-    // The candidates come newest first, and the join keeps their order. Sorting the result would read all candidates.
+    // The candidates come newest first, and the join preserves their order. If the result had to be sorted, all candidates would be
+    // read.
     let (from, order) = match candidates {
         Some(candidates) => (format!("({candidates}) s CROSS JOIN event e ON e.id = s.id"), ""),
         None => ("event e".to_owned(), "ORDER BY e.id DESC"),
@@ -388,7 +389,7 @@ fn settled_runs(db: &Connection, filter: &RecordedFilter, from: SettledFrom, mos
 }
 
 /// Returns the first run after `after` that may still change: a run of an event that waits to be run, or a waiting run of the
-/// plugin. Ignores events before `first`; `None` ignores all events.
+/// plugin. Ignores events before `first`. If `first` is `None`, ignores all events.
 fn first_unsettled(db: &Connection, filter: &RecordedFilter, after: i64, first: Option<i64>) -> Result<i64, Error> {
     let Some(first) = first.map(EventId::from_i64) else { return Ok(i64::MAX) };
     let event = RunId::from_i64(after).event().max(first);
@@ -403,7 +404,7 @@ fn first_unsettled(db: &Connection, filter: &RecordedFilter, after: i64, first: 
 }
 
 fn runs(db: &Connection, filter: &RunFilter, request: PageRequest) -> Result<Page<StoredRun>, Error> {
-    // Runs that are not finished are few: they are listed from their queue, newest first.
+    // Runs that are not finished are few, so they are listed from their queue, newest first.
     let queue = "run_queue q CROSS JOIN run r ON r.id = q.id";
     let (from, id, which) = match filter.state {
         Some("waiting") => (queue, "q.id", "q.state = 'waiting'"),
@@ -468,7 +469,7 @@ fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) ->
     let (since, minute) = (filter.since.map(Timestamp::millis), filter.since.map(|since| since.millis() / 60_000));
     let since_of = |table: &str| match since {
         None => " AND ?5 IS NULL AND ?6 IS NULL".to_owned(),
-        // The table of minutes only bounds the ids. The time of the event itself decides.
+        // The table of minutes only narrows the range of ids. The time of the event itself decides.
         Some(_) => format!(
             " AND id >= coalesce((SELECT first_id FROM minute WHERE minute < ?6 ORDER BY minute DESC LIMIT 1), 0) << 14
               AND (SELECT e.accepted_at FROM event e WHERE e.id = {table}.id >> 14) >= ?5"
@@ -496,7 +497,8 @@ fn deliveries(db: &Connection, filter: &DeliveryFilter, request: PageRequest) ->
     if matches!(filter.state, None | Some("delivered" | "dead" | "cancelled")) {
         let mut conditions = String::from("id >= ?1 AND id < ?2");
         if let Some(state) = filter.state {
-            // The state is one of three fixed words, so it may be part of the statement. The partial index needs that.
+            // The state is one of three fixed words, so it may be part of the statement. SQLite uses the partial index only if the
+            // state is part of the statement.
             conditions.push_str(&format!(" AND state = '{state}'"));
             if state != "delivered" {
                 conditions.push_str(" AND state <> 'delivered'");
@@ -580,7 +582,7 @@ fn summary(db: &Connection, found: Found) -> Result<DeliverySummary, Error> {
     })
 }
 
-/// Returns the type that the receiver gets; `None` once the event is deleted.
+/// Returns the type that the receiver of a delivery gets; `None` once the event is deleted.
 pub fn delivery_type(db: &Connection, id: DeliveryId) -> Result<Option<String>, Error> {
     Ok(db
         .prepare_cached("SELECT coalesce((SELECT type FROM payload WHERE id = ?1), (SELECT type FROM event WHERE id = ?2))")?

@@ -32,8 +32,8 @@ use crate::{
 
 conformance!(conforms, SqliteBacking);
 
-/// A file in a dedicated temporary folder. A crash is a copy of the file and its log at that moment, as a killed process leaves
-/// them.
+/// A file in a dedicated temporary folder. A crash is simulated by a copy of the file and its log, because a killed process leaves
+/// just these behind.
 pub struct SqliteBacking {
     folder: tempfile::TempDir,
     opened: Mutex<Vec<PathBuf>>,
@@ -314,7 +314,7 @@ async fn a_check_names_each_damage() {
 async fn a_check_sees_a_damaged_file_a_wrong_key_and_another_layout() {
     let backing = Arc::new(SqliteBacking::empty());
     drop(full_store(&backing).await);
-    // No process has the file open, and after the checkpoint all data is in this one file.
+    // No process has the file open. After the checkpoint, all data is in this one file.
     backing.raw().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
     let folder = tempfile::tempdir().unwrap();
 
@@ -377,7 +377,7 @@ async fn a_copy_is_whole_and_private_and_issues_other_ids() {
 async fn a_copy_is_taken_of_a_store_that_was_killed() {
     let backing = Arc::new(SqliteBacking::empty());
     let bench = full_store(&backing).await;
-    // The copy has what a killed process leaves: the file and its log, without the log's index.
+    // The copy has what a killed process leaves behind: the file and its log, without the index of the log.
     let crashed = bench.after_a_crash().await;
     let (folder, killed) = (tempfile::tempdir().unwrap(), backing.file());
     drop(crashed);
@@ -415,7 +415,7 @@ async fn reads_for_the_api_delay_neither_plugins_state_nor_the_engine() {
     let (ends, mut held) = (Arc::new(Mutex::new(ends)), tokio::task::JoinSet::new());
     for _ in 0..3 * READERS {
         let (store, ends) = (Arc::clone(&store), Arc::clone(&ends));
-        // Each read ends when the senders are dropped.
+        // These reads end only when the senders are dropped.
         let reads = move |_: &Connection| Ok(ends.lock().unwrap().recv().is_err());
         held.spawn(async move { assert!(store.read_for_people(reads).await.unwrap()) });
     }

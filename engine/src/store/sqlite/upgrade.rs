@@ -14,7 +14,7 @@ use crate::{
 /// The layout that this engine reads and writes.
 pub const LAYOUT: i64 = 7;
 
-/// The steps from layout 2 on, each to the next layout.
+/// The upgrade steps from layout 2 on. Each step leads to the next layout.
 const STEPS: [&str; 5] = [
     include_str!("upgrade_3.sql"),
     include_str!("upgrade_4.sql"),
@@ -42,7 +42,7 @@ pub fn upgrade(db: &Connection, key_file: &KeyFile) -> Result<(Tag, Seal), Error
             Ok(())
         })?,
         1 => {
-            // Secrets that were stored in clear must not stay behind in free pages.
+            // Secrets that were stored unencrypted must not stay behind in free pages.
             db.execute_batch("PRAGMA secure_delete = ON")?;
             step(db, || {
                 seal_endpoints(db, &seal)?;
@@ -82,7 +82,7 @@ fn step(db: &Connection, work: impl FnOnce() -> Result<(), Error>) -> Result<(),
     done
 }
 
-/// Seals the secrets and headers that layout 1 kept in clear.
+/// Seals the secrets and headers that layout 1 stored unencrypted.
 fn seal_endpoints(db: &Connection, seal: &Seal) -> Result<(), Error> {
     db.execute_batch(
         "ALTER TABLE endpoint ADD COLUMN policy TEXT NOT NULL DEFAULT '{}';

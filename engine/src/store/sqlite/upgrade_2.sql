@@ -1,5 +1,5 @@
--- From layout 1 to layout 2. Before this, the engine has moved the secrets and headers of endpoints into `sealed`, and the other
--- settings of their deliveries into `policy` (upgrade.rs).
+-- From layout 1 to layout 2. Before these statements, the engine has already moved the secrets and headers of endpoints into
+-- `sealed`, and the other settings of their deliveries into `policy` (upgrade.rs).
 ALTER TABLE endpoint DROP COLUMN secrets;
 ALTER TABLE endpoint DROP COLUMN timeout_ms;
 ALTER TABLE endpoint DROP COLUMN headers;

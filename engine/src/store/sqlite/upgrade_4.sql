@@ -1,4 +1,4 @@
--- From layout 3: the size of each plugin's state, and when endpoints were deleted.
+-- From layout 3 to layout 4: adds the size of each plugin's state, and an index of deleted endpoints.
 
 CREATE INDEX endpoint_deleted ON endpoint (deleted_at) WHERE deleted_at IS NOT NULL;
 

@@ -1,4 +1,5 @@
--- From layout 4: which run made a webhook, how an attempt was sent, why a delivery is cancelled, and the end of each key.
+-- From layout 4 to layout 5: adds the run that made a webhook, the settings with which an attempt was sent, the reason why a
+-- delivery was cancelled, and the last characters of each key.
 
 ALTER TABLE payload ADD COLUMN run INTEGER;
 ALTER TABLE attempt ADD COLUMN sent TEXT;

@@ -1,4 +1,4 @@
--- From layout 5: revisions of the settings of plugins, and the names of changed members in the audit trail.
+-- From layout 5 to layout 6: adds revisions of the settings of plugins, and the names of changed members in the audit trail.
 
 CREATE TABLE plugin_config (
     plugin   TEXT NOT NULL,

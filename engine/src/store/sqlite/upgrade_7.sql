@@ -1,9 +1,9 @@
--- From layout 6: what a run read beside its event.
+-- From layout 6 to layout 7. First, what a run read in addition to its event.
 
 ALTER TABLE run ADD COLUMN settings_revision INTEGER;
 ALTER TABLE run ADD COLUMN state_read TEXT;
 
--- Settings from before revisions were numbered become revision 1, so that recorded runs can name them.
+-- Settings that were stored before revisions had numbers become revision 1, so that recorded runs can name them.
 INSERT INTO plugin_config (plugin, revision, at, author, config)
     SELECT name, 1, unixepoch() * 1000, 'upgrade', config FROM plugin
     WHERE config <> '{}' AND NOT EXISTS (SELECT 1 FROM plugin_config c WHERE c.plugin = name);
@@ -12,7 +12,7 @@ INSERT INTO plugin_config (plugin, revision, at, author, config)
 
 ALTER TABLE plugin ADD COLUMN state TEXT NOT NULL DEFAULT 'serving';
 
--- Versions of plugins. The one whose bytes are in `file` serves. A row without bytes only lets an old file be recognized.
+-- Versions of plugins. The version whose bytes are in `file` serves. A row without bytes only serves to recognize an old file.
 CREATE TABLE plugin_version (
     version        BLOB PRIMARY KEY,           -- SHA-256 of the bytes
     plugin         TEXT NOT NULL,
@@ -49,10 +49,11 @@ CREATE TABLE comparison (
     CHECK ((state = 'running') = (finished_at IS NULL))
 ) STRICT;
 
--- What happened to the requests of sources; counting begins now.
+-- Counts of the requests to each source. Counting begins with this upgrade.
 ALTER TABLE source ADD COLUMN requests TEXT NOT NULL DEFAULT '{}';
 
--- Counts over time. A row is a sheet: the cells of one hour (cells of a minute) or one UTC day (cells of an hour).
+-- Counts over time. A row is a sheet. It holds either the cells of one hour, one for each minute, or the cells of one UTC day, one
+-- for each hour.
 CREATE TABLE stats (
     about TEXT NOT NULL,
     cell  INTEGER NOT NULL,                 -- length of a cell, ms
@@ -73,7 +74,8 @@ CREATE INDEX event_by_caller_id ON event (caller_id, id) WHERE caller_id IS NOT 
 CREATE INDEX event_by_subject ON event (subject, id) WHERE subject IS NOT NULL;
 CREATE INDEX delivery_unhappy_by_endpoint ON delivery (endpoint, state, id) WHERE state <> 'delivered';
 
--- Events that take place later. An id is the cause's id and a number, as that of a run. A row is deleted when its event is accepted.
+-- Scheduled events, which take place later. Like the id of a run, an id here consists of the id of the cause and a number. A row is
+-- deleted when its event is accepted.
 CREATE TABLE scheduled (
     id           INTEGER PRIMARY KEY,
     due_at       INTEGER NOT NULL,             -- wall clock, ms

@@ -1,6 +1,6 @@
--- The embedded store. Ids carry their parent's in their upper bits (domain/id.rs), so children are ranges of row ids and no
--- foreign-key index is needed. A row in a queue table means "not finished"; a finished delivery moves to its history table
--- once and is never updated again. Every payload carries a codec (0: as it is), so that compression can follow.
+-- The embedded store. An id carries its parent's id in its upper bits (domain/id.rs). So children are a range of row ids, and no
+-- foreign-key index is needed. A row in a queue table means "not finished". A finished delivery moves to its history table once and
+-- is never updated again. Every payload has a codec (0: stored unchanged), so that compression can be added later.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -18,7 +18,7 @@ CREATE TABLE event (
     content_type TEXT NOT NULL,
     attributes   TEXT,                         -- JSON array of [name, value]
     depth        INTEGER NOT NULL,
-    cause        INTEGER,                      -- the event whose run emitted it
+    cause        INTEGER,                      -- id of the event whose run emitted this one
     codec        INTEGER NOT NULL,
     data         BLOB NOT NULL
 ) STRICT;
@@ -26,7 +26,7 @@ CREATE INDEX event_by_type ON event (type, id);
 CREATE INDEX event_by_source ON event (source, id);
 CREATE INDEX event_by_cause ON event (cause) WHERE cause IS NOT NULL;
 
--- Which id was the first of a minute (wall clock): time to ids, for filters and retention.
+-- The first event id of each minute (wall clock). Filters and retention use it to turn times into ids.
 CREATE TABLE minute (
     minute   INTEGER PRIMARY KEY,
     first_id INTEGER NOT NULL
@@ -40,7 +40,7 @@ CREATE TABLE dedup (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dedup_by_event ON dedup (event_id);
 
--- Events that are to be run. next_at is the steady clock: when it is due, or when its lease ends.
+-- Events that wait to be run. next_at (steady clock): when the event is due, or when its lease ends.
 CREATE TABLE event_queue (
     id      INTEGER PRIMARY KEY,
     round   INTEGER NOT NULL,
@@ -52,7 +52,7 @@ CREATE INDEX event_queue_leased ON event_queue (next_at) WHERE lease IS NOT NULL
 
 CREATE TABLE unrouted (id INTEGER PRIMARY KEY) STRICT;
 
--- How many times an event was replayed.
+-- Number of replays of an event.
 CREATE TABLE replay (
     id     INTEGER PRIMARY KEY,
     rounds INTEGER NOT NULL
@@ -76,7 +76,7 @@ CREATE TABLE run (
     log_dropped INTEGER NOT NULL
 ) STRICT;
 
--- Runs that are not done: waiting for their time, or parked until someone drives them.
+-- Unfinished runs: waiting until they are due, or parked until they are requeued.
 CREATE TABLE run_queue (
     id       INTEGER PRIMARY KEY,
     plugin   TEXT NOT NULL,
@@ -121,7 +121,7 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
 CREATE INDEX delivery_unhappy ON delivery (state, id) WHERE state <> 'delivered';
 
--- What plugins made for receivers; a delivery without a row here sends its event's data.
+-- Webhook contents that plugins made. A delivery without a row here sends its event's data.
 CREATE TABLE payload (
     id           INTEGER PRIMARY KEY,
     type         TEXT,
@@ -142,7 +142,7 @@ CREATE TABLE attempt (
     retry_after_ms INTEGER
 ) STRICT;
 
--- What plugins keep. The version is the id of the run that wrote it: no two writes have the same.
+-- State of plugins. The version is the id of the run that wrote the value: no two writes have the same version.
 CREATE TABLE state (
     plugin  TEXT NOT NULL,
     key     TEXT NOT NULL,
@@ -166,7 +166,7 @@ CREATE TABLE endpoint (
     schedule   TEXT,                           -- JSON array of ms
     state      TEXT NOT NULL,
     created_at INTEGER NOT NULL,
-    deleted_at INTEGER                         -- its name stays readable in the history
+    deleted_at INTEGER                         -- the row stays, so that histories can show its name
 ) STRICT;
 CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
 

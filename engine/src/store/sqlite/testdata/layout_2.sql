@@ -1,6 +1,6 @@
--- The embedded store. Ids carry their parent's in their upper bits (domain/id.rs), so children are ranges of row ids and no
--- foreign-key index is needed. A row in a queue table means "not finished"; a finished delivery moves to its history table
--- once and is never updated again. Every payload carries a codec (0: as it is), so that compression can follow.
+-- The embedded store. An id carries its parent's id in its upper bits (domain/id.rs). So children are a range of row ids, and no
+-- foreign-key index is needed. A row in a queue table means "not finished". A finished delivery moves to its history table once and
+-- is never updated again. Every payload has a codec (0: stored unchanged), so that compression can be added later.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -18,7 +18,7 @@ CREATE TABLE event (
     content_type TEXT NOT NULL,
     attributes   TEXT,                         -- JSON array of [name, value]
     depth        INTEGER NOT NULL,
-    cause        INTEGER,                      -- the event whose run emitted it
+    cause        INTEGER,                      -- id of the event whose run emitted this one
     codec        INTEGER NOT NULL,
     data         BLOB NOT NULL
 ) STRICT;
@@ -26,7 +26,7 @@ CREATE INDEX event_by_type ON event (type, id);
 CREATE INDEX event_by_source ON event (source, id);
 CREATE INDEX event_by_cause ON event (cause) WHERE cause IS NOT NULL;
 
--- Which id was the first of a minute (wall clock): time to ids, for filters and retention.
+-- The first event id of each minute (wall clock). Filters and retention use it to turn times into ids.
 CREATE TABLE minute (
     minute   INTEGER PRIMARY KEY,
     first_id INTEGER NOT NULL
@@ -40,7 +40,7 @@ CREATE TABLE dedup (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX dedup_by_event ON dedup (event_id);
 
--- Events that are to be run. next_at is the steady clock: when it is due, or when its lease ends.
+-- Events that wait to be run. next_at (steady clock): when the event is due, or when its lease ends.
 CREATE TABLE event_queue (
     id      INTEGER PRIMARY KEY,
     round   INTEGER NOT NULL,
@@ -52,7 +52,7 @@ CREATE INDEX event_queue_leased ON event_queue (next_at) WHERE lease IS NOT NULL
 
 CREATE TABLE unrouted (id INTEGER PRIMARY KEY) STRICT;
 
--- How many times an event was replayed.
+-- Number of replays of an event.
 CREATE TABLE replay (
     id     INTEGER PRIMARY KEY,
     rounds INTEGER NOT NULL
@@ -76,7 +76,7 @@ CREATE TABLE run (
     log_dropped INTEGER NOT NULL
 ) STRICT;
 
--- Runs that are not done: waiting for their time, or parked until someone drives them.
+-- Unfinished runs: waiting until they are due, or parked until they are requeued.
 CREATE TABLE run_queue (
     id       INTEGER PRIMARY KEY,
     plugin   TEXT NOT NULL,
@@ -91,7 +91,7 @@ CREATE TABLE run_queue (
     CHECK (state = 'waiting' OR lease IS NULL)
 ) STRICT;
 CREATE INDEX run_queue_free ON run_queue (plugin, next_at) WHERE state = 'waiting' AND lease IS NULL;
--- Whatever an event has still to run holds back what is ordered behind it.
+-- An event with unfinished runs delays the ordered deliveries of later events.
 CREATE INDEX run_queue_waiting ON run_queue (id) WHERE state = 'waiting';
 CREATE INDEX run_queue_leased ON run_queue (next_at) WHERE lease IS NOT NULL;
 CREATE INDEX run_queue_parked ON run_queue (plugin, outcome) WHERE state = 'parked';
@@ -105,9 +105,9 @@ CREATE TABLE live (
     attempts INTEGER NOT NULL,
     next_at  INTEGER NOT NULL,
     lease    INTEGER,
-    ordering INTEGER                           -- rows of one endpoint with the same number go one after the other, by id
+    ordering INTEGER                           -- rows of one endpoint with the same number are sent one after the other, by id
 ) STRICT;
--- First attempts and retries apart, so that neither starves the other.
+-- First attempts and retries are claimed separately, so that neither starves the other.
 CREATE INDEX live_free ON live (endpoint, attempts > 0, next_at) WHERE lease IS NULL AND ordering IS NULL;
 CREATE INDEX live_ordered ON live (endpoint, ordering, id) WHERE ordering IS NOT NULL;
 CREATE INDEX live_leased ON live (next_at) WHERE lease IS NOT NULL;
@@ -126,7 +126,7 @@ CREATE TABLE delivery (
 CREATE INDEX delivery_by_endpoint ON delivery (endpoint, id);
 CREATE INDEX delivery_unhappy ON delivery (state, id) WHERE state <> 'delivered';
 
--- What plugins made for receivers; a delivery without a row here sends its event's data.
+-- Webhook contents that plugins made. A delivery without a row here sends its event's data.
 CREATE TABLE payload (
     id           INTEGER PRIMARY KEY,
     type         TEXT,
@@ -147,7 +147,7 @@ CREATE TABLE attempt (
     retry_after_ms INTEGER
 ) STRICT;
 
--- What plugins keep. The version is the id of the run that wrote it: no two writes have the same.
+-- State of plugins. The version is the id of the run that wrote the value: no two writes have the same version.
 CREATE TABLE state (
     plugin  TEXT NOT NULL,
     key     TEXT NOT NULL,
@@ -167,9 +167,9 @@ CREATE TABLE endpoint (
     scheme     TEXT NOT NULL,
     state      TEXT NOT NULL,
     created_at INTEGER NOT NULL,
-    deleted_at INTEGER,                        -- its name stays readable in the history
+    deleted_at INTEGER,                        -- the row stays, so that histories can show its name
     policy     TEXT NOT NULL DEFAULT '{}',     -- JSON object
-    sealed     BLOB,                           -- JSON object with its secrets, encrypted; gone when it is deleted
+    sealed     BLOB,                           -- JSON object with its secrets, encrypted; NULL after deletion
     failing_since INTEGER                      -- wall clock, ms; set once it has failed for a while
 ) STRICT;
 CREATE UNIQUE INDEX endpoint_name ON endpoint (name) WHERE deleted_at IS NULL;
@@ -192,27 +192,27 @@ CREATE TABLE api_key (
     hash       BLOB NOT NULL UNIQUE,
     created_at INTEGER NOT NULL,
     expires_at INTEGER,                        -- wall clock, ms
-    last_used_at INTEGER                       -- wall clock, ms; give or take a minute
+    last_used_at INTEGER                       -- wall clock, ms; exact to a minute
 ) STRICT;
 
--- Who changed what. Written before the change, completed with the answer's status after it.
+-- Audit trail. An entry is written before its change and completed with the answer's status.
 CREATE TABLE audit (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,
     at     INTEGER NOT NULL,                   -- wall clock, ms
     key    TEXT NOT NULL,                      -- the name of the key
     action TEXT NOT NULL,
     target TEXT,
-    status INTEGER                             -- NULL: under way, or the engine ended before it was done
+    status INTEGER                             -- NULL: under way, or the engine ended during the change
 ) STRICT;
 CREATE INDEX audit_by_key ON audit (key, id);
 CREATE INDEX audit_by_action ON audit (action, id);
 
--- Work over many rows that goes on by batches.
+-- Jobs: work over many rows, done in batches.
 CREATE TABLE job (
     id          INTEGER PRIMARY KEY AUTOINCREMENT,
     kind        TEXT NOT NULL,
     filter      TEXT NOT NULL,                 -- JSON object
-    cursor      INTEGER NOT NULL,              -- ids below it are done with
+    cursor      INTEGER NOT NULL,              -- ids below it are processed
     done        INTEGER NOT NULL,
     failed      INTEGER NOT NULL,
     total       INTEGER,
