@@ -10,8 +10,8 @@ use crate::{Error, Result, Time};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The sender's id of the event; unique together with [`source`](Self::source). It stays the same when the event runs again,
-    /// so you can derive ids from it.
+    /// The id that the sender gave to the event; if it gave none, the engine's id. Unique together with [`source`](Self::source).
+    /// It stays the same when the event runs again, so you can derive ids from it.
     pub id: String,
     /// The sender: name or address of a system.
     pub source: String,

@@ -101,8 +101,8 @@ impl Input {
 /// Compare the serving version of a plugin with another one on recorded runs.
 ///
 /// Both versions repeat the newest recorded runs, with the same event, settings and state. Nothing that they return takes effect.
-/// With `follow`, they repeat new runs as they end, until the candidate serves or the comparison is cancelled. The comparison
-/// continues after a restart of the engine.
+/// With `follow`, they use new runs instead of past ones: after a new run has ended, both versions repeat it, until the candidate
+/// serves or the comparison is cancelled. The comparison continues after a restart of the engine.
 #[utoipa::path(
     post, path = "/v1/plugins/{plugin}/compare", operation_id = "compare_plugin", tag = "comparisons",
     params(("plugin" = Slug, Path, description = "Name of the plugin.")),

@@ -47,7 +47,7 @@ struct Input {
     expires: Option<String>,
 }
 
-/// Expiry of a key, for the document.
+/// The OpenAPI schema of a key's expiry.
 enum Expiry {}
 
 const DAYS_MAX: u64 = EXPIRY_MAX.as_secs() / (24 * 3600);

@@ -99,7 +99,7 @@ impl LastLoad {
     )),
 )]
 pub async fn figures(State(api): State<Arc<Api>>) -> Response {
-    // The lock also makes requests update and write the metrics one at a time.
+    // Because of the lock, only one request at a time updates and writes the metrics.
     let mut last = api.last_load.load.lock().await;
     let said = current_load(&api, &mut last).await;
     let load = &said.load;

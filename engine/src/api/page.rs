@@ -29,7 +29,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     }
 }
 
-/// Maximum number of items of a page, for the document.
+/// The OpenAPI schema of the maximum number of items of a page.
 pub enum Limit {}
 
 values! {

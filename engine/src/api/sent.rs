@@ -1,7 +1,8 @@
 //! The requests of a delivery as the API shows them: as each attempt was sent, without secrets.
 //!
-//! The store keeps the endpoint's part of each attempt ([`SentAs`]). The rest follows from the event and the plugin's payload.
-//! All attempts in one body format share one body, so the body of a delivery with 255 attempts is rendered once.
+//! For each attempt, the store records the endpoint's settings that the request used ([`SentAs`]). The rest follows from the event
+//! and the plugin's payload. All attempts in one body format share one body, so the body of a delivery with 255 attempts is
+//! rendered once.
 
 use std::borrow::Cow;
 

@@ -114,7 +114,7 @@ fn name(filter: &str, given: Option<String>) -> Result<Option<String>, Problem> 
     bad.map_or(Ok(given), |bad| Err(Problem::bad_request(format!("{filter}: {bad}"))))
 }
 
-/// A server-sent event with a [`StreamView`], for the document: its lines are text, and the `data` line is JSON.
+/// The OpenAPI schema of a server-sent event with a [`StreamView`]: its lines are text, and the `data` line is JSON.
 enum ServerSent {}
 
 values! {

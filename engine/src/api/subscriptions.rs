@@ -217,7 +217,7 @@ pub struct Samples {
     event: Option<String>,
 }
 
-/// A webhook body of a subscription, for the document.
+/// Body of a webhook that a subscription receives.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only describes the body, which is sent as it is rendered")]
 struct Sample {

@@ -353,8 +353,8 @@ fn ends_at_once(endpoint: &EndpointView, grace: Option<&str>) -> bool {
     }
 }
 
-/// Maximum number of waiting deliveries counted before a removal. If this number is reached, the question says "more than a
-/// thousand".
+/// Maximum number of waiting deliveries counted before a removal. If this number is reached, the confirmation prompt says "more
+/// than a thousand".
 const COUNTED_MAX: usize = 1_000;
 
 fn waiting(client: &Client, endpoint: &str, state: &str, most: usize) -> anyhow::Result<Vec<Answer<DeliveryView>>> {

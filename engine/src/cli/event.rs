@@ -228,7 +228,7 @@ fn worst(event: &EventView) -> String {
     text
 }
 
-/// The part of the question that says what a replay sends.
+/// The part of the confirmation prompt that says what a replay sends.
 const NEW_WEBHOOKS: &str = "every plugin and every subscribed endpoint, also those that succeeded, with new webhooks under new ids, which \
      receivers take as new. To repeat only what failed, use innesco run retry or innesco delivery retry";
 

@@ -79,7 +79,7 @@ pub struct AddArgs {
     /// strava, linear, mailgun; or method: hmac, basic, bearer, header-token, none
     #[arg(long)]
     preset: String,
-    /// Secret that the sender signs with or sends, if the sender creates it [default: generated]
+    /// Secret that the sender created: a signing secret, a token or a password [default: generated]
     #[arg(long, value_name = "SECRET")]
     secret: Option<String>,
     #[command(flatten)]
@@ -142,8 +142,8 @@ struct Members {
     /// Token that a hub (Meta, Strava, WebSub) sends as hub.verify_token before its first webhook
     #[arg(long, value_name = "TOKEN")]
     verify_token: Option<String>,
-    /// Place of the text that senders expect back when they verify the address, such as query:challenge, or
-    /// header:NAME=MEMBER for an answer in JSON
+    /// Place of the text that the engine sends back when senders verify the address, such as query:challenge; with =MEMBER after
+    /// the place, the answer is JSON with the text in that member
     #[arg(long, value_name = "PLACE")]
     challenge: Option<String>,
     /// Place of the event type: header:NAME, body:/POINTER or constant:TEXT

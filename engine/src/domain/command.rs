@@ -25,7 +25,8 @@ pub fn may_send(endpoint: Option<(&str, &str, bool)>) -> Result<(), String> {
 pub struct EndpointUse {
     /// Number of deliveries that wait for it, or are being sent.
     pub waiting: u64,
-    /// Plugins that sent to the endpoint by name, and how many of the endpoint's last webhooks each plugin sent.
+    /// Plugins that recently sent webhooks to the endpoint by its name, and how many of the endpoint's last webhooks each plugin
+    /// sent.
     pub senders: Vec<(String, u64)>,
 }
 

@@ -1,10 +1,10 @@
 //! A comparison: what a candidate version of a plugin would change, counted over many recorded runs.
 //!
-//! The serving version and the candidate each repeat every recorded run, without effect. A comparison counts the newest recorded
-//! runs. A comparison with `follow` counts new runs instead, as they end, until the candidate serves. A comparison is a row with
-//! its request, its cursor and its report. The row is stored after each batch, so a comparison continues after a restart. A
-//! [`Report`] has a limited size, regardless of how many runs it counts: at most [`GROUPS_MAX`] groups with [`SAMPLES_MAX`]
-//! samples each, and histograms with a limited number of buckets.
+//! The serving version and the candidate each repeat every recorded run. Nothing that they return takes effect. A comparison counts
+//! the newest recorded runs. A comparison with `follow` counts new runs instead, as they end, until the candidate serves. A
+//! comparison is a row with its request, its cursor and its report. The row is stored after each batch, so a comparison continues
+//! after a restart. A [`Report`] has a limited size, regardless of how many runs it counts: at most [`GROUPS_MAX`] groups with
+//! [`SAMPLES_MAX`] samples each, and histograms with a limited number of buckets.
 
 use std::{collections::BTreeMap, time::Duration};
 

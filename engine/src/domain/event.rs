@@ -16,7 +16,7 @@ pub const DEPTH_MAX: u8 = 8;
 /// An event without the engine's id.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// The sender's id, which identifies a duplicate: see [`NewEvent::repeat_key`].
+    /// The id that the sender gave to the event. It identifies a duplicate: see [`NewEvent::repeat_key`].
     pub id: Option<Arc<str>>,
     pub source: Arc<str>,
     pub event_type: EventType,

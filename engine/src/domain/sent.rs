@@ -1,7 +1,7 @@
-//! The endpoint's part of a request at the time of an attempt. The rest of the request follows from the event, the plugin's
-//! payload and the attempt's time. So a store needs to record only this part to show a request as it was sent.
+//! The endpoint's settings that an attempt used. The rest of the request follows from the event, the plugin's payload and the
+//! attempt's time. So a store needs to record only these settings to show a request as it was sent.
 //!
-//! This part must never contain a secret. The endpoint's owner may see the URL; the code that shows the URL decides who else may.
+//! A record must never contain a secret. The endpoint's owner may see the URL; the code that shows the URL decides who else may.
 
 use super::{
     endpoint::Endpoint,
@@ -9,7 +9,7 @@ use super::{
     signature::Scheme,
 };
 
-/// The endpoint's part of a request.
+/// The endpoint's settings that an attempt used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentAs {
     pub url: String,

@@ -106,7 +106,7 @@ table! {
     handoff_bytes = numbers(&["stage"]) "innesco_handoff_bytes" "Bytes in memory between commit and workers, including items in progress";
     handoff_limit_bytes = numbers(&["stage"]) "innesco_handoff_limit_bytes" "Limit of bytes in memory between commit and workers; further items wait on disk";
 
-    commit_seconds = histograms(&["kind"], COMMIT_SECONDS) "innesco_store_commit_seconds" "Duration of commits: promises are synced to disk, progress is not";
+    commit_seconds = histograms(&["kind"], COMMIT_SECONDS) "innesco_store_commit_seconds" "Duration of commits; only those of the kind promise are synced to disk";
     commit_jobs = histogram(COMMIT_JOBS) "innesco_store_commit_jobs" "Number of jobs per commit";
     settlement_batch_bytes = histogram(SETTLEMENT_BYTES) "innesco_settlement_batch_bytes" "Bytes of run results in one batch";
     commit_failures = counter() "innesco_store_commit_failures_total" "Failed commits, which had no effect";

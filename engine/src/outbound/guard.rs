@@ -51,7 +51,7 @@ impl Transport {
     }
 }
 
-/// Checks addresses. Public addresses are allowed, and addresses in networks that the operator opened (`--allow-net`).
+/// Checks addresses. Allows public addresses, and addresses in networks that the operator opened (`--allow-net`).
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     allowed: Vec<IpNet>,
@@ -63,7 +63,7 @@ impl Guard {
         Self { allowed: allowed.iter().map(IpNet::trunc).collect(), reach: Reach::Opened }
     }
 
-    /// Returns the guard for subscriptions of programs: no network is opened for them.
+    /// Returns the guard for subscriptions that programs created: no network is opened for them.
     pub const fn public() -> Self {
         Self { allowed: Vec::new(), reach: Reach::Public }
     }
@@ -103,7 +103,8 @@ impl Guard {
         match url.host() {
             Some(Host::Ipv4(ip)) => self.admit(ip.into(), transport)?,
             Some(Host::Ipv6(ip)) => self.admit(ip.into(), transport)?,
-            // No network is opened for subscriptions of programs, so no address of this name may be reached without encryption.
+            // No network is opened for subscriptions that programs created, so no address of this name may be reached without
+            // encryption.
             Some(Host::Domain(_)) if transport == Transport::Plain && self.reach == Reach::Public => {
                 return Err(BadUrl::Unencrypted);
             }

@@ -1,7 +1,7 @@
 //! Converts an error into the attempt's outcome and a sentence.
 //!
-//! The client's errors have nested causes. The outermost cause that explains the failure decides. Sentences name the receiver by
-//! scheme, host and port, because paths and queries may contain tokens.
+//! The client's errors have nested causes. The outcome and the sentence come from the outermost cause that explains the failure.
+//! Sentences name the receiver by scheme, host and port, because paths and queries may contain tokens.
 
 use std::{error::Error, fmt, io, time::Duration};
 

@@ -36,7 +36,7 @@ pub struct Webhook<'a> {
     pub id: &'a str,
     /// The `innesco-event`: the event's id in this engine.
     pub event_id: &'a str,
-    /// The store's tag, for the id of an event that came without an id.
+    /// The store's tag: part of the id that the engine gives to an event whose sender gave none.
     pub tag: Tag,
 }
 
@@ -54,8 +54,8 @@ pub enum Unsendable {
 }
 
 impl Webhook<'_> {
-    /// Builds the signed request of an attempt at `now` (wall clock). `steady` is the steady clock, which ends the grace period
-    /// of a replaced secret.
+    /// Builds the signed request of an attempt at `now` (wall clock). `steady` is the time on the steady clock, which measures the
+    /// grace period of a replaced secret.
     pub fn request(&self, now: Timestamp, steady: Timestamp) -> Result<Request, Unsendable> {
         let policy = &self.endpoint.new.policy;
         let url = Url::parse(&self.endpoint.new.url)?;
@@ -81,9 +81,9 @@ pub struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// Returns the headers of an attempt in a form to show to people. `sent` is the endpoint's part of that attempt, and `at` is
-    /// the time of the attempt. Each secret is [`MASKED`]. Headers of the connection (`host`, `user-agent`, `content-length`) and
-    /// `traceparent` are missing. `id` is the `webhook-id`.
+    /// Returns the headers of an attempt in a form to show to people. `sent` has the endpoint's settings that the attempt used, and
+    /// `at` is the time of the attempt. Each secret is [`MASKED`]. Headers of the connection (`host`, `user-agent`,
+    /// `content-length`) and `traceparent` are missing. `id` is the `webhook-id`.
     ///
     /// # Errors
     /// The same errors as [`Webhook::request`]. A request with such an error was not sent.

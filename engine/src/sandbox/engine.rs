@@ -56,8 +56,8 @@ impl Sandbox {
         with(Places::Cleared).or_else(|_| with(Places::Pooled)).or_else(|_| with(Places::OnDemand))
     }
 
-    /// Creates a sandbox that compiles in this process. A child process would start the running program, which in a test is not
-    /// the engine.
+    /// Creates a sandbox that compiles in this process. A child process would run the current executable, which is the test program
+    /// and not the engine.
     #[cfg(test)]
     pub fn in_process() -> Self {
         Self::with_places(&Settings { threads: 2, ..Settings::default() }, Places::OnDemand, Compiler::Here)

@@ -45,7 +45,7 @@ const ACCEPTED_AT: &str = "innesco.accepted-at";
 #[derive(Clone, Copy)]
 pub struct RunInput<'a> {
     pub event: &'a Event,
-    /// The store's tag, for the id of an event that was sent without an id.
+    /// The store's tag: part of the id that the engine gives to an event whose sender gave none.
     pub tag: Tag,
     /// The plugin's settings, and the number of their revision.
     pub config: &'a Arc<BTreeMap<String, String>>,

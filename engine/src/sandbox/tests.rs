@@ -31,7 +31,8 @@ const DEADLINE: Duration = Duration::from_secs(2);
 /// One sandbox for all tests: its pools are large.
 static SANDBOX: LazyLock<Sandbox> = LazyLock::new(|| sandbox(4, Places::offered()[0]));
 
-/// Creates a sandbox that compiles in this process: a child process would start this test program.
+/// Creates a sandbox that compiles in this process. A child process would run the current executable, which is this test program
+/// and not the engine.
 fn sandbox(threads: usize, places: Places) -> Sandbox {
     Sandbox::with_places(&Settings { threads, ..Settings::default() }, places, Compiler::Here).unwrap()
 }
@@ -393,7 +394,7 @@ fn refuses_a_file_cut_at_any_byte() {
     let whole = guests::wasm("echo");
     for length in 1..whole.len() {
         let error = SANDBOX.load(&whole[..length], &NoCache).unwrap_err();
-        // At the end of a section, the bytes may be a complete module of another kind.
+        // A file that is cut at the end of a section may be a complete module of another kind.
         assert!(!matches!(error, LoadError::Engine { .. } | LoadError::TooComplex { .. }), "{length}: {error}");
     }
     assert!(SANDBOX.load(&whole[..whole.len() / 2], &NoCache).unwrap_err().may_be_incomplete());

@@ -16,7 +16,7 @@ use crate::domain::{
 pub enum Deletion {
     /// Removes the endpoint in any case. The caller accepts that waiting webhooks are cancelled.
     Forced,
-    /// Refuses if deliveries wait for the endpoint, or if one of these plugins has sent webhooks to it by naming it.
+    /// Refuses if deliveries wait for the endpoint, or if one of these plugins recently sent webhooks to it by its name.
     Unused { serving: Vec<Slug> },
 }
 

@@ -34,8 +34,8 @@ pub enum Settles {
 }
 
 impl Settles {
-    /// Returns the version of state written by this settlement: the token of its claim, which no two claims share. A run's id
-    /// would not be unique: a run that is claimed again may write another value.
+    /// Returns the version of state written by this settlement: the token of its claim, which no two claims share. The run's id
+    /// cannot be the version: a run that is claimed again may write another value under the same id.
     pub const fn state_version(self) -> i64 {
         match self {
             Self::Event { lease, .. } | Self::Run { lease, .. } => lease.token,

@@ -61,8 +61,8 @@ pub trait Story {
     async fn recorded_run(&self, id: RunId) -> Result<RecordedRun, Error>;
 
     /// Returns the chain of causes that contains this event: its first event and all events that follow from it, parents before
-    /// children, without data. Returns at most [`CHAIN_EVENTS`] events, and whether the chain has more. A cause that retention has
-    /// deleted ends the search for earlier events.
+    /// children, without data. Returns at most [`CHAIN_EVENTS`] events, and whether the chain has more. The search for earlier
+    /// events ends at a cause that retention has deleted.
     ///
     /// # Errors
     /// [`Error::NotFound`]; see the trait.
@@ -117,7 +117,7 @@ pub struct EventFilter {
     /// A type, or all types below a prefix. `Pattern::All` selects every event.
     pub event_type: Option<Pattern>,
     pub source: Option<String>,
-    /// The sender's id.
+    /// The id that the sender gave to the event.
     pub id: Option<String>,
     pub subject: Option<String>,
     pub state: Option<EventState>,
@@ -142,10 +142,10 @@ pub struct EventSummary {
 /// Maximum number of events of a chain that one read returns.
 pub const CHAIN_EVENTS: usize = 200;
 
-/// Number of candidates for a list that one query reads.
+/// Number of rows that one query reads as candidates for a list.
 pub(super) const CANDIDATES: usize = 500;
-/// Larger than the number of any event. The number of an event has at most 41 bits, because the ids of the event's attempts contain
-/// this number and must fit into 64 bits.
+/// Larger than every event number. An event number has at most 41 bits, because the ids of the event's attempts contain it and must
+/// fit into 64 bits.
 pub(super) const EVENT_ID_END: i64 = 1 << 41;
 
 /// Returns a statement for the [`PARTS_COLUMNS`] of one event, whose id is the expression `id`.
@@ -333,7 +333,7 @@ pub struct RecordedFilter {
 pub struct SettledFrom {
     /// The last run that the reader has passed. `None`: the reader begins at the minute of `filter.since`.
     pub after: Option<i64>,
-    /// Events accepted before this time do not delay later events, even if they wait to be run.
+    /// An event accepted before this time does not hold up the runs of later events, even if its own runs may still change.
     pub waits_since: Timestamp,
     /// Only runs of events accepted before this time are returned. This leaves the nodes time to commit all earlier events, because
     /// nodes do not commit events in the order of the ids.
@@ -522,7 +522,7 @@ pub struct Passage {
     pub runs: Vec<StoredRun>,
     /// The event's deliveries to the endpoint, newest first.
     pub deliveries: Vec<PassageDelivery>,
-    /// Plugins that recently sent a webhook to this endpoint by naming it, on any event.
+    /// Plugins that recently sent webhooks to this endpoint by its name, while they processed this event or any other.
     pub senders: Vec<String>,
 }
 

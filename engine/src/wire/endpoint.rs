@@ -146,7 +146,7 @@ pub struct BreakerView {
     pub wait_max: String,
 }
 
-/// A subscription of a program: an endpoint that is removed when it answers `410`.
+/// A subscription that a program created: an endpoint that is removed when it answers `410`.
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Subscription)]
 pub struct SubscriptionView {

@@ -19,7 +19,7 @@ use crate::domain::{event::EventState, id::EventId, name::EventType, pattern::Pa
 #[derive(Deserialize, Serialize, ToSchema)]
 #[schema(as = Accepted)]
 pub struct AcceptedView {
-    /// The sender's id; if there is none, the engine's id.
+    /// The id that the sender gave to the event; if it gave none, the engine's id.
     pub id: String,
     pub source: String,
     /// The engine's id of the event.
@@ -42,7 +42,7 @@ pub struct EventView {
     /// The engine's id.
     #[schema(value_type = EventId)]
     pub event: String,
-    /// The sender's id; if there is none, the engine's id.
+    /// The id that the sender gave to the event; if it gave none, the engine's id.
     pub id: String,
     pub source: String,
     #[schema(value_type = EventType)]

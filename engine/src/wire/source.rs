@@ -52,7 +52,7 @@ pub struct SourceView {
     /// Encoding of the key in the secret.
     #[schema(value_type = Option<SecretEncoding>)]
     pub secret_encoding: Option<Word>,
-    /// Where a request has the text that senders expect back when they verify the address.
+    /// Place of the text that the engine sends back when senders verify the address.
     pub challenge: Option<String>,
     /// Whether the source has a verify token. If so, it answers hubs that send this token.
     pub has_verify_token: bool,

@@ -126,7 +126,7 @@ values! {
         "Order of webhooks: one at a time for the whole endpoint (`endpoint`), or for each `subject`.",
         &[Ordering::Endpoint, Ordering::Subject].map(Ordering::as_str));
     OnGone, "OnGone", words(
-        "Reaction to the answer `410`: the endpoint is disabled, or removed (subscriptions of programs).",
+        "Reaction to the answer `410`: the endpoint is disabled, or removed (subscriptions that programs created).",
         &OnGone::ALL.map(OnGone::as_str));
     Reach, "Reach", words(
         "Addresses that webhooks may reach: public ones and networks that the operator opened (`opened`), or only `public` ones.",

@@ -44,7 +44,7 @@ const ENDPOINTS_MAX: usize = 10_000;
 
 /// Create an endpoint.
 ///
-/// Only this answer contains the secret that signs its webhooks.
+/// Only this answer contains the secret that signs the endpoint's webhooks.
 #[utoipa::path(
     post, path = "/v1/endpoints", operation_id = "create_endpoint", tag = "endpoints",
     request_body(content = Input, examples(
@@ -184,8 +184,8 @@ pub struct Removal {
 
 /// Delete an endpoint.
 ///
-/// An endpoint is in use if deliveries wait for it, or if a serving plugin has sent to it by name. It is then deleted only with
-/// `force`. Its waiting deliveries are cancelled. From then on, a plugin's webhook to this name is `cancelled`
+/// An endpoint is in use if deliveries wait for it, or if a serving plugin recently sent webhooks to it by its name. It is then
+/// deleted only with `force`. Its waiting deliveries are cancelled. From then on, a plugin's webhook to this name is `cancelled`
 /// (`endpoint-deleted`), and the rest of the run takes effect.
 #[utoipa::path(
     delete, path = "/v1/endpoints/{endpoint}", operation_id = "delete_endpoint", tag = "endpoints",

@@ -41,9 +41,10 @@ use crate::{
 /// Accept one event, or a list of them.
 ///
 /// The answer is sent after the events are on disk. The answer to one event is one object, and the answer to a list is a list in
-/// the same order. If an earlier event has the same `source`, `id` and `type`, the new event changes nothing, and its answer has
-/// the `event` of the earlier one. The data of the two events is not compared. If an earlier event has the same `source` and `id`
-/// but another `type`, the new event is refused. An event sent here cannot have the name of a source as its `source`.
+/// the same order. If an earlier event has the same `source`, `id` and `type`, the new event changes nothing, and `event` in its
+/// answer is the id of the earlier event. The data of the two events is not compared. If an earlier event has the same `source` and
+/// `id` but another `type`, the new event is refused. The `source` of an event sent here cannot be the name of an inbound source
+/// (`/v1/sources`).
 #[utoipa::path(
     post, path = "/v1/events", operation_id = "accept_events", tag = "events",
     params(
@@ -241,7 +242,8 @@ pub async fn list(State(api): State<Arc<Api>>, Query(filter): Query<Filter>) -> 
     }))
 }
 
-/// Reads a filter of types. A text that is not a valid pattern selects exactly the type of this name, which no event has.
+/// Reads a filter of types. A text that is not a valid pattern selects nothing: it is compared with the whole type, and no event
+/// has such a type.
 pub fn types(text: &str) -> Pattern {
     Pattern::parse(text).unwrap_or_else(|_| Pattern::Exactly(text.to_owned()))
 }
@@ -269,7 +271,7 @@ pub struct StoryPart {
     pub cursor: Option<String>,
 }
 
-/// Start of a part of the history, for the document.
+/// The OpenAPI schema of a cursor, which is the start of a part of the history.
 pub enum StoryCursor {}
 
 values! {

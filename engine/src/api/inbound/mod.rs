@@ -76,7 +76,7 @@ impl Inbound {
     }
 }
 
-/// The body of a request to a source, for the document.
+/// The OpenAPI schema of the body of a request to a source.
 pub enum AnyBody {}
 
 values! {

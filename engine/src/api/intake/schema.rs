@@ -10,9 +10,9 @@ use crate::{
 
 /// One or more events. Only the OpenAPI document uses this type; [`super::read`] parses the bytes without it.
 pub enum EventsInput {}
-/// A batch of CloudEvents, for the document.
+/// The OpenAPI schema of a batch of CloudEvents.
 pub enum BatchInput {}
-/// One event, for the document.
+/// The OpenAPI schema of one event.
 pub enum EventInput {}
 /// The data of an event in binary mode.
 pub enum AnyData {}

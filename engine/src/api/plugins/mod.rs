@@ -42,7 +42,7 @@ const CONFIG_LEN_MAX: usize = 8 << 10;
 /// Maximum size of all settings as JSON, in bytes: every value may have its full length.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 
-/// The settings of a plugin, for the document.
+/// The OpenAPI schema of a plugin's settings.
 pub enum Settings {}
 
 values! {

@@ -35,7 +35,7 @@ pub struct Push {
     pub candidate: bool,
 }
 
-/// The bytes of a plugin, for the document.
+/// The OpenAPI schema of a plugin's bytes.
 pub enum PluginFile {}
 
 values! {

@@ -28,7 +28,7 @@ const SOURCES_MAX: usize = 1_000;
 
 /// Create a source.
 ///
-/// Only this answer contains the secret that its senders sign with.
+/// Only this answer contains the secret with which the source's senders sign, or which they send.
 #[utoipa::path(
     post, path = "/v1/sources", operation_id = "create_source", tag = "sources",
     request_body(content = Input, examples(

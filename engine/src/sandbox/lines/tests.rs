@@ -140,8 +140,8 @@ fn without_sections(module: &[u8], beginning: &str) -> Vec<u8> {
     with_sections(module, |name, _| if name.starts_with(beginning) { None } else { Some(Vec::new()) })
 }
 
-/// Returns a core module with each custom section changed: `change` returns the new content, `None` to remove the section, or no
-/// bytes to leave it unchanged.
+/// Returns a core module with its custom sections changed. `change` returns the new content of a section. `None` removes the
+/// section; an empty vector leaves it unchanged.
 fn with_sections(module: &[u8], mut change: impl FnMut(&str, &[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
     let mut changed = module[..8].to_vec();
     let push_length = |bytes: &mut Vec<u8>, mut length: usize| {
@@ -174,8 +174,8 @@ fn with_sections(module: &[u8], mut change: impl FnMut(&str, &[u8]) -> Option<Ve
     changed
 }
 
-/// Builds the table of a core module as the loader does, and searches it for offsets in all parts of the component. Returns the
-/// table's length, and the processor time that it took to build.
+/// Builds the table of a core module as the loader does, and looks up offsets from all parts of the component in the table. Returns
+/// the table's length, and the processor time that it took to build.
 fn table_of(module: &[u8]) -> (usize, Duration) {
     let component = crate::sandbox::load::encode(module).unwrap();
     let stripped = stripped(&component).into_owned();

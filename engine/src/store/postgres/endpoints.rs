@@ -205,7 +205,7 @@ async fn set_state(tx: &Transaction<'_>, id: EndpointId, from: &[EndpointState],
     Ok(changed)
 }
 
-/// Refuses to delete an endpoint if deliveries wait for it, or if one of these plugins has sent to it.
+/// Refuses to delete an endpoint if deliveries wait for it, or if one of these plugins recently sent webhooks to it by its name.
 async fn refuse_used(tx: &Transaction<'_>, id: EndpointId, serving: &[Slug]) -> Result<(), Error> {
     let id = id.as_i64();
     let known = row(tx, "SELECT name FROM endpoint WHERE id = $1 AND deleted_at IS NULL FOR UPDATE", &[&id]).await?;
@@ -244,8 +244,8 @@ async fn backlogs(tx: &Transaction<'_>, endpoints: &[i64]) -> Result<Vec<Backlog
     found.iter().map(read).collect()
 }
 
-/// Returns the plugins that sent webhooks to the endpoint by naming it. For each plugin, returns the number of its webhooks among
-/// the endpoint's last deliveries.
+/// Returns the plugins that recently sent webhooks to the endpoint by its name. For each plugin, returns the number of its webhooks
+/// among the endpoint's last deliveries.
 pub async fn senders(tx: &Transaction<'_>, id: i64) -> Result<Vec<(String, u64)>, Error> {
     let sql = "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = $1 ORDER BY id DESC LIMIT $2) d
                JOIN payload p ON p.id = d.id JOIN run r ON r.id = p.run WHERE r.endpoint IS NULL GROUP BY r.plugin ORDER BY r.plugin";

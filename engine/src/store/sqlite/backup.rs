@@ -1,9 +1,9 @@
 //! Backup: copies the store at one moment into one file, with or without a running engine. A failed copy leaves no file.
 //!
-//! A store that is restored from the copy must never issue an id that the original issued after the copy was made. A receiver
-//! would drop the second webhook with that id as a repeat of the first. So new ids of the copy start far above those of the
-//! original. Waiting work keeps its ids: a webhook that the original has sent since is sent again under the same id, and
-//! receivers drop the repeat.
+//! A store that is restored from the copy must never issue an id that the original issued after the copy was made. A receiver would
+//! drop the second webhook with that id as a repeat of the first. So new ids of the copy start far above those of the original.
+//! Waiting work keeps its ids: if the original sent a waiting webhook after the copy was made, the restored store's engine sends it
+//! again under the same id, and receivers drop the repeat.
 
 use std::{
     fs, io,

@@ -179,7 +179,7 @@ fn set_state(db: &Connection, id: EndpointId, from: &[EndpointState], to: Endpoi
     Ok(changed > 0)
 }
 
-/// Refuses to delete an endpoint for which deliveries wait, or to which one of these plugins has sent.
+/// Refuses to delete an endpoint if deliveries wait for it, or if one of these plugins recently sent webhooks to it by its name.
 fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), Error> {
     let name: Option<String> = db
         .prepare_cached("SELECT name FROM endpoint WHERE id = ?1 AND deleted_at IS NULL")?
@@ -234,8 +234,8 @@ fn backlogs(db: &Connection, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, E
     Ok(found)
 }
 
-/// Returns the plugins that sent webhooks to the endpoint by naming it. For each plugin, returns the number of its webhooks among
-/// the endpoint's last deliveries.
+/// Returns the plugins that recently sent webhooks to the endpoint by its name. For each plugin, returns the number of its webhooks
+/// among the endpoint's last deliveries.
 pub fn senders(db: &Connection, id: EndpointId) -> Result<Vec<(String, u64)>, Error> {
     let mut select = db.prepare_cached(
         "SELECT r.plugin, count(*) FROM (SELECT id FROM delivery WHERE endpoint = ?1 ORDER BY id DESC LIMIT ?2) d

@@ -397,7 +397,7 @@ async fn a_read_for_the_api_ends_after_its_time_limit() {
         let sql = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT max(n) FROM n";
         Ok(db.query_row(sql, [], |row| row.get(0))?)
     };
-    // Reads once more than there are connections, so that the connection that timed out is used again.
+    // Makes one read more than there are connections, so that a connection that timed out is used again.
     for _ in 0..READERS + 1 {
         let broken_off = store.readers.read(Some(Duration::from_millis(1)), endless).await;
         assert_eq!(broken_off, Err(Error::TooSlow(READ_TIME_MAX)));

@@ -8,8 +8,9 @@
 //! Callers are answered before workers are woken: with few cores, the woken workers would run instead of the callers. In a
 //! measurement, answering the callers first made a single caller 10 % faster, and many callers 33 % faster.
 //!
-//! Not every commit has to reach the disk before its callers are answered ([`Keeps`]). A transaction without a promise is written
-//! but not synced, so the promises that are queued behind it need not wait for a sync (`docs/decisions/02-durability.md`).
+//! Not every commit has to reach the disk before its callers are answered ([`Keeps`]). If no job of a transaction promises
+//! durability ([`Keeps::Promise`]), the transaction is written but not synced. So jobs that promise it and are queued behind need
+//! not wait for that transaction's sync (`docs/decisions/02-durability.md`).
 
 use std::{
     collections::VecDeque,
@@ -40,8 +41,8 @@ type Answer = Box<dyn FnOnce(Result<(), Error>) -> Option<Box<dyn FnOnce() + Sen
 pub enum Keeps {
     /// The change is on disk.
     Promise,
-    /// The change is in the file and outlives the process. It reaches the disk with the next promise. If the machine fails before
-    /// that, the change is lost, so this is only for work that is then repeated with the same result.
+    /// The change is in the file and outlives the process. It reaches the disk with the next transaction that is synced. If the
+    /// machine fails before that, the change is lost, so this is only for work that is then repeated with the same result.
     Progress,
 }
 
@@ -278,7 +279,7 @@ mod tests {
         let free = Arc::new(std::sync::Mutex::new(Some(other)));
         let insert = |free: Arc<std::sync::Mutex<Option<Connection>>>| {
             move |db: &Connection| {
-                // By now the other connection may have released the file.
+                // Releases the file, so that the insertion would succeed if this job ran without a transaction.
                 drop(free.lock().unwrap().take());
                 db.execute("INSERT INTO a DEFAULT VALUES", [])?;
                 Ok(((), || ()))
