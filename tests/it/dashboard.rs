@@ -108,6 +108,18 @@ async fn a_failed_webhook_appears_live_and_is_retried() {
     assert!(browser.address().await.contains(&event), "the page was not left");
     browser.click("a.peek[href*='open=data']").await;
     browser.wait_for("#received pre", "\"1500.00\"").await;
+    // The parts of another event that were not sent are cancelled together.
+    works.store(false, Ordering::Relaxed);
+    let event = engine.send("order.created", json!({ "total": "7.00" })).await;
+    open(&browser, &engine, &format!("/events/{event}")).await;
+    live(&browser).await;
+    browser.wait_for("#story", "retrying").await;
+    browser.click("#event-bar a[href*='ask=cancel']").await;
+    browser.click("#event-bar form[action$='/cancel'] button").await;
+    browser.wait_for("#event-bar .said", "1 part cancelled").await;
+    browser.wait_for("#story", "All of its webhooks were cancelled.").await;
+    browser.wait_for(".chip", "nothing sent").await;
+    assert!(!browser.has("#event-bar a[href*='ask=cancel']").await, "nothing is left to cancel");
     nothing_foreign(&browser, &engine).await;
     browser.close().await;
 }
@@ -347,8 +359,6 @@ async fn live_pages(most: usize) {
             }
         }
     });
-    // After a minute of failures, the first page would list this endpoint above everything else, because it needs a person.
-    engine.ok("POST", "/v1/endpoints/sales-slack/pause", Value::Null).await;
     // Each page, and the element that has the focus on it.
     let pages = [
         ("/", "#newest a.go"),
@@ -399,6 +409,19 @@ async fn new_events_wait_behind_a_row_that_counts_them() {
     live(&browser).await;
     let newest = engine.send("order.paid", json!({})).await;
     browser.wait(&format!("#newest a[href$='{newest}']")).await;
+    // A new problem would move everything below it, so it waits. So does the end of a problem.
+    let file = engine.plugin_folder().join("legacy.wasm");
+    engine.write_plugin("legacy.wasm", b"no plugin");
+    browser.wait_for("#needs .held-row:not([hidden])", "1 need you now").await;
+    assert!(!browser.has("#needs .need").await);
+    browser.click("#needs .held-row").await;
+    browser.wait_for("#needs .need", "legacy.wasm").await;
+    browser.wait("#needs .held-row[hidden]").await;
+    std::fs::remove_file(file).expect("the file is removed");
+    browser.wait_for("#needs .held-row:not([hidden])", "nothing needs you now").await;
+    browser.wait("#needs .need.gone").await;
+    browser.click("#needs .held-row").await;
+    browser.wait_for("#needs", "Nothing needs you.").await;
     browser.close().await;
 }
 

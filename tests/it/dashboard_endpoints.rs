@@ -26,6 +26,7 @@ async fn an_endpoint_is_created_fails_and_is_repaired() {
     let engine = Engine::start(&[]);
     let (receiver, works) = breakable().await;
     works.store(true, Ordering::Relaxed);
+    engine.send("order.created", json!({ "total": 7, "country": "IT" })).await;
     let browser = Browser::start().await;
     sign_in(&browser, &engine).await;
     open(&browser, &engine, "/endpoints").await;
@@ -34,8 +35,12 @@ async fn an_endpoint_is_created_fails_and_is_repaired() {
     browser.fill("#f-title", "CRM contacts").await;
     let name = browser.run("return document.getElementById('f-name').value").await;
     assert_eq!(name, "crm-contacts", "the name follows the title");
-    browser.fill("#f-url", "not a url").await;
+    // The preview follows the form.
+    browser.wait_for("#preview", "None of the last events").await;
     browser.fill("#f-events", "order.*").await;
+    browser.fill("#f-url", "not a url").await;
+    browser.wait_for("#preview", "1 of the last 1 events").await;
+    browser.wait_for("#preview pre", "\"country\": \"IT\"").await;
     press(&browser, "#webhook", "Create").await;
     browser.wait(".field[data-bad] #f-url").await;
     assert_eq!(browser.run("return document.getElementById('f-title').value").await, "CRM contacts", "what was typed stays");
@@ -138,28 +143,35 @@ async fn dead_deliveries_are_retried_together() {
     let (receiver, works) = breakable().await;
     let new = json!({ "name": "crm", "url": receiver.url("/"), "events": ["order.*"], "schedule": ["0s"] });
     engine.ok("POST", "/v1/endpoints", new).await;
-    for number in 0..3 {
+    for number in 0..5 {
         engine.send("order.created", json!({ "number": number })).await;
     }
     let dead = "/v1/deliveries?state=dead";
-    engine.wait(dead, "all are dead", |page| page["items"].as_array().is_some_and(|items| items.len() == 3)).await;
-    assert_eq!(engine.get("/v1/deliveries/retry?endpoint=crm").await, json!({ "count": 3 }));
+    let has = |number: usize| move |page: &Value| page["items"].as_array().is_some_and(|items| items.len() == number);
+    engine.wait(dead, "all are dead", has(5)).await;
     let browser = Browser::start().await;
     sign_in(&browser, &engine).await;
     open(&browser, &engine, "/deliveries?state=dead").await;
     browser.wait_for("#rows", "dead").await;
     works.store(true, Ordering::Relaxed);
+    // One row is selected by the pointer, the next one by keys.
+    browser.click("#rows tbody tr:nth-child(1) input[form=bulk]").await;
+    browser.wait_for("#bulk button", "Retry 1").await;
+    browser.press("jx").await;
+    browser.wait_for("#bulk button", "Retry 2").await;
+    browser.click("#bulk button").await;
+    browser.wait_for("h1", "Retry 2 ").await;
+    browser.click("#ask form button").await;
+    browser.wait_for("#ask .said", "2 done").await;
+    engine.wait("/v1/deliveries?state=delivered", "the selected ones arrived", has(2)).await;
+    assert_eq!(engine.get("/v1/deliveries/retry?endpoint=crm").await, json!({ "count": 3 }));
     open(&browser, &engine, "/endpoints/crm").await;
     press(&browser, "main", "Retry dead deliveries…").await;
     browser.wait_for("h1", "Retry 3 webhooks").await;
     press(&browser, "main form", "Retry 3 webhooks").await;
     browser.wait_for("h1", "Retry done").await;
     browser.wait_for("#job", "3 of 3").await;
-    engine
-        .wait("/v1/deliveries?state=delivered", "all arrived", |page| {
-            page["items"].as_array().is_some_and(|items| items.len() == 3)
-        })
-        .await;
+    engine.wait("/v1/deliveries?state=delivered", "all arrived", has(5)).await;
     open(&browser, &engine, "/deliveries?state=dead").await;
     browser.wait_for("main", "Nothing needs you").await;
     browser.close().await;

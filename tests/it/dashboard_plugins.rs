@@ -118,6 +118,22 @@ async fn a_version_is_uploaded_compared_promoted_and_rolled_back() {
     browser.wait_for(".chip", "disabled").await;
     browser.click("#plugin-head form[action$='/enable'] button").await;
     browser.wait_for(".chip", "serving").await;
+    // A candidate is discarded. The version to which a rollback returns cannot be.
+    let candidate = engine.request("PUT", "/v1/plugins/changes?candidate=true").body(variant(5)).send().await.expect("an answer");
+    let candidate: Value = candidate.json().await.expect("JSON");
+    let candidate = candidate["version"].as_str().expect("a version").to_owned();
+    open(&browser, &engine, &format!("/plugins/changes?ask=discard~{before}")).await;
+    browser.click("#asked form[action$='/discard'] button").await;
+    browser.wait_for("#asked", "Nothing was changed").await;
+    open(&browser, &engine, "/plugins/changes").await;
+    browser.click("#candidate a[href*='ask=discard']").await;
+    browser.wait_for("#asked", &candidate[..6]).await;
+    browser.click("#asked form[action$='/discard'] button").await;
+    browser.wait_for("#discarded", &candidate[..6]).await;
+    assert!(!browser.has("#candidate").await);
+    let versions: Value = engine.get("/v1/plugins/changes/versions").await;
+    assert!(!versions.to_string().contains(&candidate), "{versions}");
+
     open(&browser, &engine, "/plugins/changes?ask=remove").await;
     browser.click("#asked form[action$='/remove'] button").await;
     browser.wait_for("main", "No plugins yet").await;
@@ -180,6 +196,14 @@ async fn settings_are_changed_with_their_faults_beside_them_and_state_is_read_an
     browser.wait_for("#asked", "Delete all keys (1)").await;
     browser.click("#asked form button").await;
     browser.wait_for("#keys-list", "No keys").await;
+
+    // The page of an event shows how a plugin's webhook differs from the event's data.
+    let event = order(&engine, 9).await;
+    engine.all_run().await;
+    open(&browser, &engine, &format!("/events/{event}")).await;
+    browser.click("a.peek[href*='open=diff-']").await;
+    browser.wait_for("#story .diff", "\"name\": \"Ann\"").await;
+    assert!(browser.has("#story .diff ins").await);
 
     open(&browser, &engine, "/plugins/changes/log").await;
     browser.wait_for("#log", "order 9 of").await;

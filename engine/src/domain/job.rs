@@ -95,6 +95,12 @@ pub struct Finished {
 }
 
 impl RetryFilter {
+    /// Returns whether the filter is only a state and an endpoint, which an index has. Such deliveries are counted without reading
+    /// them.
+    pub const fn is_by_index(&self) -> bool {
+        self.reason.is_none() && self.event_type.is_none() && self.since.is_none() && self.until.is_none()
+    }
+
     /// Decides about a delivery. If its state is unreadable, only its event type is checked.
     pub fn decide(&self, one: &Finished) -> Decision {
         let matches =

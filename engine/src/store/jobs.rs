@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::{
     id::{EventId, JobId},
-    job::{Batch, Decision, Job, JobState, Task},
+    job::{Batch, Decision, Job, JobState, RetryFilter, Task},
     time::Timestamp,
 };
 
@@ -59,14 +59,14 @@ const TAKEN_MAX: usize = 200;
 pub const CHECKED_MAX: usize = 1_000;
 /// Maximum number of deliveries or runs that are checked to count the matches of a new job.
 const COUNTED_MAX: usize = 100_000;
-/// Maximum number of events that are checked to count the matches of a new job. The state of an event takes several look-ups.
-const COUNTED_EVENTS_MAX: usize = 10_000;
+/// Like [`COUNTED_MAX`], for items that take look-ups in other tables: the state of an event, the event type of a delivery.
+const LOOKED_UP_MAX: usize = 10_000;
 
 /// Returns the maximum number of items that are checked to count the matching ones.
 pub const fn counted_max(task: &Task) -> usize {
     match task {
+        Task::RetryDeliveries(RetryFilter { event_type: Some(_), .. }) | Task::ReplayEvents(_) => LOOKED_UP_MAX,
         Task::RetryDeliveries(_) | Task::RetryRuns(_) => COUNTED_MAX,
-        Task::ReplayEvents(_) => COUNTED_EVENTS_MAX,
     }
 }
 

@@ -78,7 +78,7 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && location.hash === "#keys") location.hash = "#main";
-  const isTyping = event.target.closest?.("input, textarea, select, [contenteditable]");
+  const isTyping = event.target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable]");
   if (isTyping || event.ctrlKey || event.metaKey || event.altKey || body.dataset.keys !== "on") return;
   if (isGoing && PAGES[event.key]) location.assign(PAGES[event.key]);
   isGoing = event.key === "g";

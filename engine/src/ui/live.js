@@ -128,25 +128,42 @@ function mergeRegion(region, fresh) {
 }
 
 function mergeAny(region, fresh) {
-  const isList = region.hasAttribute("data-hold");
-  const isEmpty = !region.querySelector("[data-row]");
-  if (!isList || isEmpty || !(region.dataset.hold === "always" || isHeld(region))) return merge(region, fresh);
+  const hold = region.dataset.hold;
+  // A list that is shown whole has other content below it, so its first and its last row wait, too.
+  const isWhole = hold === "whole";
+  const isEmpty = !isWhole && !region.querySelector("[data-row]");
+  if (hold === undefined || isEmpty || !(isWhole || hold === "always" || isHeld(region))) return merge(region, fresh);
   // Visible rows change in place, even the row under the pointer, which has to show what its button did. New rows wait.
   let added = 0;
-  for (const row of fresh.querySelectorAll("[data-row][id]")) {
+  const rows = [...fresh.querySelectorAll("[data-row][id]")];
+  for (const row of rows) {
     const shown = document.getElementById(row.id);
     if (!shown) added += 1;
     else if (!isSelected(shown)) merge(shown, row);
   }
+  let gone = 0;
+  if (isWhole) {
+    const ids = new Set(rows.map((row) => row.id));
+    for (const shown of region.querySelectorAll("[data-row][id]")) {
+      const isGone = !ids.has(shown.id);
+      shown.classList.toggle("gone", isGone);
+      if (isGone) gone += 1;
+    }
+  }
   const held = region.querySelector(".held-row");
-  if (held && added) {
+  if (!held) return;
+  const { many, none } = held.dataset;
+  const words = isWhole && !rows.length ? none : many.replace("%", isWhole ? rows.length : added);
+  if (added || gone) {
     held.hidden = false;
-    held.textContent = held.dataset.many.replace("%", added);
+    if (held.textContent !== words) held.textContent = words;
     held.onclick = () => {
-      region.dataset.hold = "";
+      if (!isWhole) region.dataset.hold = "";
       held.blur();
       merge(region, fresh);
     };
+  } else if (isWhole) {
+    held.hidden = true;
   }
 }
 

@@ -130,6 +130,7 @@ fn pages() -> Router<Arc<Ui>> {
         .route("/events/{event}/data", get(pages::event::data))
         .route("/events/{event}/fixture", get(pages::event::fixture))
         .route("/events/{event}/replay", post(pages::event::replay))
+        .route("/events/{event}/cancel", post(pages::event::cancel))
         .route("/events/{event}/retry", post(pages::event::retry_failed))
         .route("/runs/retry", post(pages::now::retry_runs))
         .route("/runs/{run}/retry", post(pages::event::retry_run))

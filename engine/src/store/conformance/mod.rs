@@ -158,6 +158,7 @@ macro_rules! conformance {
                     events_are_listed_by_state,
                     an_event_with_several_failures_is_listed_once,
                     a_replay_replaces_the_finished_parts_of_an_event,
+                    an_event_is_listed_by_the_state_of_its_last_replay,
                     events_are_listed_by_type_and_source,
                     events_are_listed_by_time,
                     events_come_in_pages_newest_first,

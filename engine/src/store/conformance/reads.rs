@@ -116,6 +116,18 @@ pub async fn a_replay_replaces_the_finished_parts_of_an_event(bench: &Bench) {
     assert_eq!(bench.state_of(id).await, EventState::Retrying, "unfinished parts of any round count");
 }
 
+pub async fn an_event_is_listed_by_the_state_of_its_last_replay(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let id = bench.finished(crm, Next::Delivered).await.event();
+    let listed = async |state| bench.event_ids(EventFilter { state: Some(state), ..EventFilter::default() }).await;
+    assert_eq!((listed(EventState::Delivered).await, listed(EventState::NothingSent).await), (vec![id], vec![]));
+    bench.store.replay_event(id, clock::steady()).await.unwrap();
+    bench.claim().await;
+    let replay = bench.event().await;
+    assert_eq!(bench.settle(Settlement { runs: vec![ran("p")], ..settlement(&replay) }).await, Settled::Done);
+    assert_eq!((listed(EventState::Delivered).await, listed(EventState::NothingSent).await), (vec![], vec![id]));
+}
+
 pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
     let of = |event_type: &str, source: &str| NewEvent { source: source.into(), ..event(event_type) };
     let events = vec![of("a", "shop"), of("b", "shop"), of("a", "till"), of("a", "shop")];

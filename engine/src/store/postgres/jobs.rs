@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 
 use super::{
     Local, Postgres, commands,
-    db::{execute, get, limit, row, rows, the_row},
+    db::{Value, execute, get, limit, row, rows, the_row},
 };
 use crate::{
     domain::{
@@ -35,7 +35,7 @@ impl Jobs for Postgres {
         let job = self
             .step(move |tx, _| {
                 Box::pin(async move {
-                    let total = count(&task, &read_items(tx, &task, 0, i64::MAX, counted_max(&task)).await?);
+                    let total = count_matches(tx, &task).await?;
                     create(tx, &task, total, at).await
                 })
             })
@@ -45,10 +45,7 @@ impl Jobs for Postgres {
     }
 
     async fn count_items(&self, task: Task) -> Result<Option<u64>, Error> {
-        self.read_for_people(move |tx, _| {
-            Box::pin(async move { Ok(count(&task, &read_items(tx, &task, 0, i64::MAX, counted_max(&task)).await?)) })
-        })
-        .await
+        self.read_for_people(move |tx, _| Box::pin(async move { count_matches(tx, &task).await })).await
     }
 
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
@@ -180,6 +177,35 @@ pub async fn forget(tx: &Transaction<'_>, before: Timestamp, most: i64) -> Resul
     Ok(execute(tx, sql, &[&most, &before.millis()]).await? as usize)
 }
 
+/// Counts the items that match now; `None` if more items than [`counted_max`] had to be checked.
+async fn count_matches(tx: &Transaction<'_>, task: &Task) -> Result<Option<u64>, Error> {
+    let most = counted_max(task);
+    let Task::RetryDeliveries(filter) = task else {
+        return Ok(count(task, &read_items(tx, task, 0, i64::MAX, most).await?));
+    };
+    if !filter.is_by_index() {
+        return Ok(count(task, &read_items(tx, task, 0, i64::MAX, most).await?));
+    }
+    let (endpoint, most) = (filter.endpoint.map(EndpointId::as_i64), limit(most));
+    let mut values: Vec<Value<'_>> = vec![&most];
+    values.extend(endpoint.as_ref().map(|endpoint| endpoint as Value<'_>));
+    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT $1) d", table_of(filter, values.len()));
+    let found: i64 = get(&the_row(tx, &sql, &values).await?, 0)?;
+    Ok((found < most).then_some(found.unsigned_abs()))
+}
+
+/// Returns the table and the condition of a filter's deliveries, for `FROM`. If the filter names an endpoint, it is the parameter
+/// with the number `endpoint`.
+fn table_of(filter: &RetryFilter, endpoint: usize) -> String {
+    let endpoint = if filter.endpoint.is_some() { format!(" AND d.endpoint = ${endpoint}") } else { String::new() };
+    match filter.ended {
+        Ended::Retrying => format!("live d WHERE d.attempts > 0 AND d.lease IS NULL{endpoint}"),
+        // The word for the state is part of the statement, so that Postgres uses the partial index of deliveries that were not
+        // delivered.
+        ended => format!("delivery d WHERE d.state = '{}' AND d.state <> 'delivered'{endpoint}", ended.as_str()),
+    }
+}
+
 /// Reads up to `most` items with numbers from `from` (inclusive) to `end` (exclusive), in order.
 async fn read_items(tx: &Transaction<'_>, task: &Task, from: i64, end: i64, most: usize) -> Result<Vec<(i64, Decision)>, Error> {
     let range = [from, end, limit(most)];
@@ -202,25 +228,20 @@ async fn finished(
         }
         None => "NULL::text",
     };
-    let sql = match filter.ended {
-        Ended::Retrying => format!(
-            "SELECT d.id, d.endpoint, d.next_at, NULL::text, {event_type} FROM live d
-             WHERE d.attempts > 0 AND d.lease IS NULL AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3"
-        ),
-        // The word for the state is part of the statement, so that Postgres uses the partial index of deliveries that were not
-        // delivered.
-        ended => format!(
-            "SELECT d.id, d.endpoint, d.at, d.reason, {event_type} FROM delivery d
-             WHERE d.state = '{}' AND d.state <> 'delivered' AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3",
-            ended.as_str()
-        ),
-    };
+    let columns = if filter.ended == Ended::Retrying { "d.next_at, NULL::text" } else { "d.at, d.reason" };
+    let endpoint = filter.endpoint.map(EndpointId::as_i64);
+    let mut values: Vec<Value<'_>> = vec![&from, &end, &most];
+    values.extend(endpoint.as_ref().map(|endpoint| endpoint as Value<'_>));
+    let sql = format!(
+        "SELECT d.id, d.endpoint, {columns}, {event_type} FROM {} AND d.id >= $1 AND d.id < $2 ORDER BY d.id LIMIT $3",
+        table_of(filter, values.len())
+    );
     let finished = |row: &Row| -> Result<(i64, Decision), Error> {
         let state = filter.ended.state(Timestamp::from_millis(get(row, 2)?), get(row, 3)?);
         let (id, endpoint) = (DeliveryId::from_i64(get(row, 0)?), EndpointId::from_i64(get(row, 1)?));
         Ok((id.as_i64(), filter.decide(&Finished { id, endpoint, state, event_type: get(row, 4)? })))
     };
-    rows(tx, &sql, &[&from, &end, &most]).await?.iter().map(finished).collect()
+    rows(tx, &sql, &values).await?.iter().map(finished).collect()
 }
 
 /// Reads the parked runs.

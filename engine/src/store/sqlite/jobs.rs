@@ -32,8 +32,7 @@ impl Jobs for Sqlite {
     async fn create_job(&self, task: Task, at: Timestamp) -> Result<Job, Error> {
         let counted = task.clone();
         // The items are counted on a reading connection, because the writer must serve other callers.
-        let total =
-            self.read(move |db| Ok(count(&counted, &read_items(db, &counted, 0, i64::MAX, counted_max(&counted))?))).await?;
+        let total = self.read(move |db| count_matches(db, &counted)).await?;
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
             after.new_job = true;
             create(db, local, &task, total, at)
@@ -42,7 +41,7 @@ impl Jobs for Sqlite {
     }
 
     async fn count_items(&self, task: Task) -> Result<Option<u64>, Error> {
-        self.read_for_people(move |db| Ok(count(&task, &read_items(db, &task, 0, i64::MAX, counted_max(&task))?))).await
+        self.read_for_people(move |db| count_matches(db, &task)).await
     }
 
     async fn advance_job(&self, id: JobId, now: Timestamp, at: Timestamp) -> Result<Job, Error> {
@@ -176,6 +175,32 @@ pub fn hurry(db: &Connection, local: &Local, endpoint: EndpointId, at: Timestamp
     Ok(())
 }
 
+/// Counts the items that match now; `None` if more items than [`counted_max`] had to be checked.
+fn count_matches(db: &Connection, task: &Task) -> Result<Option<u64>, Error> {
+    let most = counted_max(task);
+    let Task::RetryDeliveries(filter) = task else { return Ok(count(task, &read_items(db, task, 0, i64::MAX, most)?)) };
+    if !filter.is_by_index() {
+        return Ok(count(task, &read_items(db, task, 0, i64::MAX, most)?));
+    }
+    let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT ?2)", table_of(filter));
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let found: i64 =
+        db.prepare_cached(&sql)?.query_row(params![filter.endpoint.map(EndpointId::as_i64), most], |row| row.get(0))?;
+    Ok((found < most).then_some(found.unsigned_abs()))
+}
+
+/// Returns the table and the condition of a filter's deliveries, for `FROM`. The parameter `?1` is the endpoint.
+fn table_of(filter: &RetryFilter) -> String {
+    // An index begins with the endpoint, so each case needs its own statement.
+    let endpoint = if filter.endpoint.is_some() { "endpoint = ?1" } else { "?1 IS NULL" };
+    match filter.ended {
+        Ended::Retrying => format!("live WHERE attempts > 0 AND lease IS NULL AND {endpoint}"),
+        // The word for the state is part of the statement, so that SQLite uses the partial index of deliveries that were not
+        // delivered.
+        ended => format!("delivery WHERE state = '{}' AND state <> 'delivered' AND {endpoint}", ended.as_str()),
+    }
+}
+
 /// Reads up to `most` items with numbers from `from` (inclusive) to `end` (exclusive), in order.
 fn read_items(db: &Connection, task: &Task, from: i64, end: i64, most: usize) -> Result<Vec<(i64, Decision)>, Error> {
     let range = [from, end, i64::try_from(most).unwrap_or(i64::MAX)];
@@ -187,20 +212,13 @@ fn read_items(db: &Connection, task: &Task, from: i64, end: i64, most: usize) ->
 }
 
 /// Reads the deliveries in the state of the filter.
-fn finished(db: &Connection, filter: &RetryFilter, range: [i64; 3]) -> Result<Vec<(i64, Decision)>, Error> {
-    let mut select = db.prepare_cached(&match filter.ended {
-        Ended::Retrying => "SELECT id, endpoint, next_at, NULL FROM live
-             WHERE attempts > 0 AND lease IS NULL AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3"
-            .to_owned(),
-        // The word for the state is part of the statement, so that SQLite uses the partial index of deliveries that were not
-        // delivered.
-        ended => format!(
-            "SELECT id, endpoint, at, reason FROM delivery
-             WHERE state = '{}' AND state <> 'delivered' AND id >= ?1 AND id < ?2 ORDER BY id LIMIT ?3",
-            ended.as_str()
-        ),
-    })?;
-    let mut rows = select.query(range)?;
+fn finished(db: &Connection, filter: &RetryFilter, [from, end, most]: [i64; 3]) -> Result<Vec<(i64, Decision)>, Error> {
+    let columns = if filter.ended == Ended::Retrying { "next_at, NULL" } else { "at, reason" };
+    let mut select = db.prepare_cached(&format!(
+        "SELECT id, endpoint, {columns} FROM {} AND id >= ?2 AND id < ?3 ORDER BY id LIMIT ?4",
+        table_of(filter)
+    ))?;
+    let mut rows = select.query(params![filter.endpoint.map(EndpointId::as_i64), from, end, most])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let reason = row.get_ref(3)?.as_str().ok();

@@ -226,9 +226,9 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
         );
     }
     // The candidates come newest first, and the join preserves their order. If the result had to be sorted, all candidates would be
-    // read.
+    // read. SQLite ignores the order of a joined query that has no limit, so this one has a limit.
     let (from, order) = match candidates {
-        Some(candidates) => (format!("({candidates}) s CROSS JOIN event e ON e.id = s.id"), ""),
+        Some(candidates) => (format!("({candidates} LIMIT -1) s CROSS JOIN event e ON e.id = s.id"), ""),
         None => ("event e".to_owned(), "ORDER BY e.id DESC"),
     };
     let sql = format!("SELECT {EVENT_COLUMNS}, length(e.data) FROM {from} WHERE {} {order}", conditions.join(" AND "));

@@ -60,7 +60,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     } else {
         let body = html! {
             (Head { actions: Some(spans(&visit, last)), ..layout::title(texts.now.title) }.show())
-            section #needs.section data-live="events deliveries plugins" { (needs_list(&visit, &needs)) }
+            section #needs.section data-live="events deliveries plugins" data-hold="whole" { (needs_list(&visit, &needs)) }
             section #figures.section.with-charts data-live="events deliveries" { (figures(&ui, &visit, last).await?) }
             section #newest.section data-live="events" data-hold { (live(&visit, &newest)) }
         };
@@ -172,15 +172,17 @@ fn latency_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
 fn needs_list(visit: &Visit, needs: &Needs) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let number = needs.all.len();
+    // A live update that would lengthen or shorten the list waits behind this button, because everything below would move.
+    let held = html! { button.held-row.js type="button" hidden data-many=((texts.now.needs_changed)("%")) data-none=(texts.now.needs_solved) {} };
     if number == 0 {
         return html! {
             (changed(visit))
-            p.calm-line { (shape("s-ok")) b { (texts.now.nothing) } " " (texts.now.nothing_why) }
+            div.calm-line { (shape("s-ok")) p { b { (texts.now.nothing) } " " (texts.now.nothing_why) } (held) }
         };
     }
     html! {
         (changed(visit))
-        h2 { (texts.now.needs_you) " " span.n { (formats.number(number as u64)) } }
+        div.section-head { h2 { (texts.now.needs_you) " " span.n { (formats.number(number as u64)) } } (held) }
         ul.needs {
             @for need in needs.all.iter().take(NEEDS_MAX) { (one(visit, need)) }
             @if number > NEEDS_MAX { li.more { ((texts.now.and_more)(&formats.number((number - NEEDS_MAX) as u64))) } }
@@ -191,30 +193,37 @@ fn needs_list(visit: &Visit, needs: &Needs) -> Markup {
 fn one(visit: &Visit, need: &Need) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let now = &texts.now;
-    let (look, name, words, said, open) = match need {
+    let (kind, look, name, words, said, open) = match need {
         Need::Failing { endpoint, since } => {
             let since = formats.in_list(&since.to_string(), clock::wall(), false);
-            (Shown::retrying(""), endpoint, (now.failing_since)(&since), None, page_of(endpoint))
+            ("endpoint", Shown::retrying(""), endpoint, (now.failing_since)(&since), None, page_of(endpoint))
         }
         Need::Disabled { endpoint, reason } => {
             let why = if *reason == DisabledReason::Gone { now.disabled_gone } else { now.disabled_failing };
-            (Shown::dead(""), endpoint, why.to_owned(), None, page_of(endpoint))
+            ("endpoint", Shown::dead(""), endpoint, why.to_owned(), None, page_of(endpoint))
         }
-        Need::Parked { plugin, number, message, .. } => {
+        Need::Parked { plugin, number, message, version } => {
             let shown = formats.number(*number);
             let words = match *number {
                 1 => now.parked_one.to_owned(),
                 number if number >= PARKED_COUNTED_MAX as u64 => (now.parked_over)(&shown),
                 _ => (now.parked)(&shown),
             };
-            (Shown::failed(""), plugin, words, message.as_deref(), format!("/plugins/{}", segment(plugin)))
+            (
+                version.as_deref().unwrap_or("plugin"),
+                Shown::failed(""),
+                plugin,
+                words,
+                message.as_deref(),
+                format!("/plugins/{}", segment(plugin)),
+            )
         }
         Need::Refused { plugin, why } => {
-            (Shown::failed(""), plugin, now.not_loaded.to_owned(), Some(why.as_str()), String::new())
+            ("file", Shown::failed(""), plugin, now.not_loaded.to_owned(), Some(why.as_str()), String::new())
         }
     };
     html! {
-        li.need data-s=(look.tone.as_str()) {
+        li.need id=(format!("need-{kind}-{name}")) tabindex="-1" data-row data-s=(look.tone.as_str()) {
             (shape(look.shape))
             div.text {
                 b { (foreign::name(name)) } " " (words)

@@ -23,7 +23,8 @@ use crate::{
         Ui, foreign,
         form::{Fields, Form},
         layout::{self, Head, Page, Place},
-        parts::{self, Look, action, icon, segment, state::State as Shown},
+        parts::{self, Look, action, icon, segment, state::State as Shown, with_query},
+        texts::Texts,
         visit::Visit,
     },
     wire::{EndpointView, JobView},
@@ -159,38 +160,119 @@ pub async fn progress(State(ui): State<Arc<Ui>>, visit: Visit, Path(id): Path<St
     };
     let texts = visit.texts();
     let t = &texts.retry_many;
+    let kind = Kind::of(&job, endpoint.as_ref(), texts);
     let title = match job.state.as_ref() {
-        "running" => t.running,
-        "cancelled" => t.cancelled,
-        _ => t.done,
+        "running" => kind.running,
+        "cancelled" => kind.cancelled,
+        _ => kind.done,
     };
-    let back = endpoint.as_ref().map_or_else(|| "/deliveries".to_owned(), |endpoint| page_of(&endpoint.name));
+    let (place, back) = match (&endpoint, kind.of_deliveries) {
+        (Some(endpoint), true) => (Place::Deliveries, page_of(&endpoint.name)),
+        (None, true) => (Place::Deliveries, "/deliveries".to_owned()),
+        (_, false) => (Place::Settings, "/settings/jobs".to_owned()),
+    };
     let body = html! {
-        (head(&visit, &back, endpoint.as_ref(), title))
-        div #job.ask data-live="deliveries again" { (told(&visit, &job, endpoint.as_ref(), &back)) }
+        @if kind.of_deliveries { (head(&visit, &back, endpoint.as_ref(), title)) }
+        @else { (Head { above: Some((&back, texts.settings.jobs, html! { span.mono { (job.id) } })), ..layout::title(title) }.show()) }
+        div #job.ask data-live="deliveries again" { (told(&visit, &job, &kind, &back)) }
         @if job.state == "running" { p.small #again data-again=(AGAIN_SECONDS) { (t.again) } }
     };
-    Ok(layout::page(&ui, &visit, &Page::new(Place::Deliveries, title, body)).await)
+    Ok(layout::page(&ui, &visit, &Page::new(place, title, body)).await)
 }
 
-fn told(visit: &Visit, job: &JobView, endpoint: Option<&EndpointView>, back: &str) -> Markup {
+/// The words for what a job works on.
+struct Kind {
+    of_deliveries: bool,
+    running: &'static str,
+    cancelled: &'static str,
+    done: &'static str,
+    done_of: fn(&str, &str) -> String,
+    done_so_far: fn(&str) -> String,
+    did: &'static str,
+    did_not: &'static str,
+    did_not_why: &'static str,
+    /// List of what became due.
+    shows: String,
+    /// List of what did not.
+    shows_not: Option<String>,
+}
+
+impl Kind {
+    fn of(job: &JobView, endpoint: Option<&EndpointView>, texts: &Texts) -> Self {
+        let t = &texts.retry_many;
+        let filter = &job.filter;
+        match job.kind.as_ref() {
+            "run.retry" => {
+                let of = filter.plugin.as_ref().map(|plugin| format!("/plugins/{}/runs", segment(plugin)));
+                Self {
+                    of_deliveries: false,
+                    running: t.running,
+                    cancelled: t.cancelled,
+                    done: t.done,
+                    done_of: t.runs_done_of,
+                    done_so_far: t.runs_done_so_far,
+                    did: t.ran_again,
+                    did_not: t.not_ran,
+                    did_not_why: t.not_ran_why,
+                    shows_not: of.as_ref().map(|of| format!("{of}?state=parked")),
+                    shows: of.unwrap_or_else(|| "/plugins".to_owned()),
+                }
+            }
+            "event.replay" => {
+                let mut shows = "/events".to_owned();
+                for (name, value) in
+                    [("type", &filter.event_type), ("source", &filter.source), ("since", &filter.since), ("until", &filter.until)]
+                {
+                    shows = with_query(&shows, name, value.as_deref());
+                }
+                Self {
+                    of_deliveries: false,
+                    running: t.replaying,
+                    cancelled: t.replay_cancelled,
+                    done: t.replay_done,
+                    done_of: t.events_done_of,
+                    done_so_far: t.events_done_so_far,
+                    did: t.replayed,
+                    did_not: t.not_replayed,
+                    did_not_why: t.not_replayed_why,
+                    shows,
+                    shows_not: None,
+                }
+            }
+            _ => {
+                let of = endpoint.map_or_else(|| "/deliveries".to_owned(), |endpoint| page_of(&endpoint.name));
+                Self {
+                    of_deliveries: true,
+                    running: t.running,
+                    cancelled: t.cancelled,
+                    done: t.done,
+                    done_of: t.done_of,
+                    done_so_far: t.done_so_far,
+                    did: t.sent_again,
+                    did_not: t.not_sent,
+                    did_not_why: t.not_sent_why,
+                    shows: format!("{of}?state=retrying"),
+                    shows_not: Some(format!("{of}?state=dead")),
+                }
+            }
+        }
+    }
+}
+
+fn told(visit: &Visit, job: &JobView, kind: &Kind, back: &str) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.retry_many;
     let done = formats.number(job.done);
-    let query = |state: &str| match endpoint {
-        Some(endpoint) => format!("{}?state={state}", page_of(&endpoint.name)),
-        None => format!("/deliveries?state={state}"),
-    };
     html! {
-        p role="status" { @match job.total { Some(total) => ((t.done_of)(&done, &formats.number(total))), None => ((t.done_so_far)(&done)) } }
+        p role="status" { @match job.total { Some(total) => ((kind.done_of)(&done, &formats.number(total))), None => ((kind.done_so_far)(&done)) } }
         @match job.total {
             Some(total) => progress max=(total.max(1)) value=(if job.state == "done" { total.max(1) } else { job.done + job.failed }) {},
             None if job.state == "running" => progress {},
             None => {},
         }
         dl.policy {
-            div { dt { (t.sent_again) } dd { (done) " " a href=(query("retrying")) { (t.show_retrying) } } }
-            div { dt { (t.not_sent) } dd { (formats.number(job.failed)) @if job.failed > 0 { " " span.muted { (t.not_sent_why) } " " a href=(query("dead")) { (t.show) } } } }
+            div { dt { (kind.did) } dd { (done) " " a href=(kind.shows) { (if kind.of_deliveries { t.show_retrying } else { t.show }) } } }
+            div { dt { (kind.did_not) } dd { (formats.number(job.failed)) @if job.failed > 0 { " " span.muted { (kind.did_not_why) } @if let Some(to) = &kind.shows_not { " " a href=(to) { (t.show) } } } } }
         }
         @if job.state == "running" { p.muted { (t.may_close) " " code { (job.id) } } }
         div.acts {

@@ -9,7 +9,11 @@ pub mod strip;
 use maud::{Markup, html};
 
 use self::state::State;
-use super::{assets::ICONS, form::TOKEN_FIELD, visit::Visit};
+use super::{
+    assets::ICONS,
+    form::{Fields, TOKEN_FIELD},
+    visit::Visit,
+};
 
 /// An icon of the sprite, 16 px. The page must have text beside the icon that names its meaning.
 pub fn icon(name: &str) -> Markup {
@@ -124,6 +128,29 @@ pub fn note(state: State, body: &Markup, action: &Markup) -> Markup {
 pub fn empty(icon_name: &str, title: &str, body: &Markup, actions: &Markup) -> Markup {
     html! {
         div.empty { (icon(icon_name)) h2 { (title) } div.why { (body) } @if !actions.0.is_empty() { div.acts { (actions) } } }
+    }
+}
+
+/// Returns the place of the first shown item of a list that is cut into pages of `most` items. The address has it as `from`.
+pub fn first_shown(fields: &Fields, total: usize, most: usize) -> usize {
+    let from = fields.get("from").and_then(|from| from.parse().ok()).unwrap_or(0_usize);
+    from.min(total.saturating_sub(1)) / most * most
+}
+
+/// Links to the pages before and after the shown one.
+pub fn pages(visit: &Visit, from: usize, total: usize, most: usize) -> Markup {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let to = |from: usize| with_query(&visit.path, "from", (from > 0).then(|| from.to_string()).as_deref());
+    html! {
+        @if total > most {
+            div.pager {
+                span.muted { ((texts.event.shown_of)(&formats.number((total - from).min(most) as u64), &formats.number(total as u64))) }
+                div.acts {
+                    @if from > 0 { (link_button(&to(from.saturating_sub(most)), None, texts.endpoints.before, Look::Small)) }
+                    @if from + most < total { (link_button(&to(from + most), Some("down"), texts.endpoints.more, Look::Small)) }
+                }
+            }
+        }
     }
 }
 
@@ -258,6 +285,15 @@ mod tests {
             ("/events", Some("a b&c"), "/events?state=a%20b%26c"),
         ] {
             assert_eq!(with_query(path, "state", value), expected);
+        }
+    }
+
+    #[test]
+    fn a_page_of_a_list_begins_at_a_multiple_of_its_length() {
+        for (from, total, expected) in
+            [("", 120, 0), ("from=50", 120, 50), ("from=70", 120, 50), ("from=900", 120, 100), ("from=x", 0, 0)]
+        {
+            assert_eq!(first_shown(&Fields::parse(from.as_bytes()), total, 50), expected, "{from} of {total}");
         }
     }
 

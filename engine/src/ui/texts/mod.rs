@@ -129,7 +129,8 @@ texts! {
         for_endpoint(name), parked_note, parked_waits(name), next_try(time, age), try_one(number), try_of(number, all), try_head,
         answer_head, nearest(pattern), last_answer(number), first_bytes(number), no_answer, no_request, empty_body, emitted, later, due_at(time), story, nothing_sent_note,
         unrouted_note, waiting_note, retry_failed, retry_run, nothing_failed, copy_curl, replay_says, replay_confirm,
-        replayed(time), retried(time), cancelled_at(time), since_start, clock, only_problems, round(number), more_parts,
+        replayed(time), retried(time), cancelled_at(time), cancel_event, cancel_says, cancel_confirm, cancelled_parts(number, time), cancelled_one(time),
+        cancelled_none(time), all_cancelled_note, since_start, clock, only_problems, round(number), more_parts,
         diff, diff_of(name), diff_same, diff_none, lines_unchanged(number), fixture, shown_of(shown, all), shown_in_part(all), not_text(size), from,
     }
 
@@ -137,7 +138,7 @@ texts! {
     now: Now {
         retry_run, retry_runs(number), retry_began(time),
         hour, day, week, span, accepted, accepted_rate, latency_median, first_try, latency, waiting, waiting_none, webhooks, table, delivered, failed_tries, per(unit), accepted_say(number), first_try_say(again, all), latency_say(p99), waiting_say(age), say_bar(time, all, failed),
-        title, needs_you, nothing, nothing_why, parked(number), parked_over(number), parked_one, failing_since(time), disabled_gone,
+        title, needs_you, needs_changed(number), needs_solved, nothing, nothing_why, parked(number), parked_over(number), parked_one, failing_since(time), disabled_gone,
         disabled_failing, not_loaded, live, all, and_more(number), first_title, first_why, step_runs, step_runs_what(store, number),
         step_where, step_where_what, step_where_none, step_send, step_send_what, step_watch, step_watch_what,
     }
@@ -166,7 +167,7 @@ texts! {
         upload_version, file_of_plugin, file_of_version, upload_says, upload_says_version, name_hint, serve_at_once,
         uploaded(size, time), is_candidate, same_manifest, description, overview, runs, log, limits, parts, enable, disable,
         disable_says, disable_confirm, roll_back, roll_back_says, roll_back_confirm, roll_back_to, promote, promote_now,
-        promote_says, promote_confirm, remove, remove_says, remove_confirm, remove_force, not_changed, not_loaded,
+        promote_says, promote_confirm, discard, discard_says, discard_confirm, discarded, remove, remove_says, remove_confirm, remove_force, not_changed, not_loaded,
         held_title(number), held_cure, see_runs, parked_says(number), candidate_says, compare, serves_now, time, memory,
         not_done, and_waiting(number), runs_failed(number), of_newest(number), or_more(number), versions, version, kept, by,
         of_file, what_it_is, runs_on, may, may_what, may_not, may_not_what, its_version, file, event, asked,
@@ -272,7 +273,9 @@ texts! {
         many, title_to(number, state, name), title(number, state), none, none_why, says, which, pace, but, continues,
         title_to_one(state, name), title_one(state), button(number), button_one, enable_first, pace_rate(rate, span), pace_free(number), but_disabled, but_paused, but_failing(span),
         running, cancelled, done, again, done_of(done, total), done_so_far(done), sent_again, show_retrying, not_sent,
-        not_sent_why, show, may_close, stop,
+        not_sent_why, show, may_close, stop, runs_done_of(done, total), runs_done_so_far(done), ran_again, not_ran, not_ran_why,
+        replaying, replay_cancelled, replay_done, events_done_of(done, total), events_done_so_far(done), replayed, not_replayed,
+        not_replayed_why,
     }
 }
 

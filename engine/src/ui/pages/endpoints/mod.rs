@@ -70,8 +70,7 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
         found.iter().copied().filter(|one| chosen.is_none_or(|state| condition(one) == state)).collect();
     shown.sort_by_key(|one| (rank(one), one.name.as_str()));
     let total = shown.len();
-    let from =
-        fields.get("from").and_then(|from| from.parse().ok()).unwrap_or(0_usize).min(total.saturating_sub(1) / PAGE * PAGE);
+    let from = parts::first_shown(&fields, total, PAGE);
     let t = &visit.texts().endpoints;
     let shown = &shown[from.min(total)..(from + PAGE).min(total)];
     let ids: HashMap<&str, EndpointId> =
@@ -96,7 +95,7 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
             div #rows data-live="events deliveries" data-hold {
                 p.row { (states(&visit, &found, chosen)) }
                 @if shown.is_empty() { (none_match(&visit)) }
-                @else { (table(&visit, shown, past, backlog)) (pager(&visit, from, total)) }
+                @else { (table(&visit, shown, past, backlog)) (parts::pages(&visit, from, total, PAGE)) }
             }
         }
     };
@@ -168,22 +167,6 @@ pub fn gets(visit: &Visit, endpoint: &EndpointView) -> Markup {
     html! {
         @if endpoint.events.is_empty() { (visit.texts().endpoints.from_plugins) }
         @else { (foreign::value(&endpoint.events.join(", "))) }
-    }
-}
-
-fn pager(visit: &Visit, from: usize, total: usize) -> Markup {
-    let (texts, formats) = (visit.texts(), visit.formats());
-    let to = |from: usize| with_query(&visit.path, "from", (from > 0).then(|| from.to_string()).as_deref());
-    html! {
-        @if total > PAGE {
-            div.pager {
-                span.muted { ((texts.event.shown_of)(&formats.number((total - from).min(PAGE) as u64), &formats.number(total as u64))) }
-                div.acts {
-                    @if from > 0 { (parts::link_button(&to(from.saturating_sub(PAGE)), None, texts.endpoints.before, Look::Small)) }
-                    @if from + PAGE < total { (parts::link_button(&to(from + PAGE), Some("down"), texts.endpoints.more, Look::Small)) }
-                }
-            }
-        }
     }
 }
 

@@ -47,6 +47,13 @@ pub async fn replay(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form: For
     Ok(said(&form, "replayed", &id))
 }
 
+/// Cancels what an event has not caused yet, and shows the number of cancelled parts.
+pub async fn cancel(State(ui): State<Arc<Ui>>, Path(id): Path<String>, form: Form) -> Result<Response, Problem> {
+    let done = ui.act(&form.visit, Method::POST, &format!("/v1/events/{}/cancel", segment(&id)), None).await?;
+    let number: u64 = ["waiting", "runs", "deliveries", "scheduled"].iter().filter_map(|part| done[*part].as_u64()).sum();
+    Ok(said(&form, &format!("cancelled-{number}"), &id))
+}
+
 /// Retries every dead or waiting delivery and every parked run of an event. A part that changed in the meantime is skipped.
 ///
 /// # Errors

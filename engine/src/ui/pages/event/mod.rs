@@ -13,7 +13,7 @@ use axum::{
 };
 use maud::{Markup, html};
 
-pub use self::actions::{cancel_delivery, replay, retry_delivery, retry_failed, retry_run};
+pub use self::actions::{cancel, cancel_delivery, replay, retry_delivery, retry_failed, retry_run};
 use crate::{
     api::{Problem, events::event_id},
     ui::{
@@ -136,11 +136,32 @@ fn failed_parts(story: &EventStoryView) -> u64 {
     parts.runs.parked + parts.deliveries.dead + parts.deliveries.retrying
 }
 
+/// Returns whether something of an event may still be cancelled: a part that has not ended, or an event that followed from it.
+fn may_be_cancelled(story: &EventStoryView) -> bool {
+    let parts = &story.event.parts;
+    let is_open =
+        parts.to_run || parts.runs.waiting + parts.runs.parked + parts.deliveries.pending + parts.deliveries.retrying > 0;
+    is_open || !story.emitted.is_empty() || story.scheduled.iter().any(|one| one.cancelled_at.is_none())
+}
+
+/// Writes what a cancellation changed, if it was made from this page. `done` is its word in the address: `cancelled-3`.
+fn cancelled(visit: &Visit, (done, at): (&str, &str)) -> Option<Markup> {
+    let (t, formats) = (&visit.texts().event, visit.formats());
+    let (number, at) = (done.strip_prefix("cancelled-")?.parse().ok()?, formats.clock(at));
+    let words = match number {
+        0 => (t.cancelled_none)(&at),
+        1 => (t.cancelled_one)(&at),
+        _ => (t.cancelled_parts)(&formats.number(number), &at),
+    };
+    Some(html! { span.said role="status" { (words) } })
+}
+
 fn bar(ui: &Ui, visit: &Visit, choice: &Choice, story: &EventStoryView) -> Markup {
     let (texts, event) = (visit.texts(), &story.event);
     let t = &texts.event;
     let may_retry = visit.may("POST /v1/deliveries/{delivery}/retry");
     let may_replay = visit.may("POST /v1/events/{event}/replay");
+    let may_cancel = visit.may("POST /v1/events/{event}/cancel");
     let clock = choice.clock(visit);
     let address = |name: &str, value: Option<&str>| with_query(&visit.path, name, value);
     let formats = visit.formats();
@@ -159,6 +180,8 @@ fn bar(ui: &Ui, visit: &Visit, choice: &Choice, story: &EventStoryView) -> Marku
             }
             (parts::link_button(&format!("/events/{}/fixture", event.event), Some("file"), t.fixture, Look::Plain))
             @if may_retry && failed_parts(story) == 0 { (disabled_button(Some("retry"), texts.common.retry, t.nothing_failed)) }
+            @if may_cancel && may_be_cancelled(story) { (parts::link_button(&address("ask", Some("cancel")), Some("x"), t.cancel_event, Look::Plain)) }
+            @if let Some(cancelled) = choice.said(&event.event).and_then(|said| cancelled(visit, said)) { (cancelled) }
             @if !may_retry { span.reason { ((texts.common.needs_role)("operate")) } }
         }
         div.choices {
@@ -168,7 +191,11 @@ fn bar(ui: &Ui, visit: &Visit, choice: &Choice, story: &EventStoryView) -> Marku
                 span.box aria-hidden="true" { @if only { (parts::icon("check")) } } (t.only_problems)
             }
         }
-        @if choice.fields.get("ask") == Some("replay") && may_replay { (ask_replay(visit, event)) }
+        @match choice.fields.get("ask") {
+            Some("replay") if may_replay => (ask_replay(visit, event)),
+            Some("cancel") if may_cancel => (ask_cancel(visit, event)),
+            _ => {},
+        }
     }
 }
 
@@ -211,6 +238,16 @@ fn ask_replay(visit: &Visit, event: &EventView) -> Markup {
         (parts::link_button(&with_query(&visit.path, "ask", None), None, texts.frame.close, Look::Quiet))
     };
     parts::note(Shown::shadow(""), &html! { (texts.event.replay_says) }, &action)
+}
+
+/// Asks before a cancellation, and shows what it reaches.
+fn ask_cancel(visit: &Visit, event: &EventView) -> Markup {
+    let texts = visit.texts();
+    let action = html! {
+        (parts::action(visit, &format!("/events/{}/cancel", event.event), None, texts.event.cancel_confirm, Look::Danger))
+        (parts::link_button(&with_query(&visit.path, "ask", None), None, texts.frame.close, Look::Quiet))
+    };
+    parts::note(Shown::warning(""), &html! { (texts.event.cancel_says) }, &action)
 }
 
 /// Downloads the data of an event, byte for byte.

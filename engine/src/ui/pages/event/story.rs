@@ -90,6 +90,7 @@ impl Teller<'_> {
         }
         let end = match story.event.state.as_ref() {
             "unrouted" => Some(texts.event.unrouted_note),
+            "nothing-sent" if story.event.parts.deliveries.cancelled > 0 => Some(texts.event.all_cancelled_note),
             "nothing-sent" => Some(texts.event.nothing_sent_note),
             "waiting" if story.event.parts.to_run => Some(texts.event.waiting_note),
             _ => None,

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use axum::{extract::State, response::Response};
+use axum::{extract::State, http::Uri, response::Response};
 use maud::{Markup, html};
 
 use super::{path_of, short, upload};
@@ -15,8 +15,9 @@ use crate::{
     },
     store::PluginVersion,
     ui::{
-        Ui, foreign, layout,
-        layout::{Page, Place},
+        Ui, foreign,
+        form::Fields,
+        layout::{self, Page, Place},
         needs::{self, Need, Needs},
         parts::{
             self, Look, columns,
@@ -28,6 +29,8 @@ use crate::{
     wire::PluginView,
 };
 
+/// Plugins on one page.
+const PAGE: usize = 50;
 /// Maximum number of waiting runs of a held plugin that are counted.
 pub const RUNS_COUNTED: u32 = 1_000;
 
@@ -40,10 +43,16 @@ struct Beside {
     held: HashMap<String, u64>,
 }
 
-pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, Problem> {
+pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
     visit.sight("GET /v1/plugins")?;
+    let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
     let mut all = plugins::list(State(Arc::clone(&ui.api))).await?.0.items;
-    all.sort_by(|one, other| one.name.cmp(&other.name));
+    // Plugins that do not work are on the first page.
+    let is_well = |plugin: &PluginView| plugin.error.is_none() && plugin.state != "held";
+    all.sort_by(|one, other| (is_well(one), &one.name).cmp(&(is_well(other), &other.name)));
+    let total = all.len();
+    let from = parts::first_shown(&fields, total, PAGE);
+    let all: Vec<PluginView> = all.into_iter().skip(from).take(PAGE).collect();
     let beside = Beside {
         candidates: ui.api.store.candidates().await?,
         needs: needs::now(&ui).await?,
@@ -59,7 +68,7 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit) -> Result<Response, P
         (layout::Head { actions: Some(upload_button), ..layout::title(texts.frame.plugins) }.show())
         div #rows.section data-live="plugins" data-hold {
             @if all.is_empty() { (parts::empty("plugins", t.none, &html! { p { (t.none_why) } }, &html! {})) }
-            @else { (strip::pattern()) (table(&visit, &all, &beside)) }
+            @else { (strip::pattern()) (table(&visit, &all, &beside)) (parts::pages(&visit, from, total, PAGE)) }
         }
         div #more.halves-page {
             @if visit.may("PUT /v1/plugins/{plugin}") { div { (upload::form(&visit, &upload::Given::default(), None)) } }

@@ -42,6 +42,7 @@ pub fn routes() -> Router<Arc<Ui>> {
         .route("/plugins/{plugin}/promote", get(one::to_page).post(versions::promote))
         .route("/plugins/{plugin}/rollback", get(one::to_page).post(versions::roll_back))
         .route("/plugins/{plugin}/disable", get(one::to_page).post(versions::disable))
+        .route("/plugins/{plugin}/discard", get(one::to_page).post(versions::discard))
         .route("/plugins/{plugin}/enable", get(one::to_page).post(versions::enable))
         .route("/plugins/{plugin}/remove", get(one::to_page).post(versions::remove))
         .route("/plugins/{plugin}/runs", get(runs::show))

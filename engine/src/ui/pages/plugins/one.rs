@@ -68,6 +68,9 @@ pub async fn page(
         @if let Some(new) = fields.get("new").and_then(|new| stored.iter().find(|one| one.version == new)) {
             div #uploaded.section { (upload::stored(visit, &plugin, &stored, new, &fields)) }
         }
+        @if let Some(version) = fields.get("discarded") {
+            div #discarded.section { (parts::note(Shown::ok(""), &html! { b.mono { (foreign::name(version)) } " " (t.discarded) }, &html! {})) }
+        }
         div #plugin-notes data-live="plugins" { (notes(visit, &plugin, &stored, &figures)) }
         div #figures.section data-live="plugins" { (figures_panel(visit, &figures)) }
         div #plugin-parts.with-side {
@@ -144,6 +147,7 @@ fn notes(visit: &Visit, plugin: &PluginView, stored: &[PluginVersionView], figur
     let candidate = stored.iter().find(|one| one.state == VersionState::Candidate.as_str());
     let is_promoted = stored.iter().any(|one| one.state == VersionState::Serving.as_str());
     let may_promote = visit.may("POST /v1/plugins/{plugin}/promote");
+    let may_discard = visit.may("DELETE /v1/plugins/{plugin}/versions/{version}");
     html! {
         @if plugin.state == "held" {
             div #held.section {
@@ -168,6 +172,7 @@ fn notes(visit: &Visit, plugin: &PluginView, stored: &[PluginVersionView], figur
                 (parts::note(Shown::shadow(""), &html! { b.mono { (short(&one.version)) } " " (t.candidate_says) }, &html! {
                     @if is_promoted && visit.may("POST /v1/plugins/{plugin}/compare") { (parts::link_button(&with_query(&format!("{path}/compare"), "candidate", Some(&one.version)), None, t.compare, Look::Small)) }
                     @if may_promote { (parts::link_button(&ask(&format!("promote~{}", one.version)), None, t.promote, Look::Small)) }
+                    @if may_discard { (parts::link_button(&ask(&format!("discard~{}", one.version)), None, t.discard, Look::Small)) }
                 }))
             }
         }

@@ -19,7 +19,7 @@ use crate::{
     ui::{
         Ui, foreign,
         form::{Fields, Form},
-        parts::{self, Look, columns, state::State as Shown, with_query},
+        parts::{self, Look, columns, segment, state::State as Shown, with_query},
         texts::Texts,
         visit::Visit,
     },
@@ -32,11 +32,12 @@ pub fn table(visit: &Visit, plugin: &PluginView, versions: &[PluginVersionView])
     let t = &texts.plugins;
     let path = path_of(&plugin.name);
     let (may, may_compare) = (visit.may("POST /v1/plugins/{plugin}/promote"), visit.may("POST /v1/plugins/{plugin}/compare"));
+    let may_discard = visit.may("DELETE /v1/plugins/{plugin}/versions/{version}");
     let serves = versions.iter().any(|one| one.state == VersionState::Serving.as_str());
     let day = |at: &str| formats.time(at, &formats.in_list(at, clock::wall(), false));
     html! {
         table.rows.two role="table" aria-label=(t.versions) {
-            (columns(&[(t.version, "w96"), (texts.common.state, ""), (texts.common.size, "w80 num"), ("", "w240 num")]))
+            (columns(&[(t.version, "w96"), (texts.common.state, ""), (texts.common.size, "w80 num"), ("", "w320 num")]))
             tbody role="rowgroup" {
                 @for one in versions {
                     tr id=(format!("version-{}", one.version)) role="row" data-row tabindex="-1" {
@@ -59,6 +60,7 @@ pub fn table(visit: &Visit, plugin: &PluginView, versions: &[PluginVersionView])
                                 div.acts.end {
                                     @if serves && may_compare { (parts::link_button(&with_query(&format!("{path}/compare"), "candidate", Some(&one.version)), None, t.compare, Look::Small)) }
                                     @if may { (parts::link_button(&with_query(&path, "ask", Some(&format!("promote~{}", one.version))), None, if is_candidate { t.promote } else { t.roll_back_to }, Look::Small)) }
+                                    @if may_discard { (parts::link_button(&with_query(&path, "ask", Some(&format!("discard~{}", one.version))), None, t.discard, Look::Small)) }
                                 }
                             }
                         }
@@ -101,6 +103,11 @@ pub fn asked(visit: &Visit, plugin: &PluginView, fields: &Fields) -> Markup {
             let hidden = html! { input type="hidden" name="version" value=(version); };
             note(Shown::shadow(""), words, "promote", t.promote_confirm, Look::Plain, &hidden)
         }
+        ("discard", version) if visit.may("DELETE /v1/plugins/{plugin}/versions/{version}") => {
+            let words = html! { (t.discard_says) " " b.mono { (foreign::name(short(version))) } };
+            let hidden = html! { input type="hidden" name="version" value=(version); };
+            note(Shown::warning(""), words, "discard", t.discard_confirm, Look::Danger, &hidden)
+        }
         ("remove", _) if visit.may("DELETE /v1/plugins/{plugin}") => {
             note(Shown::dead(""), html! { (t.remove_says) }, "remove", t.remove_confirm, Look::Danger, &none)
         }
@@ -140,7 +147,16 @@ pub async fn roll_back(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form
     }
 }
 
-/// Shows why another version does not serve, beside the versions.
+/// Deletes the bytes of a version that does not serve, or shows on the plugin's page why that is refused.
+pub async fn discard(State(ui): State<Arc<Ui>>, Path(name): Path<String>, form: Form) -> Result<Response, Problem> {
+    let version = form.fields.get("version").unwrap_or_default();
+    match ui.act(&form.visit, Method::DELETE, &format!("{}/versions/{}", route_of(&name), segment(version)), None).await {
+        Ok(_) => Ok(Redirect::to(&with_query(&path_of(&name), "discarded", Some(short(version)))).into_response()),
+        Err(problem) => not_done(&ui, &form.visit, name, problem).await,
+    }
+}
+
+/// Shows why a version was not changed, beside the versions.
 async fn not_done(ui: &Arc<Ui>, visit: &Visit, name: String, problem: Problem) -> Result<Response, Problem> {
     if problem.is_ours() || problem.code() == "not_found" {
         return Err(problem);
