@@ -426,7 +426,7 @@ async fn new_events_wait_behind_a_row_that_counts_them() {
 }
 
 /// Pages for `make screenshots`, as name and path.
-const PICTURES: [(&str, &str); 29] = [
+const PICTURES: [(&str, &str); 30] = [
     ("plugin-runs", "/plugins/order-router/runs"),
     ("plugin-log", "/plugins/changes/log"),
     ("plugin-settings", "/plugins/order-router/settings"),
@@ -443,6 +443,7 @@ const PICTURES: [(&str, &str); 29] = [
     ("now", "/"),
     ("events", "/events"),
     ("events-filter-hides-all", "/events?state=failed&source=stripe"),
+    ("event-send", "/events/send"),
     ("search", "/search?q=nothing-here"),
     ("deliveries", "/deliveries"),
     ("endpoints", "/endpoints"),
@@ -497,7 +498,11 @@ pub async fn all_pages(engine: &Engine) -> Vec<(String, String)> {
     pages.extend(PICTURES.iter().map(|(name, path)| ((*name).to_owned(), (*path).to_owned())));
     pages.push(("event".into(), format!("/events/{failing}")));
     pages.push(("event-open".into(), format!("/events/{failing}?open=data,{opened}")));
+    pages.push(("event-cancel".into(), format!("/events/{failing}?ask=cancel")));
+    pages.push(("events-selected".into(), format!("/events/replay?event={failing}")));
     pages.push(("event-missing".into(), "/events/evt_none".into()));
+    let job = engine.ok("POST", "/v1/events/replay", json!({ "event_type": "order.paid" })).await;
+    pages.push(("job-replay".into(), format!("/jobs/{}", job["id"].as_str().expect("an id"))));
     pages
 }
 

@@ -26,9 +26,18 @@ async fn an_endpoint_is_created_fails_and_is_repaired() {
     let engine = Engine::start(&[]);
     let (receiver, works) = breakable().await;
     works.store(true, Ordering::Relaxed);
-    engine.send("order.created", json!({ "total": 7, "country": "IT" })).await;
     let browser = Browser::start().await;
     sign_in(&browser, &engine).await;
+    // The first page leads to the first event. A fault is shown beside its field.
+    browser.wait_for("h1", "Your first webhook").await;
+    browser.wait("#first a[href='/endpoints/new']").await;
+    browser.fill("#f-data", "{").await;
+    browser.click("#send button").await;
+    browser.wait_for(".field[data-bad] .error", "not JSON").await;
+    browser.fill("#f-data", "{ \"total\": 7, \"country\": \"IT\" }").await;
+    browser.click("#send button").await;
+    browser.wait_for("h1", "order.created").await;
+    browser.wait_for("#story", "No plugin and no endpoint subscribes").await;
     open(&browser, &engine, "/endpoints").await;
     browser.wait_for("main", "No endpoints yet").await;
     open(&browser, &engine, "/endpoints/new").await;

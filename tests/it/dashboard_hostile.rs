@@ -100,6 +100,7 @@ async fn fill(engine: &Engine) -> Vec<String> {
     for path in [
         "/search?q=",
         "/events?type=",
+        "/events/send?type=",
         "/events?subject=",
         "/events?id=",
         "/events?source=",

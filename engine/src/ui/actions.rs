@@ -17,7 +17,7 @@ use Made::{At, Nowhere};
 
 /// Routes of the API, written as in the API's table of roles. Each has the place where the dashboard makes the change.
 pub const ACTIONS: &[(&str, Made)] = &[
-    ("POST /v1/events", Nowhere("programs send events; a page shows the command and the request to copy")),
+    ("POST /v1/events", At("/events/send")),
     ("POST /v1/events/match", At("/endpoints/new")),
     ("POST /v1/events/replay", At("/settings/jobs/replay")),
     ("POST /v1/events/{event}/replay", At("/events/{event}/replay")),
@@ -131,7 +131,8 @@ mod tests {
             (Method::DELETE, "/v1/plugins/x?force=true", true),
             (Method::PUT, "/v1/plugins/x?candidate=true", true),
             (Method::DELETE, "/v1/plugins/x/state/value?key=a", true),
-            (Method::POST, "/v1/events", false),
+            (Method::POST, "/v1/events", true),
+            (Method::POST, "/v1/subscriptions", false),
             (Method::POST, "/v1/plugins//promote", false),
             (Method::POST, "/v1/nothing", false),
         ] {

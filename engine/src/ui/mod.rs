@@ -126,6 +126,7 @@ fn pages() -> Router<Arc<Ui>> {
         .route("/", get(pages::now::show))
         .route("/events", get(pages::events::list))
         .route("/events/replay", get(pages::selected::ask_replay).post(pages::selected::replay))
+        .route("/events/send", get(pages::send::show).post(pages::send::send))
         .route("/events/{event}", get(pages::event::show))
         .route("/events/{event}/data", get(pages::event::data))
         .route("/events/{event}/fixture", get(pages::event::fixture))

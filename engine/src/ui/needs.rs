@@ -13,12 +13,13 @@ use super::Ui;
 use crate::{
     api::Problem,
     domain::{
+        breaker::Breaker,
         endpoint::{DisabledReason, Endpoint, EndpointState},
         id::EndpointId,
         run::RunState,
         time::Timestamp,
     },
-    store::{PageRequest, RunFilter},
+    store::{Backlog, PageRequest, RunFilter},
 };
 
 /// How long the problems are reused after they were read.
@@ -26,11 +27,21 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Maximum number of parked runs that are counted. If there are more, pages show "over 200".
 pub const PARKED_COUNTED_MAX: usize = 200;
 
+/// Maximum number of failing endpoints whose waiting webhooks are counted. More are not shown on the first page.
+const BACKLOGS_MAX: usize = 20;
+
 /// A problem that needs a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
     /// No webhook has been delivered to the endpoint for a while.
-    Failing { endpoint: String, since: Timestamp },
+    Failing {
+        endpoint: String,
+        since: Timestamp,
+        /// Number of webhooks that wait; `None` if they are too many to count, or if more endpoints fail than are counted.
+        waiting: Option<u64>,
+        /// When the next one is sent, if the circuit breaker holds back the others.
+        next: Option<Timestamp>,
+    },
     /// The engine disabled the endpoint.
     Disabled { endpoint: String, reason: DisabledReason },
     /// Runs of one version of a plugin are parked.
@@ -78,13 +89,22 @@ async fn read(ui: &Ui) -> Result<Needs, Problem> {
     let mut all = Vec::new();
     let failing: HashMap<EndpointId, Timestamp> = store.failing_endpoints().await?.into_iter().collect();
     let endpoints = catalog.endpoints();
+    let counted: Vec<EndpointId> = failing.keys().copied().take(BACKLOGS_MAX).collect();
+    let backlogs: HashMap<EndpointId, Backlog> = counted.iter().copied().zip(store.backlogs(&counted).await?).collect();
     let is_well = |one: &Endpoint| one.new.state == EndpointState::Active && !failing.contains_key(&one.id);
     let mut unwell: Vec<_> = endpoints.iter().filter(|endpoint| !is_well(endpoint)).collect();
     unwell.sort_by(|one, other| one.new.name.cmp(&other.new.name));
     for endpoint in unwell {
         let name = || endpoint.new.name.to_string();
         match (endpoint.new.state, failing.get(&endpoint.id)) {
-            (EndpointState::Active, Some(since)) => all.push(Need::Failing { endpoint: name(), since: *since }),
+            (EndpointState::Active, Some(since)) => {
+                let next = catalog.standing(endpoint.id).and_then(|standing| match standing.breaker {
+                    Breaker::Open { until, .. } => Some(until),
+                    _ => None,
+                });
+                let waiting = backlogs.get(&endpoint.id).and_then(|backlog| backlog.waiting);
+                all.push(Need::Failing { endpoint: name(), since: *since, waiting, next });
+            }
             (EndpointState::Disabled(reason), _) if reason != DisabledReason::ByHand => {
                 all.push(Need::Disabled { endpoint: name(), reason });
             }

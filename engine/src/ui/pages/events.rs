@@ -22,7 +22,10 @@ use crate::{
         Ui, foreign,
         form::Fields,
         layout::{self, Head, Page, Place},
-        pages::selected::{self, Kind},
+        pages::{
+            selected::{self, Kind},
+            send,
+        },
         parts::{
             self, Field, Look, charts, columns, icon, opened, peek,
             state::{self, State as Shown},
@@ -83,9 +86,12 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     let chosen = Chosen { fields: &fields };
     let texts = visit.texts();
     let page = events::list(State(Arc::clone(&ui.api)), ApiQuery(chosen.filter())).await?.0;
+    let send = html! {
+        @if visit.may(send::ROUTE) { (parts::link_button("/events/send", Some("arrow"), texts.events.send, Look::Plain)) }
+    };
     let is_filtered = FILTERS.iter().any(|name| chosen.text(name).is_some());
     let body = html! {
-        (Head { actions: None, ..layout::title(texts.events.title) }.show())
+        (Head { actions: Some(send), ..layout::title(texts.events.title) }.show())
         (filters(&ui, &visit, &chosen))
         figure #volume.week data-live="events" { (volume(&ui, &visit, &chosen).await?) }
         div #rows data-live="events" data-hold="always" {

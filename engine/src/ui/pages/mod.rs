@@ -9,6 +9,7 @@ pub mod plugins;
 pub mod retry_many;
 pub mod search;
 pub mod selected;
+pub mod send;
 pub mod settings;
 pub mod sign_in;
 pub mod sources;

@@ -1,6 +1,6 @@
 //! The first page: whether all is well, and if not, what to do. Until the first event arrives, it shows how to send one.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -20,7 +20,8 @@ use crate::{
     },
     clock,
     domain::{
-        endpoint::DisabledReason,
+        endpoint::{DisabledReason, Endpoint, EndpointState},
+        id::EndpointId,
         stats::{About, Last},
     },
     ui::{
@@ -28,13 +29,19 @@ use crate::{
         form::{Fields, Form},
         layout::{self, Head, Page, Place},
         needs::{self, Need, Needs, PARKED_COUNTED_MAX},
-        pages::endpoints::actions::page_of,
+        pages::{
+            endpoints::{
+                actions::page_of,
+                history::{self, History},
+            },
+            send,
+        },
         parts::{
             self, Look,
             charts::{self, Slot},
             columns, icon, segment, shape,
             state::{self, State as Shown},
-            with_query,
+            strip, with_query,
         },
         view::back,
         visit::Visit,
@@ -62,7 +69,10 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
             (Head { actions: Some(spans(&visit, last)), ..layout::title(texts.now.title) }.show())
             section #needs.section data-live="events deliveries plugins" data-hold="whole" { (needs_list(&visit, &needs)) }
             section #figures.section.with-charts data-live="events deliveries" { (figures(&ui, &visit, last).await?) }
-            section #newest.section data-live="events" data-hold { (live(&visit, &newest)) }
+            div #lists.halves-page {
+                section #newest.section data-live="events" data-hold { (live(&visit, &newest)) }
+                @if visit.may("GET /v1/endpoints") { section #endpoints.section data-live="events deliveries" data-hold { (endpoints_list(&ui, &visit, &needs).await?) } }
+            }
         };
         (texts.now.title, body)
     };
@@ -194,9 +204,13 @@ fn one(visit: &Visit, need: &Need) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let now = &texts.now;
     let (kind, look, name, words, said, open) = match need {
-        Need::Failing { endpoint, since } => {
-            let since = formats.in_list(&since.to_string(), clock::wall(), false);
-            ("endpoint", Shown::retrying(""), endpoint, (now.failing_since)(&since), None, page_of(endpoint))
+        Need::Failing { endpoint, since, next, .. } => {
+            let mut words = (now.failing_since)(&formats.in_list(&since.to_string(), clock::wall(), false));
+            if let Some(next) = next {
+                words.push(' ');
+                words.push_str(&(now.next_try)(&formats.clock(&next.to_string())));
+            }
+            ("endpoint", Shown::retrying(""), endpoint, words, None, page_of(endpoint))
         }
         Need::Disabled { endpoint, reason } => {
             let why = if *reason == DisabledReason::Gone { now.disabled_gone } else { now.disabled_failing };
@@ -228,6 +242,8 @@ fn one(visit: &Visit, need: &Need) -> Markup {
             div.text {
                 b { (foreign::name(name)) } " " (words)
                 @if let Some(at) = retried(visit, name) { " " span.said role="status" { ((now.retry_began)(&formats.clock(&at))) } }
+                // The number is last, because it grows.
+                @if let Need::Failing { waiting: Some(waiting), .. } = need { p.muted { ((now.waiting_here)(&formats.number(*waiting))) } }
                 @if let Some(said) = said { p.words { (foreign::value(said.lines().next().unwrap_or_default())) } }
             }
             div.acts {
@@ -303,6 +319,57 @@ fn live(visit: &Visit, newest: &[EventView]) -> Markup {
     }
 }
 
+/// Writes the endpoints, those in trouble first.
+async fn endpoints_list(ui: &Ui, visit: &Visit, needs: &Needs) -> Result<Markup, Problem> {
+    let (texts, formats) = (visit.texts(), visit.formats());
+    let t = &texts.endpoints;
+    let all = ui.api.catalog.endpoints();
+    let mut shown: Vec<&Arc<Endpoint>> = all.iter().collect();
+    let total = shown.len();
+    let failing: HashSet<&str> = needs
+        .all
+        .iter()
+        .filter_map(|need| match need {
+            Need::Failing { endpoint, .. } => Some(endpoint.as_str()),
+            _ => None,
+        })
+        .collect();
+    let order = |one: &Arc<Endpoint>| {
+        let rank = match one.new.state {
+            EndpointState::Active if failing.contains(&*one.new.name) => 0,
+            EndpointState::Disabled(_) => 1,
+            EndpointState::Paused => 2,
+            EndpointState::Active => 3,
+        };
+        (rank, one.new.name.to_string())
+    };
+    shown.sort_by_cached_key(|one| order(one));
+    shown.truncate(LIVE);
+    let ids: Vec<EndpointId> = shown.iter().map(|one| one.id).collect();
+    let day = history::read(ui, &ids, Last::Day).await?;
+    Ok(html! {
+        div.section-head { h2 { (t.title) } a href="/endpoints" { ((texts.now.all_of)(&formats.number(total as u64))) } }
+        @if shown.is_empty() { p.calm-line { (t.none_yet) } }
+        @else {
+            table.rows role="table" aria-label=(t.title) {
+                (columns(&[(t.endpoint, ""), (t.day, "w144"), (texts.common.state, "w144"), (t.first_try, "w80 num")]))
+                tbody role="rowgroup" {
+                    @for one in shown {
+                        @let past = day.get(&one.id);
+                        @let state = if matches!(one.new.state, EndpointState::Disabled(_)) { "disabled" } else if one.new.state == EndpointState::Paused { "paused" } else { "active" };
+                        tr role="row" data-row {
+                            td.pa role="cell" { a.go href=(page_of(&one.new.name)) { (foreign::value(one.new.title.as_deref().unwrap_or(&one.new.name))) } }
+                            td.ph role="cell" { @if let Some(past) = past { (strip::show(&past.bars())) } }
+                            td.pb role="cell" { (Shown::of_endpoint(state, failing.contains(&*one.new.name), texts).show()) }
+                            td.ph.num role="cell" { @match past.and_then(History::first_try) { Some(share) => (formats.percent(share)), None => span.dim { "–" } } }
+                        }
+                    }
+                }
+            }
+        }
+    })
+}
+
 /// Writes the steps to the first delivered webhook.
 fn first_run(ui: &Ui, visit: &Visit) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
@@ -317,9 +384,9 @@ fn first_run(ui: &Ui, visit: &Visit) -> Markup {
             li.done { span.ball { (icon("check")) } div { h2 { (now.step_runs) } p.muted { ((now.step_runs_what)(ui.about.store, &formats.number(plugins))) } } }
             @match &first {
                 Some(name) => li.done { span.ball { (icon("check")) } div { h2 { (now.step_where) } p.muted { b { (foreign::name(name)) } " " (now.step_where_what) } } },
-                None => li.here { span.ball { "2" } div { h2 { (now.step_where) } p.muted { (now.step_where_none) } (parts::command("innesco endpoint add crm https://crm.example.org/hook --on order.created", visit)) } },
+                None => li.here { span.ball { "2" } div { h2 { (now.step_where) } p.muted { (now.step_where_none) } @if visit.may("POST /v1/endpoints") { div.acts { (parts::link_button("/endpoints/new", Some("plus"), texts.endpoints.new, Look::Primary)) } } (parts::command("innesco endpoint add crm https://crm.example.org/hook --on order.created", visit)) } },
             }
-            li.here[first.is_some()] { span.ball { "3" } div { h2 { (now.step_send) } p.muted { (now.step_send_what) } (parts::command(command, visit)) } }
+            li.here[first.is_some()] { span.ball { "3" } div { h2 { (now.step_send) } p.muted { (now.step_send_what) } @if visit.may(send::ROUTE) { (send::form(visit, if first.is_some() { Look::Primary } else { Look::Plain })) } (parts::command(command, visit)) } }
             li { span.ball { "4" } div { h2 { (now.step_watch) } p.muted { (now.step_watch_what) } } }
         }
     }

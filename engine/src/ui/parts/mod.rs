@@ -45,7 +45,8 @@ pub enum Look {
 }
 
 impl Look {
-    const fn class(self) -> &'static str {
+    /// Returns the classes of a button.
+    pub const fn class(self) -> &'static str {
         match self {
             Self::Primary => "btn primary",
             Self::Plain => "btn",

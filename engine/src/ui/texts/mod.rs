@@ -115,7 +115,7 @@ texts! {
 
     /// The list of events.
     events: Events {
-        title, any_such_as, any_source, any_state, time_all, time_hour, time_day, time_week, id_label, id_hint, accepted,
+        title, send, send_title, send_why, send_data, send_data_hint, send_button, send_not_json(why), any_such_as, any_source, any_state, time_all, time_hour, time_day, time_week, id_label, id_hint, accepted,
         subject_or_id, none_yet, none_yet_why, none_match, none_match_why, only, type_is, source_is, state_is, id_is, time_is,
         clear(filter), new_events(number), caption, accepted_number(number), in_span(span), in_span_from(span, source), per(span),
         say_bar(time, all, failed), since_is, until_is,
@@ -138,7 +138,8 @@ texts! {
     now: Now {
         retry_run, retry_runs(number), retry_began(time),
         hour, day, week, span, accepted, accepted_rate, latency_median, first_try, latency, waiting, waiting_none, webhooks, table, delivered, failed_tries, per(unit), accepted_say(number), first_try_say(again, all), latency_say(p99), waiting_say(age), say_bar(time, all, failed),
-        title, needs_you, needs_changed(number), needs_solved, nothing, nothing_why, parked(number), parked_over(number), parked_one, failing_since(time), disabled_gone,
+        title, needs_you, needs_changed(number), needs_solved, nothing, nothing_why, parked(number), parked_over(number), parked_one, failing_since(time),
+        next_try(time), waiting_here(number), all_of(number), disabled_gone,
         disabled_failing, not_loaded, live, all, and_more(number), first_title, first_why, step_runs, step_runs_what(store, number),
         step_where, step_where_what, step_where_none, step_send, step_send_what, step_watch, step_watch_what,
     }
