@@ -102,7 +102,9 @@ pub fn isolated(text: &str) -> String {
 }
 
 /// Maximum length of the `title` of a text whose middle is cut, in bytes. A list of such texts must not fill a page.
-const TITLE_BYTES_MAX: usize = 512;
+const TITLE_BYTES_MAX: usize = 256;
+/// Maximum length of the visible part of such a text, in bytes. It is wider than the places where it is shown.
+const CUT_BYTES_MAX: usize = 128;
 
 /// Writes a long URL, id or digest. The browser hides the middle of the text, but copies the whole text, which is also in `title`.
 /// Text that is not ASCII, is short or is very long is cut at its end instead.
@@ -116,8 +118,7 @@ pub fn cut(text: &str) -> Markup {
         0..=TITLE_BYTES_MAX => text.to_owned(),
         _ => format!("{}…{tail}", &text[..TITLE_BYTES_MAX]),
     };
-    // No place on a page is wide enough to show more of the text than this.
-    let head = &head[..head.len().min(LIST_CHARS_MAX)];
+    let head = &head[..head.len().min(CUT_BYTES_MAX)];
     html! { span.cut.mono title=(title) { bdi { (visible(head)) } bdi { @if head.len() + tail.len() < text.len() { "…" } (visible(tail)) } } }
 }
 

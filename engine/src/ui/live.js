@@ -254,6 +254,8 @@ document.addEventListener("click", async (event) => {
     setTimeout(() => copy.classList.remove("done"), 1500);
     return;
   }
+  // A time is above the link that covers its row, so that its full form is shown on hover.
+  event.target.closest("tr[data-row] time")?.closest("tr").querySelector(".go")?.click();
   const link = event.target.closest("a[data-in-place]");
   if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
     event.preventDefault();

@@ -1,6 +1,8 @@
 //! The event stream of a page: signals that something has changed. After a signal the page fetches its address again, so a signal
 //! carries no data.
 //!
+//! Changes of plugins, endpoints and sources that cause no news, such as a deleted file, are noticed within five seconds.
+//!
 //! A page has one stream, and a stream sends at most one signal of each kind per second (per 300 ms on the page of an event). A
 //! node knows only its own work, so with several nodes a stream signals every kind every five seconds.
 
@@ -29,8 +31,9 @@ use tokio::{
 use super::{Ui, visit::Visit};
 use crate::{
     api::Problem,
+    catalog::SourceTable,
     clock,
-    domain::{id::EventId, time::Timestamp},
+    domain::{id::EventId, routing::EndpointTable, time::Timestamp},
     news::News,
 };
 
@@ -123,6 +126,7 @@ async fn pump(
     let mut echo = Changed::default();
     let mut last_sent = Instant::now();
     let mut others_at = Instant::now() + OTHERS;
+    let mut known = Known::now(&ui);
     if sender.send(Bytes::from_static(b"event: pulse\ndata:\n\n")).await.is_err() {
         return;
     }
@@ -155,9 +159,11 @@ async fn pump(
                 }
             }
             () = tokio::time::sleep_until(others_at) => {
-                if has_others(&ui).await {
+                let now = Known::now(&ui);
+                if !now.is_same(&known) || has_others(&ui).await {
                     changed = Changed::ALL;
                 }
+                known = now;
                 others_at = Instant::now() + OTHERS;
             }
             received = news.recv() => match received {
@@ -167,6 +173,32 @@ async fn pump(
                 Err(RecvError::Closed) => return,
             },
         }
+    }
+}
+
+/// What a page knows of the configuration.
+struct Known {
+    endpoints: Arc<EndpointTable>,
+    sources: Arc<SourceTable>,
+    /// Names of plugins and files, and whether each is refused.
+    plugins: Vec<(String, bool)>,
+}
+
+impl Known {
+    fn now(ui: &Ui) -> Self {
+        let plugins = ui.api.catalog.plugins();
+        let entries = plugins.iter().map(|entry| (entry.row.name.to_string(), entry.refused.is_some()));
+        Self {
+            endpoints: ui.api.catalog.endpoints(),
+            sources: ui.api.sources.table(),
+            plugins: entries.chain(plugins.broken().map(|(file, _)| (file.to_owned(), true))).collect(),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.endpoints, &other.endpoints)
+            && Arc::ptr_eq(&self.sources, &other.sources)
+            && self.plugins == other.plugins
     }
 }
 

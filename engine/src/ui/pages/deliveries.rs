@@ -185,7 +185,7 @@ impl Rows<'_> {
                     td.pd.dim role="cell" { (foreign::name(&delivery.endpoint_name)) }
                 }
                 td.pb role="cell" { (Shown::of_delivery(&delivery.state, texts).show()) }
-                td.ph[!self.of_one].pd[self.of_one] role="cell" { (self.answer(delivery)) @if self.of_one { @if let Some(took) = &took { " " span.dim { (took) } } } }
+                td.ph[!self.of_one].pd[self.of_one] role="cell" title=[delivery.last.as_ref().and_then(|last| last.detail.as_deref()).map(foreign::isolated)] { (self.answer(delivery)) @if self.of_one { @if let Some(took) = &took { " " span.dim { (took) } } } }
                 @if self.of_one {
                     td.ph role="cell" {
                         @match delivery.state.as_ref() {

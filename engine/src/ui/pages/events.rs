@@ -190,7 +190,7 @@ async fn volume(ui: &Ui, visit: &Visit, chosen: &Chosen<'_>) -> Result<Markup, P
         (charts::bars_of(visit, &bars, charts::LOW, &visit.path))
         @if opened(visit).any(|open| open == "volume") {
             div.panel tabindex="0" {
-                table.rows role="table" aria-label=(unit) {
+                table.rows.keep role="table" aria-label=(unit) {
                     (columns(&[(texts.common.at, ""), (texts.now.accepted, "num")]))
                     tbody role="rowgroup" {
                         @for (slot, counts) in slots.iter().rev().filter_map(|slot| Some((slot, slot.counts?))).filter(|(_, counts)| counts.accepted > 0) {

@@ -142,7 +142,7 @@ fn counts_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.now;
     html! {
-        table.rows role="table" {
+        table.rows.keep role="table" {
             (columns(&[(texts.common.at, ""), (t.accepted, "num"), (t.delivered, "num"), (t.failed_tries, "num")]))
             tbody role="rowgroup" {
                 @for (slot, counts) in slots.iter().rev().filter_map(|slot| Some((slot, slot.counts?))).filter(|(_, counts)| counts.accepted + counts.delivered + counts.attempts_failed > 0) {
@@ -163,7 +163,7 @@ fn counts_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
 fn latency_table(visit: &Visit, slots: &[Slot<'_>]) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     html! {
-        table.rows role="table" {
+        table.rows.keep role="table" {
             (columns(&[(texts.common.at, ""), ("p50", "num"), ("p99", "num")]))
             tbody role="rowgroup" {
                 @for (slot, p50, p99) in slots.iter().rev().filter_map(|slot| Some((slot, slot.counts?.p50_ms?, slot.counts?.p99_ms?))) {
@@ -301,7 +301,7 @@ fn live(visit: &Visit, newest: &[EventView]) -> Markup {
         @if newest.is_empty() { p.calm-line { (texts.events.none_yet) } }
         @else {
             table.rows role="table" aria-label=(texts.now.live) {
-                (columns(&[(common.time, "w112"), (common.type_, ""), (common.source, ""), (common.state, "state")]))
+                (columns(&[(common.time, "w80"), (common.type_, ""), (common.source, "w80"), (common.state, "state")]))
                 tbody role="rowgroup" {
                     @for event in newest {
                         @let count = state::delivered_of(event, texts, &formats);
@@ -384,7 +384,7 @@ fn first_run(ui: &Ui, visit: &Visit) -> Markup {
             li.done { span.ball { (icon("check")) } div { h2 { (now.step_runs) } p.muted { ((now.step_runs_what)(ui.about.store, &formats.number(plugins))) } } }
             @match &first {
                 Some(name) => li.done { span.ball { (icon("check")) } div { h2 { (now.step_where) } p.muted { b { (foreign::name(name)) } " " (now.step_where_what) } } },
-                None => li.here { span.ball { "2" } div { h2 { (now.step_where) } p.muted { (now.step_where_none) } @if visit.may("POST /v1/endpoints") { div.acts { (parts::link_button("/endpoints/new", Some("plus"), texts.endpoints.new, Look::Primary)) } } (parts::command("innesco endpoint add crm https://crm.example.org/hook --on order.created", visit)) } },
+                None => li.here { span.ball { "2" } div { h2 { (now.step_where) } p.muted { (now.step_where_none) } @if visit.may("POST /v1/endpoints") { div.acts { (parts::link_button("/endpoints/new", Some("plus"), texts.endpoints.new, Look::Primary)) } } (parts::command("innesco endpoint add crm https://crm.example.org/hook --events order.created", visit)) } },
             }
             li.here[first.is_some()] { span.ball { "3" } div { h2 { (now.step_send) } p.muted { (now.step_send_what) } @if visit.may(send::ROUTE) { (send::form(visit, if first.is_some() { Look::Primary } else { Look::Plain })) } (parts::command(command, visit)) } }
             li { span.ball { "4" } div { h2 { (now.step_watch) } p.muted { (now.step_watch_what) } } }

@@ -29,11 +29,16 @@ fn pretty(text: &str) -> String {
     serde_json::from_str::<Value>(text).and_then(|value| serde_json::to_string_pretty(&value)).unwrap_or_else(|_| text.to_owned())
 }
 
+/// Returns whether two lines of JSON are the same. The comma that follows the last member but not the others is no change.
+fn is_same(one: &str, other: &str) -> bool {
+    one.trim_end_matches(',') == other.trim_end_matches(',')
+}
+
 /// Compares two texts by their longest common lines.
 fn compare<'a>(old: &'a str, new: &'a str) -> Vec<Line<'a>> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.lines().collect(), new.lines().collect());
-    let head = old.iter().zip(&new).take_while(|(one, other)| one == other).count();
-    let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(one, other)| one == other).count();
+    let head = old.iter().zip(&new).take_while(|(one, other)| is_same(one, other)).count();
+    let tail = old[head..].iter().rev().zip(new[head..].iter().rev()).take_while(|(one, other)| is_same(one, other)).count();
     let (gone, added) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
     let mut lines: Vec<Line<'_>> = old[..head].iter().copied().map(Line::Same).collect();
     if gone.len().saturating_mul(added.len()) > PAIRS_MAX {
@@ -45,7 +50,7 @@ fn compare<'a>(old: &'a str, new: &'a str) -> Vec<Line<'a>> {
         let mut common = vec![0_u32; (gone.len() + 1) * width];
         for i in (0..gone.len()).rev() {
             for j in (0..added.len()).rev() {
-                common[i * width + j] = match gone[i] == added[j] {
+                common[i * width + j] = match is_same(gone[i], added[j]) {
                     true => common[(i + 1) * width + j + 1] + 1,
                     false => common[(i + 1) * width + j].max(common[i * width + j + 1]),
                 };
@@ -53,7 +58,7 @@ fn compare<'a>(old: &'a str, new: &'a str) -> Vec<Line<'a>> {
         }
         let (mut i, mut j) = (0, 0);
         while i < gone.len() || j < added.len() {
-            if i < gone.len() && j < added.len() && gone[i] == added[j] {
+            if i < gone.len() && j < added.len() && is_same(gone[i], added[j]) {
                 lines.push(Line::Same(gone[i]));
                 (i, j) = (i + 1, j + 1);
             } else if i < gone.len() && (j == added.len() || common[(i + 1) * width + j] >= common[i * width + j + 1]) {
@@ -163,6 +168,7 @@ mod tests {
         assert_eq!(compare("a\nb\nc", "a\nx\nc"), [Same("a"), Gone("b"), Added("x"), Same("c")]);
         assert_eq!(compare("a\nb", "a\nb"), [Same("a"), Same("b")]);
         assert_eq!(compare("", "a"), [Added("a")]);
+        assert_eq!(compare("\"a\": 1", "\"a\": 1,\n\"b\": 2"), [Same("\"a\": 1"), Added("\"b\": 2")], "a comma is no change");
         assert_eq!(compare("a\nb\nc\nd", "b\nd\ne"), [Gone("a"), Same("b"), Gone("c"), Same("d"), Added("e")]);
         let (many, others): (Vec<String>, Vec<String>) =
             ((0..2_000).map(|n| format!("{n}")).collect(), (0..2_000).map(|n| format!("x{n}")).collect());

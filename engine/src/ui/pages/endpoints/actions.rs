@@ -91,7 +91,7 @@ async fn ask(ui: &Ui, visit: &Visit, endpoint: &EndpointView, title: &str, body:
     let page = page_of(&endpoint.name);
     let head = Head {
         above: Some((&page, title_of(endpoint), html! { (title) })),
-        title: html! { (title) },
+        title: html! { (title) ": " (foreign::value(title_of(endpoint))) },
         state: None,
         facts: None,
         actions: None,

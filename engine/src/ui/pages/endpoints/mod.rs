@@ -27,8 +27,8 @@ use crate::{
     wire::EndpointView,
 };
 
-/// Endpoints on one page.
-const PAGE: usize = 50;
+/// Endpoints on one page. Their titles and URLs can be long.
+const PAGE: usize = 40;
 
 /// Returns the title of an endpoint, or its name if it has no title.
 pub fn title_of(endpoint: &EndpointView) -> &str {
@@ -135,7 +135,7 @@ fn table<'a>(
     html! {
         (strip::pattern())
         table.rows.two role="table" aria-label=(t.title) {
-            (columns(&[(t.endpoint, "w240"), (t.url, ""), (t.gets, "w168"), (texts.common.state, "w144"), (t.day, "w144"), (t.first_try, "w80 num"), (t.waiting, "w96 num")]))
+            (columns(&[(t.endpoint, "w200"), (t.url, ""), (t.gets, "w144"), (texts.common.state, "w144"), (t.day, "w144"), (t.first_try, "w80 num"), (t.waiting, "w80 num")]))
             tbody role="rowgroup" { @for endpoint in shown { (row(visit, endpoint, past(endpoint), backlog(endpoint))) } }
         }
     }

@@ -273,7 +273,7 @@ impl One<'_> {
         let t = &visit.texts().endpoint;
         html! {
             div.panel tabindex="0" {
-                table.rows role="table" {
+                table.rows.keep role="table" {
                     (columns(&[(visit.texts().common.at, ""), (t.delivered, "w120 num"), (t.failed_tries, "w120 num")]))
                     tbody role="rowgroup" {
                         @for bucket in week.buckets.iter().rev() {

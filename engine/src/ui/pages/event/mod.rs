@@ -2,7 +2,7 @@
 
 mod actions;
 mod path;
-mod story;
+pub mod story;
 
 use std::sync::Arc;
 
@@ -116,6 +116,9 @@ fn head(visit: &Visit, event: &EventView) -> Markup {
         span.fact { ((t.depth_of)(&formats.number(u64::from(event.depth)))) }
         @if let Some(cause) = &event.cause { span.fact { (t.cause) " " a.mono href=(format!("/events/{cause}")) { (cause) } } }
     };
+    let count = state::delivered_of(event, texts, &formats);
+    // In "delivered, 2 of 2" the state names what is counted.
+    let count = html! { (count) @if event.state != "delivered" && !count.0.is_empty() { " " (t.delivered) } };
     Head {
         above: Some((
             "/events",
@@ -123,7 +126,7 @@ fn head(visit: &Visit, event: &EventView) -> Markup {
             html! { span.mono { (event.event) } " " (parts::copy(&event.event, visit)) },
         )),
         title: foreign::name(&event.r#type),
-        state: Some(html! { (Shown::of_event(&event.state, texts).chip(&state::delivered_of(event, texts, &formats))) }),
+        state: Some(Shown::of_event(&event.state, texts).chip(&count)),
         facts: Some(facts),
         actions: None,
     }
@@ -180,7 +183,7 @@ fn bar(ui: &Ui, visit: &Visit, choice: &Choice, story: &EventStoryView) -> Marku
             }
             (parts::link_button(&format!("/events/{}/fixture", event.event), Some("file"), t.fixture, Look::Plain))
             @if may_retry && failed_parts(story) == 0 { (disabled_button(Some("retry"), texts.common.retry, t.nothing_failed)) }
-            @if may_cancel && may_be_cancelled(story) { (parts::link_button(&address("ask", Some("cancel")), Some("x"), t.cancel_event, Look::Plain)) }
+            @if may_cancel && may_be_cancelled(story) { (parts::link_button(&address("ask", Some("cancel")), None, t.cancel_event, Look::Plain)) }
             @if let Some(cancelled) = choice.said(&event.event).and_then(|said| cancelled(visit, said)) { (cancelled) }
             @if !may_retry { span.reason { ((texts.common.needs_role)("operate")) } }
         }

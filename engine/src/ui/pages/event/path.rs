@@ -67,7 +67,7 @@ fn way(visit: &Visit, run: &RunView, deliveries: &[&DeliveryView]) -> Markup {
                 div.sent { span.missing {
                     @match &run.endpoint {
                         Some(endpoint) => { (foreign::name(endpoint)) " " (texts.event.nothing_until_retry) },
-                        None => (texts.event.parked_note),
+                        None => (texts.event.parked_short),
                     }
                 } }
             }

@@ -237,7 +237,7 @@ impl Teller<'_> {
             @if run.version.is_some() {
                 span.muted { (formats.millis(run.duration_ms)) } span.muted { (formats.bytes(run.memory_bytes)) }
             }
-            span.muted { (self.asked(run.webhooks, run.events)) }
+            @if run.outcome.as_deref() == Some("ok") { span.muted { (asked(visit, run.webhooks, run.events)) } }
             (self.said(&run.id))
         };
         let may = visit.may("POST /v1/runs/{run}/retry");
@@ -266,21 +266,6 @@ impl Teller<'_> {
             @if self.is_open(&log_id) { (log_panel(visit, &told.log)) }
         };
         self.step(&Step { id: &run.id, at: None, state, line, end, below })
-    }
-
-    /// Writes what a run asked for: `2 webhooks, 1 event`.
-    fn asked(&self, webhooks: u32, events: u32) -> String {
-        let (t, formats) = (&self.visit.texts().event, self.visit.formats());
-        let many = |number: u32, one: &'static str, more: fn(&str) -> String| match number {
-            0 => None,
-            1 => Some(one.to_owned()),
-            number => Some(more(&formats.number(u64::from(number)))),
-        };
-        let words: Vec<String> = [many(webhooks, t.asked_webhook, t.asked_webhooks), many(events, t.asked_event, t.asked_events)]
-            .into_iter()
-            .flatten()
-            .collect();
-        if words.is_empty() { t.asked_nothing.to_owned() } else { words.join(", ") }
     }
 
     async fn delivery(&self, told: &DeliveryStoryView) -> Result<Markup, Problem> {
@@ -419,6 +404,21 @@ impl Teller<'_> {
     }
 }
 
+/// Returns what a run asked for: `2 webhooks, 1 event`.
+pub fn asked(visit: &Visit, webhooks: u32, events: u32) -> String {
+    let (t, formats) = (&visit.texts().event, visit.formats());
+    let many = |number: u32, one: &'static str, more: fn(&str) -> String| match number {
+        0 => None,
+        1 => Some(one.to_owned()),
+        number => Some(more(&formats.number(u64::from(number)))),
+    };
+    let words: Vec<String> = [many(webhooks, t.asked_webhook, t.asked_webhooks), many(events, t.asked_event, t.asked_events)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if words.is_empty() { t.asked_nothing.to_owned() } else { words.join(", ") }
+}
+
 /// Returns the time until something is due, or zero if it is already due.
 fn until(due: &str) -> Duration {
     Timestamp::parse_rfc3339(due).map_or(Duration::ZERO, |due| due.since(clock::wall()))
@@ -463,7 +463,7 @@ fn answer_panel(visit: &Visit, id: &str, attempt: &AttemptView) -> Markup {
         div.panel.halves {
             div {
                 div.cap { h3 { ((t.last_answer)(&formats.number(u64::from(attempt.n)))) } }
-                dl.facts-list {
+                dl.facts-list.of-answer {
                     dt { (texts.common.status) } dd { (state::outcome(&result.outcome, result.status, texts)) }
                     @if let Some(detail) = &result.detail { dt { (texts.common.outcome) } dd { (foreign::value(detail)) } }
                     dt { (texts.common.took) } dd { (formats.millis(result.latency_ms)) }

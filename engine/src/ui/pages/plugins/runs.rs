@@ -21,6 +21,7 @@ use crate::{
     ui::{
         Ui, foreign,
         form::{Fields, Form},
+        pages::event::story::asked,
         parts::{self, Look, columns, segment, state::State as Shown, with_query},
         view::back,
         visit::Visit,
@@ -99,7 +100,7 @@ fn table(visit: &Visit, runs: &[RunView]) -> Markup {
                             }
                         }
                         td.pb role="cell" { (Shown::of_run(run, texts).show()) @if run.state == RunState::Parked.as_str() { span.two { (texts.states.run_parked) } } }
-                        td.pc.dim role="cell" { @if run.webhooks + run.events == 0 { "–" } @else { ((t.asked_for)(&formats.number(u64::from(run.webhooks)), &formats.number(u64::from(run.events)))) } }
+                        td.pc.dim role="cell" { @if run.webhooks + run.events == 0 { "–" } @else { (asked(visit, run.webhooks, run.events)) } }
                         td.pd.num.dim role="cell" { (formats.millis(run.duration_ms)) }
                         td.ph.num.dim role="cell" { (formats.bytes(run.memory_bytes)) }
                         td.ph.mono.dim role="cell" { @if let Some(version) = &run.version { (short(version)) } @else { "–" } }

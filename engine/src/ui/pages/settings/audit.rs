@@ -67,7 +67,7 @@ fn audit_table(visit: &Visit, page: &PageView<AuditView>) -> Markup {
                         td.pc.dim role="cell" { (formats.time(&entry.at, &formats.in_list(&entry.at, clock::wall(), false))) }
                         td.pd role="cell" { (foreign::value(&entry.key)) }
                         td.pa.mono role="cell" { (foreign::name(&entry.action)) }
-                        td.ph role="cell" {
+                        td.ph.whole role="cell" {
                             @if let Some(target) = &entry.target { (foreign::value(target)) }
                             @if !entry.members.is_empty() { " " span.dim { (foreign::value(&entry.members.join(", "))) } }
                         }

@@ -147,7 +147,7 @@ fn requests(visit: &Visit, source: &SourceView, accepted: &[EventView], fields: 
     all.sort_by(|one, other| other.at().cmp(one.at()));
     let refused = (t.only_refused)(&formats.number(source.refusals.len() as u64));
     let choices = [
-        (texts.now.all, with_query(&visit.path, "only", None), !only_refused),
+        (texts.deliveries.all, with_query(&visit.path, "only", None), !only_refused),
         (refused.as_str(), with_query(&visit.path, "only", Some("refused")), only_refused),
     ];
     html! {
