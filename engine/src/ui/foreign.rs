@@ -64,6 +64,15 @@ pub fn visible_within(text: &str, bytes: usize) -> (Markup, &str) {
     (visible(shown), rest)
 }
 
+/// Returns text for places that take no markup, such as an option of a list, with hidden characters as marks.
+pub fn marked(text: &str) -> String {
+    let mark = |character| match character {
+        hidden if is_hidden(hidden) => format!("U+{:04X}", u32::from(hidden)),
+        other => other.to_string(),
+    };
+    text.chars().take(LIST_CHARS_MAX).map(mark).collect()
+}
+
 /// Writes an untrusted value within a sentence or a cell. The value is isolated, has its own direction, and is cut after 256
 /// characters.
 pub fn value(text: &str) -> Markup {
@@ -134,6 +143,7 @@ mod tests {
     #[test]
     fn hidden_characters_are_shown() {
         assert_eq!(visible("a\u{202e}b\0").into_string(), "a<span class=\"esc\">U+202E</span>b<span class=\"esc\">U+0000</span>");
+        assert_eq!(marked("a\u{202e}<b"), "aU+202E<b");
         for kept in ["\n", "\t", "é", "👩‍🚀", "طلب", " "] {
             assert_eq!(visible(kept).into_string(), kept, "{kept:?}");
         }

@@ -244,7 +244,12 @@ fn one(visit: &Visit, need: &Need) -> Markup {
                 @if let Some(at) = retried(visit, name) { " " span.said role="status" { ((now.retry_began)(&formats.clock(&at))) } }
                 // The number is last, because it grows.
                 @if let Need::Failing { waiting: Some(waiting), .. } = need { p.muted { ((now.waiting_here)(&formats.number(*waiting))) } }
-                @if let Some(said) = said { p.words { (foreign::value(said.lines().next().unwrap_or_default())) } }
+                // Always one line: the message of another run must not be higher than this one.
+                @match said.and_then(|said| said.lines().next()) {
+                    Some(said) => p.words title=(foreign::isolated(said)) { (foreign::value(said)) },
+                    None if matches!(need, Need::Parked { .. }) => p.words { "–" },
+                    None => {},
+                }
             }
             div.acts {
                 @if !open.is_empty() { (parts::link_button(&open, None, texts.common.open, Look::Small)) }

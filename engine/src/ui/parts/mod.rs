@@ -11,6 +11,7 @@ use maud::{Markup, html};
 use self::state::State;
 use super::{
     assets::ICONS,
+    foreign,
     form::{Fields, TOKEN_FIELD},
     visit::Visit,
 };
@@ -157,7 +158,7 @@ pub fn pages(visit: &Visit, from: usize, total: usize, most: usize) -> Markup {
 
 /// A command to copy.
 pub fn command(text: &str, visit: &Visit) -> Markup {
-    html! { div.cmd { code tabindex="0" { (super::foreign::code(text)) } (copy(text, visit)) } }
+    html! { div.cmd { code tabindex="0" { (foreign::code(text)) } (copy(text, visit)) } }
 }
 
 /// A link that opens a body, a log or a table in place. Without script, it loads the page with that part open.
@@ -259,7 +260,7 @@ impl Field<'_> {
     pub fn choice(&self, choices: &[(&str, &str)], chosen: &str) -> Markup {
         self.around(&html! {
             select id=(self.id()) name=(self.name) aria-describedby=[self.described()] {
-                @for (value, label) in choices { option value=(value) selected[*value == chosen] { (label) } }
+                @for (value, label) in choices { option value=(value) selected[*value == chosen] { (foreign::marked(label)) } }
             }
         })
     }
