@@ -1,7 +1,7 @@
 //! Backups taken under load, restored, and checked; `innesco check` distinguishes an intact folder from a damaged one.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
     process::Output,
@@ -119,6 +119,66 @@ async fn a_copy_taken_under_load_has_everything_and_issues_no_id_again() {
     fs::remove_file(restored.data_folder().join("master.key")).unwrap();
     let (sound, report) = check(&restored);
     assert!(!sound && report["findings"][0]["what"].as_str().unwrap().contains("master key"), "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scheduled_events_of_a_backup_take_place_once_in_the_restored_engine() {
+    if !store_is_a_file() {
+        // A database has its own backup tools.
+        return;
+    }
+    const SOON: u64 = 20;
+    const FAR: u64 = 30 * 86_400_000;
+    let mut engine = Engine::start(&["ledger"]);
+    let receiver = Receiver::start().await;
+    engine.endpoint("due", &receiver.url("/"), &["job.due"]).await;
+    let later = |job: u64, millis: u64| engine.send("job.later", json!({ "job": job, "millis": millis }));
+    let (far, cancelled) = (later(90, FAR).await, later(91, FAR).await);
+    let mut soon = Vec::new();
+    for job in 0..SOON {
+        soon.push(later(job, 8_000 + job * 50).await);
+    }
+    let mut stories = BTreeMap::new();
+    engine.settled(&cancelled).await;
+    engine.ok("POST", &format!("/v1/events/{cancelled}/cancel"), Value::Null).await;
+    for event in soon.iter().chain([&far, &cancelled]) {
+        stories.insert(event.clone(), engine.settled(event).await["scheduled"].clone());
+    }
+    let copy = engine.data_folder().parent().unwrap().join("copy.db");
+    let output = engine.command().arg("backup").arg(&copy).args(["--data", "data"]).output().unwrap();
+    engine.kill();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(receiver.received().len(), 0, "the backup was taken before an event was due");
+
+    let mut restored = Engine::start(&[]);
+    assert!(restored.stop());
+    restore(&restored, &copy, &engine.data_folder().join("master.key"));
+    let (sound, report) = check(&restored);
+    assert!(sound && report["counts"]["events due later"] == SOON + 1, "{report:#}");
+    restored.launch();
+    for event in [&far, &cancelled] {
+        let waits = restored.get(&format!("/v1/events/{event}")).await["scheduled"].clone();
+        assert_eq!(waits, stories[event], "the due time is that of the original");
+    }
+    receiver.wait_for_count(usize::try_from(SOON).unwrap(), DEADLINE).await;
+    // A restart routes no event again.
+    restored.kill();
+    restored.launch();
+    restored.all_run().await;
+    let list = restored.get("/v1/events?type=job.due&limit=100").await;
+    let mut causes: Vec<&str> = list["items"].as_array().unwrap().iter().map(|event| event["cause"].as_str().unwrap()).collect();
+    causes.sort_unstable();
+    assert_eq!(causes, soon, "each event took place once");
+    let due = |event: &String| stories[event][0]["due_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    for event in &soon {
+        let story = restored.get(&format!("/v1/events/{event}")).await;
+        assert_eq!((&story["scheduled"], story["emitted"].as_array().unwrap().len()), (&json!([]), 1), "{story:#}");
+        let took_place = restored.get(&format!("/v1/events/{}", story["emitted"][0].as_str().unwrap())).await;
+        let at: jiff::Timestamp = took_place["accepted_at"].as_str().unwrap().parse().unwrap();
+        assert!(at >= due(event), "{at} is before {}", due(event));
+    }
+    let ids: BTreeSet<_> = receiver.received().iter().map(|one| one.header("webhook-id").unwrap().to_owned()).collect();
+    assert_eq!(ids.len() as u64, SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]

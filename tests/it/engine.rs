@@ -165,6 +165,21 @@ impl Engine {
         }
     }
 
+    /// Returns the number that a statement reads directly from the engine's store. Both stores understand the statement.
+    pub fn number_in_store(&self, sql: &str) -> i64 {
+        match (&*SERVER, &self.database) {
+            (Some(server), Some(url)) => {
+                let (_, name) = url.rsplit_once('/').expect("an address ends in the database's name");
+                server.ask(name, sql).expect("the database answers").parse().expect("a number")
+            }
+            _ => {
+                let db = rusqlite::Connection::open(self.data_folder().join("innesco.db")).expect("the store is a file");
+                db.busy_timeout(DEADLINE).expect("a time to wait");
+                db.query_row(sql, [], |row| row.get(0)).expect("the file has it")
+            }
+        }
+    }
+
     fn log_file(&self) -> PathBuf {
         self.home.path().join("log")
     }

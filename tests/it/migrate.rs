@@ -2,7 +2,7 @@
 //! the API returns the same as before, and waiting work continues.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader},
     process::{Output, Stdio},
     sync::{
@@ -23,6 +23,9 @@ use crate::{
 const MANY: usize = 6_000;
 /// Number of events in flight when the engine is killed.
 const BURST: usize = 500;
+/// Scheduled events that are due shortly after the engine is killed, and the delay of all others.
+const SOON: u64 = 10;
+const FAR: u64 = 30 * 86_400_000;
 /// Number of interruptions.
 const CUTS: usize = 4;
 /// Tolerance of due times, because two clocks are read one after the other.
@@ -147,6 +150,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
         ("gone", json!(["order.*"]), json!(["0s"])),
         ("flaky", json!(["flaky.*"]), json!(vec!["1s"; 50])),
         ("burst", json!(["burst.*"]), json!(["0s", "1s"])),
+        ("due", json!(["job.due"]), json!(["0s", "1s"])),
     ] {
         endpoint(&engine, name, events, schedule).await;
     }
@@ -167,6 +171,10 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     for job in [1, 2, 4] {
         events.push(engine.send("job.created", json!({ "job": job })).await);
     }
+    let later =
+        async |engine: &Engine, job: u64, millis: u64| engine.send("job.later", json!({ "job": job, "millis": millis })).await;
+    let [far, next, cancelled] = [later(&engine, 90, FAR).await, later(&engine, 91, FAR).await, later(&engine, 92, FAR).await];
+    events.extend([far.clone(), next.clone(), cancelled.clone()]);
     let (typo, fail) = (engine.send("mischief.typo", json!({})).await, engine.send("mischief.fail", json!({})).await);
     events.extend([typo.clone(), fail]);
     let at_rest = |story: &Value| {
@@ -182,6 +190,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     for event in &events {
         engine.wait(&format!("/v1/events/{event}"), "no work is left", at_rest).await;
     }
+    engine.ok("POST", &format!("/v1/events/{cancelled}/cancel"), Value::Null).await;
     engine.ok("DELETE", "/v1/endpoints/gone?force=true", Value::Null).await;
     engine.ok("POST", "/v1/deliveries/retry", json!({ "endpoint": "dead" })).await;
     engine.wait("/v1/jobs", "the dead deliveries are retried", |page| page["items"][0]["state"] == "done").await;
@@ -198,7 +207,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     engine.all_run().await;
     let before = look(&engine, &events).await;
 
-    // Unfinished items: a waiting run, a delivery that is being retried, and a burst in between.
+    // Unfinished items: scheduled events, a waiting run, a delivery that is being retried, and a burst in between.
     let flaky = engine.send("flaky.x", json!({})).await;
     engine
         .wait(&format!("/v1/events/{flaky}"), "the delivery fails", |story| story["deliveries"][0]["state"] == "retrying")
@@ -209,6 +218,13 @@ async fn a_store_moves_to_postgres_and_continues_there() {
         running.status.code() == Some(1) && said.contains("stop the engine before") && said.contains("in use by another engine"),
         "{said}"
     );
+    let mut soon = Vec::new();
+    for job in 0..SOON {
+        soon.push(later(&engine, job, 15_000 + job * 200).await);
+    }
+    for event in &soon {
+        engine.settled(event).await;
+    }
     let waits = engine.send("job.created", json!({ "job": 3 })).await;
     engine.wait(&format!("/v1/events/{waits}"), "its run fails once", |story| story["runs"][0]["tries"] == 1).await;
     engine.send("job.repaired", json!({})).await;
@@ -254,6 +270,7 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     for (table, what) in [("event", "events"), ("run", "runs"), ("attempt", "attempts"), ("api_key", "keys")] {
         assert_eq!(moved["tables"][table]["rows"], sound["counts"][what], "{table}");
     }
+    assert_eq!(moved["tables"]["scheduled"]["rows"], SOON + 3, "no event was due before the engine was killed: {moved:#}");
     let again = migrate(&engine, &url).output().unwrap();
     assert!(again.status.success() && text(&again).contains("was already moved to"), "{}", text(&again));
     let old = engine.command().args(["serve", "--listen", "127.0.0.1:0", "--data", "data"]).output().unwrap();
@@ -280,12 +297,11 @@ async fn a_store_moves_to_postgres_and_continues_there() {
     let number = |one: &Received| serde_json::from_slice::<Value>(&one.body).expect("JSON")["data"]["number"].as_u64();
     let arrived = receiver
         .wait_for("every event of the burst arrives", DEADLINE, |all| {
-            let numbers: std::collections::BTreeSet<_> =
-                all.iter().filter(|one| one.path == "/burst").filter_map(number).collect();
+            let numbers: BTreeSet<_> = all.iter().filter(|one| one.path == "/burst").filter_map(number).collect();
             numbers.len() == BURST
         })
         .await;
-    let mut names: BTreeMap<u64, std::collections::BTreeSet<String>> = BTreeMap::new();
+    let mut names: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
     for one in arrived.iter().filter(|one| one.path == "/burst") {
         names.entry(number(one).unwrap()).or_default().insert(one.header("webhook-id").unwrap().to_owned());
     }
@@ -310,6 +326,27 @@ async fn a_store_moves_to_postgres_and_continues_there() {
                 && all.iter().all(|one| (one["state"] == "dead") == (one["endpoint_name"] == "dead") && one["due"].is_null())
         })
         .await;
+
+    // Each scheduled event takes place once. `look` has compared the due times of those that still wait; one of them is due now.
+    server.ask(&database, "UPDATE scheduled SET due_at = 1 WHERE subject = '91'").unwrap();
+    let due = |all: &[Received]| -> BTreeSet<String> {
+        let due = all.iter().filter(|one| one.path == "/due");
+        due.map(|one| one.header("webhook-id").unwrap().to_owned()).collect()
+    };
+    receiver.wait_for("every due event arrives", DEADLINE, |all| due(all).len() as u64 > SOON).await;
+    engine.kill();
+    engine.launch();
+    engine.all_run().await;
+    let took_place = all(&engine, "/v1/events?type=job.due").await;
+    let mut causes: Vec<String> = took_place.iter().map(|event| event["cause"].as_str().unwrap().to_owned()).collect();
+    causes.sort_unstable();
+    let expected: BTreeSet<String> = soon.iter().chain([&next]).cloned().collect();
+    assert_eq!(causes, Vec::from_iter(expected), "each due event took place once, and no other");
+    assert_eq!(due(&receiver.received()).len() as u64, SOON + 1);
+    for (event, cancelled) in [(&far, false), (&cancelled, true)] {
+        let waits = engine.get(&format!("/v1/events/{event}")).await["scheduled"][0].clone();
+        assert_eq!((waits["type"] == "job.due", waits["cancelled_at"].is_string()), (true, cancelled), "{waits:#}");
+    }
 
     // The database knows the keys, the sources and the callers' ids. New ids follow the old ones.
     let shop = key["key"].as_str().unwrap();

@@ -361,6 +361,75 @@ async fn a_version_is_pushed_promoted_and_rolled_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_discarded_candidate_frees_its_bytes_and_a_version_in_use_stays() {
+    let mut engine = Engine::start(&[]);
+    let files = ["no-op", "echo", "config"].map(router);
+    let [before, serving, candidate] = [0, 1, 2].map(|one| innesco::domain::plugin::Digest::of(&files[one]).to_string());
+    let [first, second, third] = files;
+    assert_eq!(push(&engine, "router", first).await.0, 200);
+    assert_eq!(push(&engine, "router", second).await.0, 200);
+    assert_eq!(push(&engine, "router?candidate=true", third.clone()).await.0, 200);
+    let stored = async |engine: &Engine| -> Vec<String> {
+        let page = engine.get("/v1/plugins/router/versions").await;
+        page["items"].as_array().unwrap().iter().map(|one| one["version"].as_str().unwrap().to_owned()).collect()
+    };
+    let stored_bytes = |engine: &Engine| {
+        engine.number_in_store(
+            "SELECT CAST(coalesce(sum(length(kept)), 0) + coalesce(sum(length(file)), 0) AS bigint) FROM plugin_version",
+        )
+    };
+    assert_eq!(stored(&engine).await.len(), 3);
+    let bytes = stored_bytes(&engine);
+    let cli = |engine: &Engine, arguments: &[&str]| {
+        let output = engine.command().args(["plugin", "discard"]).args(arguments).output().expect("it runs");
+        let text = String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr }).into_owned();
+        (output.status.success(), text)
+    };
+
+    // A version that is needed is refused, and the error names the cure.
+    for (version, reason) in
+        [(&serving, "serves; roll back, promote another version, or remove the plugin first"), (&before, "served last")]
+    {
+        let (worked, error) = cli(&engine, &["router", &version[..8]]);
+        assert!(!worked && error.contains(reason) && error.contains(&version[..6]), "{error}");
+        let (status, problem) = engine.call("DELETE", &format!("/v1/plugins/router/versions/{version}"), Value::Null).await;
+        assert_eq!((status, &problem["code"]), (409, &json!("conflict")), "{problem}");
+    }
+    let (worked, error) = cli(&engine, &["router", "zz"]);
+    assert!(!worked && error.contains("innesco plugin versions router"), "{error}");
+    assert_eq!((stored(&engine).await.len(), stored_bytes(&engine)), (3, bytes), "refusals change nothing");
+
+    // Without a version, the command discards the newest candidate.
+    assert_eq!(cli(&engine, &["router"]), (true, format!("discarded router@{}\n", &candidate[..6])));
+    assert_eq!(stored_bytes(&engine), bytes - i64::try_from(third.len()).unwrap(), "exactly its bytes are freed");
+    let (worked, error) = cli(&engine, &["router"]);
+    assert!(!worked && error.contains("plugin router has no candidate"), "{error}");
+    let (worked, error) = cli(&engine, &["router", &candidate]);
+    assert!(!worked && error.contains("has no stored version"), "{error}");
+    for (method, body) in [("promote", json!({ "version": candidate })), ("compare", json!({ "candidate": candidate }))] {
+        let (status, problem) = engine.call("POST", &format!("/v1/plugins/router/{method}"), body).await;
+        assert!(matches!(status, 404 | 422), "{method}: {status} {problem}");
+    }
+    engine.kill();
+    engine.launch();
+    let left = stored(&engine).await;
+    assert!(left.len() == 2 && !left.contains(&candidate), "{left:?}");
+    let event = engine.send("job.created", json!({})).await;
+    assert_eq!(engine.settled(&event).await["runs"][0]["version"], serving);
+
+    let trail = engine.get("/v1/audit?action=plugin.versions.delete").await;
+    let done: Vec<_> = trail["items"].as_array().unwrap().iter().filter(|entry| entry["status"] == 204).collect();
+    let [done] = done[..] else { panic!("not exactly one discarded version: {trail:#}") };
+    assert_eq!((&done["key"], &done["members"]), (&json!("admin"), &json!([format!("discarded {candidate}")])), "{done:#}");
+    assert_eq!(done["target"], format!("router/{candidate}"));
+    let refused = trail["items"].as_array().unwrap().iter().filter(|entry| entry["status"] == 409).count();
+    assert_eq!(refused, 4, "refused attempts are in the trail too: {trail:#}");
+    // The same bytes can become a candidate again.
+    assert_eq!(push(&engine, "router?candidate=true", third).await.1["state"], "candidate");
+    assert_eq!(stored_bytes(&engine), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_is_refused_changes_nothing_and_says_why() {
     let engine = Engine::start_set(&[("INNESCO_LIMITS_PLUGIN_BYTES_MAX", "1MiB")]);
     for (path, bytes, status, text) in [

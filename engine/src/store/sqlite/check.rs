@@ -279,6 +279,7 @@ impl Check<'_> {
             ("events", "SELECT count(*) FROM event"),
             ("events to be run", "SELECT count(*) FROM event_queue"),
             ("events with a parked run", "SELECT count(DISTINCT id >> 14) FROM run_queue WHERE state = 'parked'"),
+            ("events due later", "SELECT count(*) FROM scheduled WHERE cancelled_at IS NULL"),
             ("events unrouted", "SELECT count(*) FROM unrouted"),
             ("runs", "SELECT count(*) FROM run"),
             ("runs waiting", "SELECT count(*) FROM run_queue WHERE state = 'waiting'"),
