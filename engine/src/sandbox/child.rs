@@ -23,7 +23,7 @@ use std::{
     process::{Command, ExitCode, ExitStatus, Stdio},
     sync::{Mutex, PoisonError, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
@@ -60,9 +60,12 @@ pub(super) struct Budget {
     memory_bytes: u64,
     /// Processor time of all threads together.
     pub cpu: Duration,
-    /// Time until the engine kills the child. This limit only ends a child that makes no progress, since `cpu` limits the work. On
-    /// a busy machine a child of low priority gets a twentieth of a core, so this is much longer than `cpu`.
+    /// Time until the engine kills the child. On a busy machine a child of low priority gets a twentieth of a core, so this is much
+    /// longer than `cpu`.
     wall: Duration,
+    /// The engine kills a child that has used no processor time for so long. Such a child hangs, and other files wait for it. A
+    /// child that works is seen to do so even if it gets a thousandth of a core.
+    stalled: Duration,
 }
 
 impl Budget {
@@ -71,6 +74,7 @@ impl Budget {
     const CPU_BASE: Duration = Duration::from_secs(10);
     const CPU_PER_MIB: Duration = Duration::from_secs(3);
     const WALL_PER_CPU: u32 = 30;
+    const STALLED: Duration = Duration::from_secs(60);
 
     pub fn of(file_bytes: usize) -> Self {
         let mib = u32::try_from(file_bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
@@ -79,6 +83,7 @@ impl Budget {
             memory_bytes: Self::MEMORY_BASE_BYTES + Self::MEMORY_BYTES_PER_BYTE * file_bytes as u64,
             cpu,
             wall: cpu * Self::WALL_PER_CPU,
+            stalled: Self::STALLED,
         }
     }
 }
@@ -118,9 +123,10 @@ impl Children {
         {
             return reply;
         }
-        let cause = match end.timed_out {
-            true => Cause::File(format!("loading it took more than {}", time(budget.wall))),
-            false => Cause::of_death(end.status, &end.words, budget),
+        let cause = match end.killed {
+            Some(Killed::TimeOver) => Cause::File(format!("loading it took more than {}", time(budget.wall))),
+            Some(Killed::Stalled) => Cause::Elsewhere(format!("it used no processor time for {}", time(budget.stalled))),
+            None => Cause::of_death(end.status, &end.words, budget),
         };
         Err(match cause {
             Cause::File(reason) => LoadError::TooComplex { reason },
@@ -136,8 +142,17 @@ struct End {
     reply: Option<Result<Compiled, LoadError>>,
     /// Its output on standard error.
     words: String,
-    /// Whether the engine killed it because its wall time was over.
-    timed_out: bool,
+    /// Why the engine killed it, if it did.
+    killed: Option<Killed>,
+}
+
+/// Why the engine killed a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Killed {
+    /// Its wall time was over.
+    TimeOver,
+    /// It made no progress.
+    Stalled,
 }
 
 /// Why a child gave no reply.
@@ -206,25 +221,55 @@ fn run(order: &Order, budget: Budget, bytes: &[u8]) -> io::Result<End> {
         let words = scope.spawn(move || last_words(words));
         let (ended, has_ended) = mpsc::channel::<()>();
         // The process id belongs to the child until the engine waits for the child, which happens only after this thread has ended.
-        let watch = scope.spawn(move || {
-            let timed_out = has_ended.recv_timeout(budget.wall) == Err(mpsc::RecvTimeoutError::Timeout);
-            if timed_out {
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
-            }
-            timed_out
-        });
+        let watch = scope.spawn(move || watch(pid, budget, &has_ended));
         let mut reply = Vec::new();
         // A valid reply is never larger than the child's memory. The rest of a longer reply is not read.
         let read = output.take(budget.memory_bytes).read_to_end(&mut reply);
         // The child may close its output and continue to run, so the watch continues until the child has ended.
         let ended_by_now = rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT));
         drop(ended);
-        let timed_out = watch.join().unwrap_or(false);
+        let killed = watch.join().unwrap_or(None);
         let status = child.wait()?;
         read?;
         ended_by_now?;
-        Ok(End { status, reply: parse_reply(reply), words: words.join().unwrap_or_default(), timed_out })
+        Ok(End { status, reply: parse_reply(reply), words: words.join().unwrap_or_default(), killed })
     })
+}
+
+/// Kills a child that is over its wall time or makes no progress. Returns once `has_ended` is closed, or the child is killed.
+fn watch(pid: Pid, budget: Budget, has_ended: &mpsc::Receiver<()>) -> Option<Killed> {
+    let began = Instant::now();
+    let (mut used, mut progress) = (cpu_ticks(pid), began);
+    let why = loop {
+        let next = (began + budget.wall).min(progress + budget.stalled);
+        // Checks a few times until the child counts as stalled, so that progress is noticed soon after it was made.
+        let wait = next.saturating_duration_since(Instant::now()).min(budget.stalled / 4);
+        if has_ended.recv_timeout(wait) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return None;
+        }
+        let now = Instant::now();
+        let ticks = cpu_ticks(pid);
+        // Without these numbers, only the wall time counts.
+        if ticks.is_none() || ticks != used {
+            (used, progress) = (ticks, now);
+        }
+        if now >= began + budget.wall {
+            break Killed::TimeOver;
+        }
+        if now >= progress + budget.stalled {
+            break Killed::Stalled;
+        }
+    };
+    let _ = rustix::process::kill_process(pid, Signal::KILL);
+    Some(why)
+}
+
+/// Returns the processor time that all threads of a process have used, in ticks of the kernel; `None` if it is not known.
+fn cpu_ticks(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The name of the program is in brackets and may contain spaces. Fields 14 and 15 are the times in user and kernel mode.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
 /// Returns the running program by its `/proc` link, not by its path: after an upgrade the path may name another file.
@@ -269,7 +314,7 @@ impl Order {
         };
         // The engine measures wall time.
         let cpu = Duration::from_secs(cpu.parse().ok()?);
-        Some((order, Budget { memory_bytes: memory.parse().ok()?, cpu, wall: Duration::MAX }))
+        Some((order, Budget { memory_bytes: memory.parse().ok()?, cpu, wall: Duration::MAX, stalled: Duration::MAX }))
     }
 }
 
@@ -404,11 +449,37 @@ mod tests {
     #[test]
     fn an_order_survives_encoding() {
         let order = Order { places: Places::OnDemand, small_memory_bytes: 1, big_memory_bytes: 2, file_bytes: 3 };
-        let budget = Budget { memory_bytes: 4, cpu: Duration::from_secs(5), wall: Duration::MAX };
+        let budget = Budget { memory_bytes: 4, cpu: Duration::from_secs(5), wall: Duration::MAX, stalled: Duration::MAX };
         let arguments = [&order.arguments()[..], &["4".to_owned(), "5".to_owned()]].concat();
         assert_eq!(Order::parse(&arguments), Some((order, budget)));
         assert_eq!(Order::parse(&arguments[1..]), None);
         assert_eq!(Order::parse(&["help".to_owned()]), None);
+    }
+
+    /// Watches a program until it is killed or has ended.
+    fn watched(program: &str, arguments: &[&str], wall: Duration, stalled: Duration) -> (Option<Killed>, ExitStatus) {
+        let budget = Budget { wall, stalled, ..Budget::of(0) };
+        let mut child = Command::new(program).args(arguments).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let (ended, has_ended) = mpsc::channel::<()>();
+        let watch = thread::spawn(move || watch(pid, budget, &has_ended));
+        let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        drop(ended);
+        (watch.join().unwrap(), child.wait().unwrap())
+    }
+
+    #[test]
+    fn kills_a_child_that_hangs_and_not_one_that_works() {
+        let (soon, late) = (Duration::from_millis(400), Duration::from_secs(600));
+        let (killed, status) = watched("sleep", &["600"], late, soon);
+        assert_eq!((killed, status.signal()), (Some(Killed::Stalled), Some(Signal::KILL.as_raw())));
+        let endless = ["-c", "while :; do :; done"];
+        assert_eq!(watched("sh", &endless, soon * 6, late).0, Some(Killed::TimeOver));
+        // It works for three times as long as a child may hang.
+        let works =
+            "end=$(($(date +%s) + 3)); while [ $(date +%s) -lt $end ]; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; done";
+        let (killed, status) = watched("sh", &["-c", works], late, Duration::from_secs(1));
+        assert_eq!((killed, status.code()), (None, Some(0)));
     }
 
     #[test]
