@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::{Handoff, StateLimits, accept::minute, retention::Walks, secrets::Seals};
+use super::{Handoff, ScheduledBounds, StateLimits, accept::minute, retention::Walks, secrets::Seals};
 use crate::domain::{
     id::{EndpointId, Tag},
     name::Slug,
@@ -20,6 +20,7 @@ pub struct Local<Own> {
     pub tag: Tag,
     pub handoff: Handoff,
     pub state_limits: StateLimits,
+    pub scheduled: ScheduledBounds,
     pub seals: Seals,
     /// Values that only this kind of store needs.
     pub own: Own,
@@ -36,6 +37,7 @@ impl<Own> Local<Own> {
             tag,
             handoff,
             state_limits,
+            scheduled: ScheduledBounds::default(),
             seals,
             own,
             minute: AtomicI64::new(i64::MIN),

@@ -95,7 +95,7 @@ pub use self::{
     queues::{Permit, Queues, Width},
     registry::{NewVersion, PluginRegistry, PluginVersion, Proposal, Published, VersionLimits, version_before},
     retention::{Evicted, Retire},
-    scheduled::{Schedule, ScheduledEvent},
+    scheduled::{Schedule, ScheduledBounds, ScheduledEvent},
     seal::{KeyFile, Seal, SealError},
     secrets::Secrets,
     settle::{Settle, Settled, Settlement, Settles},

@@ -1,7 +1,7 @@
 //! Scheduled events, which take place later. A settlement (commit 2) writes them, and a step accepts them when they are due. Each
 //! node looks for due events, and skips a row that another node is accepting.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -108,19 +108,18 @@ pub async fn insert(tx: &Transaction<'_>, scheduled: &[(ScheduledId, Scheduled)]
     Ok(())
 }
 
-/// Counts the waiting scheduled events of each plugin, up to `most`. Events that other nodes add at this moment are not counted, so
-/// a plugin may exceed its limit by as many events as other nodes commit at the same time.
-pub async fn counts(tx: &Transaction<'_>, plugins: &BTreeSet<&str>, most: u64) -> Result<HashMap<String, u64>, Error> {
+/// Counts the waiting scheduled events of each plugin, up to `most`. Events that other nodes add meanwhile are not
+/// counted, so a plugin may exceed its limit by as many events as other nodes commit until the next count.
+pub async fn counts(tx: &Transaction<'_>, plugins: &[&str], most: u64) -> Result<HashMap<String, u64>, Error> {
     if plugins.is_empty() {
         return Ok(HashMap::new());
     }
-    let names: Vec<&str> = plugins.iter().copied().collect();
     let sql = "SELECT u.plugin, (SELECT count(*) FROM
                    (SELECT 1 FROM scheduled s WHERE s.source = 'plugin/' || u.plugin AND s.cancelled_at IS NULL LIMIT $2) few)
                FROM unnest($1::text[]) u (plugin)";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let counted = |row: &Row| Ok((get(row, 0)?, get::<i64>(row, 1)?.unsigned_abs()));
-    rows(tx, sql, &[&names, &most]).await?.iter().map(counted).collect()
+    rows(tx, sql, &[&plugins, &most]).await?.iter().map(counted).collect()
 }
 
 /// Cancels the waiting events that these events have scheduled. Returns the number of cancelled events.

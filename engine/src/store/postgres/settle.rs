@@ -26,9 +26,10 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Error, Settle, Settled, Settlement, Settles, StateLimits,
+        Error, Settle, Settled, Settlement, Settles,
         columns::{PLAIN, ending_to_columns, headers_to_column, log_to_column, state_read_to_column},
         commit::{After, Queued},
+        scheduled::SHARED_FOR,
         settle::{Children, Known, Plan, QueueRow, Routing, Versions, judge},
         state::Ledger,
         weight,
@@ -68,7 +69,7 @@ pub async fn settle(
     after: &mut After,
 ) -> Result<Vec<Vec<Settled>>, Error> {
     let all: Vec<&Settlement> = calls.iter().flat_map(|call| call.iter()).collect();
-    let mut known = ask(tx, node, &all, local.state_limits).await?;
+    let mut known = ask(tx, local, node, &all).await?;
     let mut written = Written::default();
     let mut answers = Vec::with_capacity(all.len());
     for settlement in all {
@@ -80,6 +81,7 @@ pub async fn settle(
             Err(refused) => refused,
         });
     }
+    local.scheduled.raise(&known.ledger.scheduled);
     written.write(tx, local, node, after).await?;
     after.let_go = true;
     let mut answers = answers.into_iter();
@@ -87,10 +89,10 @@ pub async fn settle(
 }
 
 /// Locks and reads everything that the decisions need.
-async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement], limits: StateLimits) -> Result<Known, Error> {
+async fn ask(tx: &Transaction<'_>, local: &Local, node: i64, all: &[&Settlement]) -> Result<Known, Error> {
     let (mut events, mut runs, mut locks) = (Vec::new(), Vec::new(), BTreeSet::new());
     let (mut reads, mut parents, mut endpoints) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let (mut written, mut schedule) = (BTreeSet::new(), BTreeSet::new());
+    let mut written = BTreeSet::new();
     for settlement in all {
         match settlement.settles {
             Settles::Event { id, .. } => events.push(id.as_i64()),
@@ -105,9 +107,6 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement], limits: State
             let (plugin, read, writes) = (&*run.identity.plugin, run.reads(), run.writes());
             for key in read.iter().map(|read| &read.key).chain(writes.iter().map(|write| &write.key)) {
                 locks.insert(lock_key("state", &[plugin.as_bytes(), key.as_bytes()]));
-            }
-            if !run.scheduled().is_empty() {
-                schedule.insert(plugin);
             }
             reads.extend(read.iter().map(|read| (plugin, read.key.as_str())));
             written.extend(writes.iter().map(|write| (plugin, write.key.as_str())));
@@ -125,7 +124,13 @@ async fn ask(tx: &Transaction<'_>, node: i64, all: &[&Settlement], limits: State
         execute(tx, "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) key", &[&locks]).await?;
     }
     let ledger = state::ledger(tx, &written).await?;
-    let ledger = Ledger { scheduled: scheduled::counts(tx, &schedule, limits.scheduled_max).await?, ..ledger };
+    let limit = local.state_limits.scheduled_max;
+    let (mut bounds, unknown) =
+        local.scheduled.known(all.iter().flat_map(|settlement| &settlement.runs), limit, Some(SHARED_FOR));
+    let counts = scheduled::counts(tx, &unknown, limit).await?;
+    local.scheduled.counted(counts.iter().map(|(plugin, count)| (plugin.as_str(), *count)));
+    bounds.extend(counts);
+    let ledger = Ledger { scheduled: bounds, ..ledger };
     Ok(Known {
         events: events.into_iter().map(|(id, token)| (EventId::from_i64(id), token)).collect(),
         runs: runs.into_iter().map(|(id, token)| (RunId::from_i64(id), token)).collect(),

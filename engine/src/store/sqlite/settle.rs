@@ -20,7 +20,7 @@ use crate::{
         run::{RunOutcome, RunRecord},
     },
     store::{
-        Error, Settle, Settled, Settlement, Settles, StateLimits,
+        Error, Settle, Settled, Settlement, Settles,
         commit::{After, Queued},
         settle::{Children, Known, Plan, QueueRow, Routing, judge},
         weight,
@@ -35,7 +35,7 @@ impl Settle for Sqlite {
         let keeps = if settlements.iter().any(Settlement::has_effect) { Keeps::Promise } else { Keeps::Progress };
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
-            let mut known = ask(db, &settlements, local.state_limits)?;
+            let mut known = ask(db, local, &settlements)?;
             let mut answers = Vec::with_capacity(settlements.len());
             for settlement in &*settlements {
                 answers.push(match judge(&mut known, settlement, local.state_limits) {
@@ -43,6 +43,7 @@ impl Settle for Sqlite {
                     Err(refused) => refused,
                 });
             }
+            local.scheduled.raise(&known.ledger.scheduled);
             Ok(answers)
         };
         self.write_then(keeps, Breaks::Itself, weight, work).await
@@ -50,8 +51,16 @@ impl Settle for Sqlite {
 }
 
 /// Reads everything that the decisions need. No other write happens until the decisions are written.
-fn ask(db: &Connection, settlements: &[Settlement], limits: StateLimits) -> Result<Known, Error> {
+fn ask(db: &Connection, local: &Local, settlements: &[Settlement]) -> Result<Known, Error> {
     let mut known = Known { events: HashMap::with_capacity(settlements.len()), ..Known::default() };
+    let limit = local.state_limits.scheduled_max;
+    let (bounds, unknown) = local.scheduled.known(settlements.iter().flat_map(|settlement| &settlement.runs), limit, None);
+    known.ledger.scheduled = bounds;
+    for plugin in unknown {
+        let count = scheduled::count(db, plugin, limit)?;
+        local.scheduled.counted([(plugin, count)]);
+        known.ledger.scheduled.insert(plugin.to_owned(), count);
+    }
     for settlement in settlements {
         match settlement.settles {
             Settles::Event { id, .. } => known.events.extend(lease(db, Queue::Events, id.as_i64())?.map(|token| (id, token))),
@@ -70,10 +79,6 @@ fn ask(db: &Connection, settlements: &[Settlement], limits: StateLimits) -> Resu
                 }
             }
             state::ask(db, run, &mut known.ledger)?;
-            if !run.scheduled().is_empty() && !known.ledger.scheduled.contains_key(plugin) {
-                let count = scheduled::count(db, plugin, limits.scheduled_max)?;
-                known.ledger.scheduled.insert(plugin.to_owned(), count);
-            }
         }
     }
     Ok(known)
