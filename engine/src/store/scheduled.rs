@@ -148,7 +148,8 @@ mod tests {
         assert_eq!(known(&[schedules("p", 2)]), (None, true));
         bounds.counted([("p", 1)]);
         assert_eq!(known(&[schedules("p", 2)]), (Some(1), false));
-        let (_, unknown) = bounds.known(&[schedules("p", 2)], LIMIT, Some(Duration::ZERO));
+        let runs = [schedules("p", 2)];
+        let (_, unknown) = bounds.known(&runs, LIMIT, Some(Duration::ZERO));
         assert_eq!(unknown, ["p"], "a bound of several nodes becomes too old");
     }
 }
