@@ -216,6 +216,32 @@ fn a_plugin_is_tested_without_an_engine_and_each_mistake_names_its_cure() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(code) && said.contains(cure), "{arguments:?}: {:?} {said}", output.status);
     }
+
+    // A build reports at once that its file would not load.
+    let clock = "#[link(wasm_import_module = \"__wbindgen_placeholder__\")]
+unsafe extern \"C\" {
+    fn __wbg_getTime_14776bfb48a1bff9() -> f64;
+}
+";
+    let with_clock = good.replacen(
+        "let order: Order",
+        "log::info!(\"{}\", unsafe { __wbg_getTime_14776bfb48a1bff9() });\n        let order: Order",
+        1,
+    ) + clock;
+    let without_macro = good.replacen("innesco_sdk::export!(MyTested);", "", 1);
+    for (text, cure) in [
+        (with_clock, "its file would not load: it contains wasm-bindgen, which works only in browsers: chrono does that"),
+        (
+            without_macro,
+            "its file would not load: it exports no innesco:plugin/handler. Build a crate that calls innesco_sdk::export!",
+        ),
+    ] {
+        assert_ne!(text, good);
+        fs::write(&source, text).unwrap();
+        let output = innesco(here, &["plugin", "build", "my-tested"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(cure), "{:?} {said}", output.status);
+    }
 }
 
 /// A `handle` that fails.

@@ -12,7 +12,10 @@ use anyhow::Context as _;
 use serde_json::Value;
 
 use super::project;
-use crate::{clock, sandbox::advice};
+use crate::{
+    clock,
+    sandbox::{self, advice},
+};
 
 /// The compilation target of plugins.
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -120,7 +123,9 @@ impl PluginCrate {
         let wasm = wasm.ok_or_else(|| {
             failed("the build wrote no .wasm file. Its Cargo.toml needs: [lib] crate-type = [\"cdylib\"]".to_owned())
         })?;
-        let bytes = fs::metadata(&wasm).map_err(|error| failed(format!("{} cannot be read: {error}", wasm.display())))?.len();
+        let bytes = fs::read(&wasm).map_err(|error| failed(format!("{} cannot be read: {error}", wasm.display())))?;
+        sandbox::check_built(&bytes).map_err(|error| failed(format!("its file would not load: {error}")))?;
+        let bytes = bytes.len() as u64;
         Ok(Built { wasm, bytes, took: clock::steady().since(began), warning: output_warning(&self.folder) })
     }
 

@@ -23,6 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub fn until_settled(client: &Client, id: &str, out: &Printer) -> anyhow::Result<()> {
     let mut printed = Printed::default();
     let mut pause = PAUSE_MIN;
+    let mut was_advised = false;
     loop {
         let (story, json) = event::history(client, id)?;
         let page = printed.news_of(&story, out);
@@ -35,6 +36,9 @@ pub fn until_settled(client: &Client, id: &str, out: &Printer) -> anyhow::Result
                 output::print(&json)?;
             }
             return verdict(&story);
+        }
+        if story.event.parts.deliveries.retrying > 0 && !out.for_script() && !std::mem::replace(&mut was_advised, true) {
+            anstream::eprintln!("waiting for the next attempt; Ctrl-C ends only this command, not the retries");
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);

@@ -320,6 +320,20 @@ impl Pool {
     }
 }
 
+/// Checks a file that cargo built, without compiling it. Finds what needs no engine: a missing handler, and imports that plugins
+/// cannot use, such as those of wasm-bindgen.
+///
+/// # Errors
+///
+/// The reason why the file would not load.
+pub fn check_built(bytes: &[u8]) -> Result<(), LoadError> {
+    let check = || match diagnose::form(bytes)? {
+        Form::CoreModule => diagnose::validate(bytes).and_then(|()| encode(bytes).map(drop)),
+        Form::Component => Ok(()),
+    };
+    guarded(check, |detail| LoadError::TooComplex { reason: format!("checking it failed ({detail})") })
+}
+
 /// Turns a core module into a component.
 pub(super) fn encode(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     diagnose::core_module(module)?;

@@ -42,6 +42,6 @@ pub use child::{COMMAND as CHILD_COMMAND, main as run_child};
 pub use engine::{Sandbox, SetupError};
 pub use error::LoadError;
 pub use limits::{Limits, Settings, Timed};
-pub use load::{CodeCache, NoCache, Plugin};
+pub use load::{CodeCache, NoCache, Plugin, check_built};
 pub use run::{Report, RunInput, StateUnavailable};
 pub use state::{NoState, StateSource};
