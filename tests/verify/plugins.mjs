@@ -109,7 +109,11 @@ try {
   for (const [name, file] of Object.entries(files)) {
     const [before, began] = [resident(), Date.now()];
     copyFileSync(file, join(home, "plugins", `${name}.wasm`));
-    await until(`${name} serves`, async () => (await call("GET", "/v1/plugins")).items.some((one) => one.name === name && one.state === "serving"));
+    await until(`${name} serves`, async () => {
+      const found = (await call("GET", "/v1/plugins")).items.find((one) => one.name === name);
+      if (found?.state === "not-loadable") throw new Error(`${name} does not load: ${found.error}`);
+      return found?.state === "serving";
+    });
     rows[name] = { file: `${(statSync(file).size / 1e6).toFixed(2)} MB`, build: took[name] && `${(took[name] / 1000).toFixed(1)} s`, load: `${((Date.now() - began) / 1000).toFixed(2)} s`, resident: `+${(resident() - before).toFixed(0)} MB` };
   }
 
