@@ -155,6 +155,21 @@ pub fn unlinkable(component: &Component, engine: &Engine, error: &wasmtime::Erro
     unknown_imports(unknown)
 }
 
+/// Checks the same as [`handler`] without an engine, except for the version of the handler.
+pub fn has_handler(component: &[u8]) -> Result<(), LoadError> {
+    for payload in Parser::new(0).parse_all(component) {
+        if let Payload::ComponentExportSection(exports) = payload.map_err(|error| broken(&error, component))? {
+            for export in exports {
+                let name = export.map_err(|error| broken(&error, component))?.name.name;
+                if name.strip_prefix(PACKAGE).is_some_and(|rest| split_version(rest).0 == "handler") {
+                    return Ok(());
+                }
+            }
+        }
+    }
+    Err(LoadError::NoHandler)
+}
+
 /// Checks that a component exports the handler.
 pub fn handler(component: &Component, engine: &Engine) -> Result<(), LoadError> {
     let exports = component.component_type();

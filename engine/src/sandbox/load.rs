@@ -328,7 +328,7 @@ impl Pool {
 /// The reason why the file would not load.
 pub fn check_built(bytes: &[u8]) -> Result<(), LoadError> {
     let check = || match diagnose::form(bytes)? {
-        Form::CoreModule => diagnose::validate(bytes).and_then(|()| encode(bytes).map(drop)),
+        Form::CoreModule => diagnose::validate(bytes).and_then(|()| diagnose::has_handler(&encode(bytes)?)),
         Form::Component => Ok(()),
     };
     guarded(check, |detail| LoadError::TooComplex { reason: format!("checking it failed ({detail})") })
