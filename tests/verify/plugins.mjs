@@ -2,7 +2,7 @@
 // become webhooks; state, logs and settings work; and an endless loop, too much memory and a bad payload end as their named
 // outcomes. Prints how long files take to load and to run. Usage: node plugins.mjs INNESCO_BINARY RUST_PLUGIN_WASM
 import { spawn, spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -99,6 +99,8 @@ const until = async (what, condition) => {
     await new Promise((done) => setTimeout(done, 50));
   }
 };
+// The engine stores the machine code of every plugin here.
+const cached = () => readdirSync(join(home, "data/cache")).reduce((sum, file) => sum + statSync(join(home, "data/cache", file)).size, 0) / 1e6;
 const resident = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${engine.pid}/status`, "utf8"))[1]) / 1024;
 
 try {
@@ -107,14 +109,14 @@ try {
   const files = { [rust]: rustPlugin, "js-orders": join(built, "js-orders.wasm"), "py-orders": join(built, "py-orders.wasm"), "js-broken": join(built, "js-broken.wasm"), "py-broken": join(built, "py-broken.wasm") };
   const rows = {};
   for (const [name, file] of Object.entries(files)) {
-    const [before, began] = [resident(), Date.now()];
+    const [before, code, began] = [resident(), cached(), Date.now()];
     copyFileSync(file, join(home, "plugins", `${name}.wasm`));
     await until(`${name} serves`, async () => {
       const found = (await call("GET", "/v1/plugins")).items.find((one) => one.name === name);
       if (found?.state === "not-loadable") throw new Error(`${name} does not load: ${found.error}`);
       return found?.state === "serving";
     });
-    rows[name] = { file: `${(statSync(file).size / 1e6).toFixed(2)} MB`, build: took[name] && `${(took[name] / 1000).toFixed(1)} s`, load: `${((Date.now() - began) / 1000).toFixed(2)} s`, resident: `+${(resident() - before).toFixed(0)} MB` };
+    rows[name] = { file: `${(statSync(file).size / 1e6).toFixed(2)} MB`, build: took[name] && `${(took[name] / 1000).toFixed(1)} s`, load: `${((Date.now() - began) / 1000).toFixed(2)} s`, code: `${(cached() - code).toFixed(1)} MB`, resident: `+${(resident() - before).toFixed(0)} MB` };
   }
 
   const send = async (type, data) => (await call("POST", "/v1/events", { type, data })).event;
