@@ -1,6 +1,6 @@
 // Runs the plugins in JavaScript and Python in an engine, under the limits that every plugin has. Checks three things: real events
 // become webhooks; state, logs and settings work; and an endless loop, too much memory and a bad payload end as their named
-// outcomes. Prints how long files take to load and to run. Usage: node plugins.mjs INNESCO_BINARY RUST_PLUGIN_WASM
+// outcomes. Prints the load time, run time and memory of each. Usage: node plugins.mjs INNESCO_BINARY RUST_PLUGIN_WASM
 import { spawn, spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
