@@ -44,7 +44,12 @@ pub async fn live(browser: &Browser) {
 /// Fails if the console has an error, such as a violation of the content security policy, or if the browser requested an address of
 /// another host.
 pub async fn nothing_foreign(browser: &Browser, engine: &Engine) {
-    let errors = browser.errors().await;
+    nothing_foreign_but(browser, engine, |_| false).await;
+}
+
+/// Like [`nothing_foreign`], but allows some errors.
+pub async fn nothing_foreign_but(browser: &Browser, engine: &Engine, is_allowed: impl Fn(&str) -> bool) {
+    let errors: Vec<String> = browser.errors().await.into_iter().filter(|error| !is_allowed(error)).collect();
     assert!(errors.is_empty(), "{errors:#?}");
     let ours = |url: &String| {
         url.starts_with(&engine.url) || url.starts_with("data:") || url.starts_with("chrome") || url.starts_with("about:")

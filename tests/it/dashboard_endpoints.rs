@@ -73,6 +73,9 @@ async fn an_endpoint_is_created_fails_and_is_repaired() {
     // The receiver fails, then works again.
     works.store(false, Ordering::Relaxed);
     let failed = engine.send("order.paid", json!({})).await;
+    // The list does not move: its new row waits.
+    browser.wait_for("#rows .held-row:not([hidden])", "1 new delivery").await;
+    browser.click("#rows .held-row").await;
     browser.wait_for("#rows", "retrying").await;
     browser.wait_for("#rows", "500").await;
     // The pointer stays on the row whose button was pressed. The row is updated all the same.

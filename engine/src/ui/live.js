@@ -152,8 +152,9 @@ function mergeAny(region, fresh) {
   }
   const held = region.querySelector(".held-row");
   if (!held) return;
-  const { many, none } = held.dataset;
-  const words = isWhole && !rows.length ? none : many.replace("%", isWhole ? rows.length : added);
+  const { one, many, none } = held.dataset;
+  const number = isWhole ? rows.length : added;
+  const words = (number === 0 && none) || (number === 1 && one) || many.replace("%", number);
   if (added || gone) {
     held.hidden = false;
     if (held.textContent !== words) held.textContent = words;

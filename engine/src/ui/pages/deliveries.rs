@@ -91,7 +91,7 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
         (Head { actions, ..layout::title(texts.deliveries.title) }.show())
         (filters(&rows))
         div #rows data-live="deliveries" data-hold="always" {
-            (selected::bar(&visit, Kind::Retry, &(texts.deliveries.new_deliveries)("%")))
+            (selected::bar(&visit, Kind::Retry))
             @if page.items.is_empty() { (rows.none()) }
             @else { (rows.table(&page.items)) (rows.pager(&page)) }
         }

@@ -95,7 +95,7 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
         (filters(&ui, &visit, &chosen))
         figure #volume.week data-live="events" { (volume(&ui, &visit, &chosen).await?) }
         div #rows data-live="events" data-hold="always" {
-            (selected::bar(&visit, Kind::Replay, &(texts.events.new_events)("%")))
+            (selected::bar(&visit, Kind::Replay))
             @if page.items.is_empty() { (none(&visit, &chosen, is_filtered)) }
             @else { (table(&visit, &page)) (pager(&visit, &chosen, &page)) }
         }

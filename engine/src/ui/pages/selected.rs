@@ -88,22 +88,35 @@ pub fn tick(visit: &Visit, kind: Kind, id: &str) -> Markup {
 
 /// Writes the row above a list: the number of new rows that wait, or the button that acts on the selected rows. Its height is the
 /// same in all states.
-pub fn bar(visit: &Visit, kind: Kind, held: &str) -> Markup {
+pub fn bar(visit: &Visit, kind: Kind) -> Markup {
     let t = &visit.texts().selected;
+    let texts = visit.texts();
     let (label, many) = match kind {
         Kind::Replay => (t.replay_selected, (t.replay_many)("%")),
         Kind::Retry => (t.retry_selected, (t.retry_many)("%")),
     };
+    let held = match kind {
+        Kind::Replay => held_row(visit, texts.events.new_event, texts.events.new_events),
+        Kind::Retry => held_row(visit, texts.deliveries.new_delivery, texts.deliveries.new_deliveries),
+    };
     html! {
         div.above-list {
-            button.held-row.js type="button" hidden data-many=(held) {}
-            p.up-to-date.js { (t.up_to_date) }
+            (held)
             @if visit.may(kind.route()) {
                 form #bulk.bulk method="get" action=(kind.path()) data-whole {
                     button.btn.sm type="submit" data-many=(many) { (icon(kind.icon())) span { (label) } }
                 }
             }
         }
+    }
+}
+
+/// Writes the place above a list where new rows wait, as a button with their number. It is as high as the words in its place when no
+/// row waits.
+pub fn held_row(visit: &Visit, one: &str, many: fn(&str) -> String) -> Markup {
+    html! {
+        button.held-row.js type="button" hidden data-one=(one) data-many=(many("%")) {}
+        p.up-to-date.js { (visit.texts().selected.up_to_date) }
     }
 }
 

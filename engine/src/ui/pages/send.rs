@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::State,
-    http::{Method, StatusCode, Uri},
+    http::{Method, Uri},
     response::{IntoResponse as _, Redirect, Response},
 };
 use maud::{Markup, html};
@@ -89,7 +89,7 @@ pub async fn send(State(ui): State<Arc<Ui>>, form: Form) -> Result<Response, Pro
     };
     match ui.act(visit, Method::POST, "/v1/events", Some(&json!({ "type": event_type, "data": data }))).await {
         Ok(sent) => Ok(Redirect::to(&format!("/events/{}", segment(sent["event"].as_str().unwrap_or_default()))).into_response()),
-        Err(problem) if problem.status() == StatusCode::BAD_REQUEST || problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+        Err(problem) if problem.status().is_client_error() && problem.code() != "forbidden" => {
             let field = problem.pointer().filter(|pointer| pointer.starts_with("/type")).map(|_| "type");
             let fault = Fault { field, words: problem.detail().to_owned() };
             Ok(page(&ui, visit, event_type, text, Some(&fault)).await)

@@ -117,7 +117,7 @@ texts! {
     events: Events {
         title, send, send_title, send_why, send_data, send_data_hint, send_button, send_not_json(why), any_such_as, any_source, any_state, time_all, time_hour, time_day, time_week, id_label, id_hint, accepted,
         subject_or_id, none_yet, none_yet_why, none_match, none_match_why, only, type_is, source_is, state_is, id_is, time_is,
-        clear(filter), new_events(number), caption, accepted_number(number), in_span(span), in_span_from(span, source), per(span),
+        clear(filter), new_event, new_events(number), caption, accepted_number(number), in_span(span), in_span_from(span, source), per(span),
         say_bar(time, all, failed), since_is, until_is,
     }
 
@@ -164,7 +164,7 @@ texts! {
 
     /// Plugins and their versions.
     plugins: Plugins {
-        none, none_why, plugin, on, runs_in_day, failed, waiting, waits, new_why, upload_short, upload, upload_plugin,
+        none, none_why, plugin, on, runs_in_day, new_run, new_runs(number), failed, waiting, waits, new_why, upload_short, upload, upload_plugin,
         upload_version, file_of_plugin, file_of_version, upload_says, upload_says_version, name_hint, serve_at_once,
         uploaded(size, time), is_candidate, same_manifest, description, overview, runs, log, limits, parts, enable, disable,
         disable_says, disable_confirm, roll_back, roll_back_says, roll_back_confirm, roll_back_to, promote, promote_now,
@@ -258,7 +258,7 @@ texts! {
 
     /// The list of deliveries.
     deliveries: Deliveries {
-        title, retry_dead, new_deliveries(number), any_endpoint, endpoint, event, caption, all, last_try, answer, tries,
+        title, retry_dead, new_delivery, new_deliveries(number), any_endpoint, endpoint, event, caption, all, last_try, answer, tries,
         first_try, tries_of(number), is_paused, none_yet, none_yet_why, none_dead, none_match, none_match_why,
     }
 

@@ -28,7 +28,10 @@ use crate::{
         Ui, foreign,
         form::Fields,
         layout::{self, Head, Page, Place},
-        pages::deliveries::{self, Rows, said},
+        pages::{
+            deliveries::{self, Rows, said},
+            selected,
+        },
         parts::{
             self, Look, action, charts, columns, icon, opened, peek, segment,
             state::{self, State as Shown},
@@ -82,13 +85,14 @@ pub async fn page(
         div #endpoint-head data-live="deliveries" { (told.head()) (told.note(last.as_ref())) }
         div #week data-live="deliveries" { (told.week(&week)) }
         div.with-side #endpoint-body {
-            section #rows.section data-live="deliveries" data-hold {
+            section #rows.section data-live="deliveries" data-hold="always" {
                 div.section-head {
                     div.row { h2 { (texts.deliveries.title) } (rows.states()) }
                     @if visit.may("POST /v1/deliveries/retry") {
                         (parts::link_button(&format!("/deliveries/retry?endpoint={}", segment(&endpoint.name)), Some("retry"), texts.deliveries.retry_dead, Look::Small))
                     }
                 }
+                div.above-list { (selected::held_row(visit, texts.deliveries.new_delivery, texts.deliveries.new_deliveries)) }
                 @if page.items.is_empty() { (told.none(&rows)) } @else { (rows.table(&page.items)) (rows.pager(&page)) }
             }
             div.side {

@@ -21,7 +21,7 @@ use crate::{
     ui::{
         Ui, foreign,
         form::{Fields, Form},
-        pages::event::story::asked,
+        pages::{event::story::asked, selected},
         parts::{self, Look, columns, segment, state::State as Shown, with_query},
         view::back,
         visit::Visit,
@@ -66,7 +66,8 @@ pub async fn show(State(ui): State<Arc<Ui>>, visit: Visit, Path(name): Path<Stri
                 (parts::action_away(&visit, &format!("{}/retry-parked", path_of(&plugin.name)), Some("retry"), t.retry_parked, Look::Plain, &hidden))
             }
         }
-        div #runs data-live="plugins" data-hold {
+        div #runs data-live="plugins" data-hold="always" {
+            div.above-list { (selected::held_row(&visit, t.new_run, t.new_runs)) }
             @if page.items.is_empty() { (parts::empty("plugins", t.no_runs, &html! { p { (if chosen.is_empty() { t.no_runs_why } else { t.no_runs_of_state }) } }, &html! {})) }
             @else { (table(&visit, &page.items)) }
         }
