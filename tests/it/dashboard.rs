@@ -332,17 +332,6 @@ async fn send_many(engine: &Engine, number: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn live_updates_shift_nothing_and_keep_the_focus() {
-    live_pages(4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes; run with `make verify-dashboard`"]
-async fn all_live_pages_shift_nothing_and_keep_the_focus() {
-    live_pages(usize::MAX).await;
-}
-
-/// Opens the first `most` pages, and updates each of them while many events arrive.
-async fn live_pages(most: usize) {
     let engine = Arc::new(Engine::start(&["order-router"]));
     let (failing, opened) = fill(&engine).await;
     crate::dashboard_sources::fill(&engine).await;
@@ -378,7 +367,7 @@ async fn live_pages(most: usize) {
         ("/sources/shop", "#source-head form button"),
     ];
     let mut found = Vec::new();
-    for (path, focused) in pages.into_iter().take(most) {
+    for (path, focused) in pages {
         open(&browser, &engine, path).await;
         live(&browser).await;
         browser.wait(focused).await;

@@ -122,7 +122,6 @@ async fn fill(engine: &Engine) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "opens over 80 pages, which takes minutes; run with `make verify-dashboard`"]
 async fn untrusted_text_is_text_on_every_page() {
     let engine = Engine::start(&["order-router"]);
     let paths = fill(&engine).await;
