@@ -254,7 +254,8 @@ async fn forms_of_other_sessions_and_foreign_hosts_are_refused() {
     assert_eq!(missing.headers()["content-type"], "application/problem+json");
 }
 
-fn client_without_redirects() -> reqwest::Client {
+/// Returns a client that shows redirects instead of following them.
+pub fn client_without_redirects() -> reqwest::Client {
     // This call installs the cryptography provider that every client needs.
     let _ = client();
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client")

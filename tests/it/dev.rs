@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     crates,
+    dashboard::client_without_redirects,
     engine::{DEADLINE, client},
     nodes::other_version,
     outside::{Dev, innesco, ok},
@@ -67,6 +68,20 @@ fn receiver_of(folder: &Path) -> String {
     let local = fs::read_to_string(folder.join(".innesco/local.toml")).unwrap();
     let address = local.lines().find_map(|line| line.strip_prefix("receiver = ")).expect("its address is stored");
     format!("http://{}", address.trim_matches('"'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_printed_link_signs_in_to_the_dashboard_once() {
+    let home = tempfile::tempdir().unwrap();
+    let dev = Dev::start(home.path());
+    let line = dev.wait(0, "/sign-in/once/", DEADLINE);
+    let link = line.split_whitespace().find(|word| word.contains("/sign-in/once/")).expect("a link");
+    let http = client_without_redirects();
+    for (to, signs_in) in [("/", true), ("/sign-in?link=used", false)] {
+        let answer = http.get(link).send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.headers()["location"].to_str().expect("text")), (303, to));
+        assert_eq!(answer.headers().contains_key("set-cookie"), signs_in);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
