@@ -144,9 +144,11 @@ async fn untrusted_text_is_text_on_every_page() {
     assert!(found.is_empty(), "{} faults:\n{}", found.len(), found.join("\n"));
 }
 
-/// Returns whether an error of the console is the refusal of a hostile address, such as of an unknown state.
+/// Returns whether an error of the console is a page with the reason of a refusal: of a hostile address, such as an unknown state, or
+/// of an address that the role may not open.
 fn is_refused(error: &str) -> bool {
-    error.contains("%3Cscript%3E") && error.contains("responded with a status of 4")
+    let is_hostile = error.contains("%3Cscript%3E") && error.contains("responded with a status of 4");
+    is_hostile || error.contains("responded with a status of 403")
 }
 
 /// Opens a page, and notes it if untrusted text did anything, if it is too large, or if it is wider than the window.
