@@ -10,7 +10,7 @@ use std::{
 use super::{
     Place, ROUNDS,
     engine::Engine,
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::{Ledger, Target, closed_loop},
 };
 
@@ -43,9 +43,9 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         many_ms.note(crowd.accept.p99);
     }
     let mut table = Table::new(&["", "per second", "p99 ms", "÷ raw syncs", "goal"]);
-    table.row(["raw 4 KiB write + fdatasync".into(), raw.to_string()]);
+    table.row(["raw 4 KiB write + fdatasync".into(), raw.into()]);
     let row = |name: &str, rate: &Figure, p99: &Figure, ratio: &Figure, goal: &str| {
-        [name.to_owned(), rate.to_string(), p99.to_string(), ratio.to_string(), goal.to_owned()]
+        [Cell::from(name), rate.into(), p99.into(), ratio.into(), goal.into()]
     };
     table.row(row("accepted, 1 caller", &one, &one_ms, &one_ratio, "≥ 0.9"));
     table.row(row("accepted, 256 callers", &many, &many_ms, &many_ratio, "≥ 35"));

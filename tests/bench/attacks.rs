@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     Place, ROUNDS,
     engine::{self, Engine},
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::{Ledger, Target, open_loop, sink},
     wire::Wire,
 };
@@ -134,9 +134,8 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
             }
         }
         // If a flood ends the engine, the other floods are still measured.
-        let ratio = if engine.server.has_ended() { "THE ENGINE ENDED".to_owned() } else { beside.against(&quiet).to_string() };
-        let peak = format!("{:.0}", engine.server.peak_mb());
-        table.row([name.to_owned(), quiet.to_string(), beside.to_string(), ratio, "≤ 3".to_owned(), answers.to_string(), peak]);
+        let ratio: Cell = if engine.server.has_ended() { "THE ENGINE ENDED".into() } else { beside.against(&quiet).into() };
+        table.row([name.into(), quiet.into(), beside.into(), ratio, "≤ 3".into(), answers.to_string().into(), engine.server.peak_mb().into()]);
     }
     table.print("Attacks: 200 healthy events a second, alone and beside a flood of each kind");
     println!("  {lost} healthy events did not arrive.\n");

@@ -17,7 +17,7 @@ use innesco::{
 
 use super::{
     ROUNDS,
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::ORDER,
     order::{DispatchNote, Order},
     process::own_cpu,
@@ -93,9 +93,9 @@ pub fn run() -> anyhow::Result<()> {
     let mut table = Table::new(&head.iter().map(String::as_str).collect::<Vec<_>>());
     let native = figures[0].clone();
     for ((name, _), columns) in works.iter().zip(&figures) {
-        let mut cells = vec![(*name).to_owned()];
+        let mut cells = vec![Cell::from(*name)];
         for ([cpu, rate], [native, _]) in columns.iter().zip(&native) {
-            cells.extend([cpu.to_string(), cpu.against(native).to_string(), rate.to_string()]);
+            cells.extend([cpu.into(), cpu.against(native).into(), rate.into()]);
         }
         table.row(cells);
     }

@@ -8,7 +8,7 @@ use anyhow::ensure;
 use super::{
     Place, ROUNDS,
     engine::{Engine, bench_plugin, rebuilt},
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::{Ledger, ORDER, Target, closed_loop, closed_loop_over, open_loop, sink},
 };
 
@@ -56,10 +56,10 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         peak_mb.note(engine.server.peak_mb());
     }
     let mut table = Table::new(&["order-router, a rebuild of the same source", "", "goal"]);
-    table.row(["pairs of runs per second".into(), rate.to_string(), "≥ 20k".into()]);
-    table.row(["CPU µs per pair".into(), cpu.to_string()]);
-    table.row(["memory before MB".into(), start_mb.to_string()]);
-    table.row(["peak memory MB".into(), peak_mb.to_string(), "< 256".into()]);
+    table.row(["pairs of runs per second".into(), rate.into(), "≥ 20k".into()]);
+    table.row(["CPU µs per pair".into(), cpu.into()]);
+    table.row(["memory before MB".into(), start_mb.into()]);
+    table.row(["peak memory MB".into(), peak_mb.into(), "< 256".into()]);
     table.print(&format!("Compare: {RUNS} recorded runs"));
 
     // The running load has its own plugin and its own receiver.
@@ -90,11 +90,11 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         lost += missing;
     }
     let mut table = Table::new(&["one plugin, 200/s", "end to end p50 ms", "p99 ms", "p99 ÷ quiet", "goal"]);
-    let row = |name: &str, figures: &[Figure; 2], ratio: String, goal: &str| {
-        [name.to_owned(), figures[0].to_string(), figures[1].to_string(), ratio, goal.to_owned()]
+    let row = |name: &str, figures: &[Figure; 2], ratio: Cell, goal: &str| {
+        [Cell::from(name), (&figures[0]).into(), (&figures[1]).into(), ratio, goal.into()]
     };
-    table.row(row("quiet", &quiet, String::new(), ""));
-    table.row(row("beside a comparison", &beside, beside[1].against(&quiet[1]).to_string(), "≤ 1.5"));
+    table.row(row("quiet", &quiet, "".into(), ""));
+    table.row(row("beside a comparison", &beside, beside[1].against(&quiet[1]).into(), "≤ 1.5"));
     table.print("Compare: effect on a running load");
     println!("  {pairs} pairs were compared beside it; {lost} events did not reach the receiver.\n");
     Ok(())
@@ -133,10 +133,10 @@ pub async fn run_debug(place: &Place) -> anyhow::Result<()> {
     }
     let mut table = Table::new(&["64 callers, one plugin", "file KB", "delivered/s", "CPU µs/event"]);
     for (name, size, [rate, cpu]) in [("with debug information", sizes[0], &with), ("without", sizes[1], &without)] {
-        table.row([name.to_owned(), (size / 1_000).to_string(), rate.to_string(), cpu.to_string()]);
+        table.row([name.into(), (size / 1_000).to_string().into(), rate.into(), cpu.into()]);
     }
-    let ratio = |place: usize| with[place].against(&without[place]).to_string();
-    table.row(["ratio".to_owned(), String::new(), ratio(0), ratio(1)]);
+    let ratio = |place: usize| with[place].against(&without[place]);
+    table.row(["ratio".into(), "".into(), ratio(0).into(), ratio(1).into()]);
     table.print("Debug information: throughput with a plugin that has it, and with one that has none");
     Ok(())
 }

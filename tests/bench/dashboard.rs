@@ -1,10 +1,6 @@
 //! The dashboard over a full store: the time and the size of each page, and what open pages cost the engine.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use reqwest::header;
@@ -12,45 +8,22 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::{
     Place, ROUNDS,
-    engine::{Engine, KEY, bench_plugin},
-    figures::{Figure, Table},
-    load::{Ledger, Target, closed_loop, sink},
+    engine::{Engine, KEY},
+    figures::{Cell, Figure, Table},
+    load::{Ledger, sink},
+    stored::{DELIVERIES, MEASURED, measure, stored},
 };
 
-/// Number of stored events. Each has one delivery to each of the endpoints.
+/// Number of stored events.
 const EVENTS: i64 = 200_000;
-const ENDPOINTS: [&str; 5] = ["crm", "billing", "warehouse", "chat", "archive"];
-/// Time over which the events are spread; shorter than the age at which retention deletes them.
-const SPREAD: Duration = Duration::from_secs(86_400);
 /// Number of requests for each page.
 const REQUESTS: usize = 200;
 /// Pages that are open at the same time.
 const OPEN: usize = 10;
-/// Number of events of one measurement of throughput.
-const LOAD: usize = 20_000;
-const LOAD_MAX: Duration = Duration::from_secs(20);
 
 pub async fn run(place: &Place) -> anyhow::Result<()> {
-    let folder = place.fresh()?;
-    let plugin = bench_plugin();
-    let rounds = 2 * ROUNDS * LOAD + 4_000;
-    let ledger = Ledger::new(rounds);
-    let receiver = sink(&ledger).await?;
-    let mut engine = Engine::start(folder.path(), &[("bench-plugin", &plugin)])?;
-    for name in ENDPOINTS {
-        engine.endpoint(name, &receiver, &["sample.*"]).await?;
-    }
-    engine.endpoint("receiver", &receiver, &[]).await?;
-    engine.source("github", "github").await?;
-    let sample = Target::new(&engine.server.url, "sample.created");
-    closed_loop(&sample, &ledger, 1, 1, LOAD_MAX).await;
-    engine.nothing_waits().await?;
-    engine.no_delivery_is("pending").await?;
-    ensure!(engine.server.terminate(Duration::from_secs(30)).is_some(), "the engine does not stop");
-    drop(engine);
-    let filling = Instant::now();
-    fill(&folder.path().join("data/innesco.db")).context("the store cannot be filled")?;
-    println!("  {} deliveries stored in {:.0} s", EVENTS * ENDPOINTS.len() as i64, filling.elapsed().as_secs_f64());
+    let ledger = Ledger::new(2 * ROUNDS * MEASURED + 1);
+    let folder = stored(place, EVENTS, &ledger, &sink(&ledger).await?).await?;
 
     let engine = Engine::start(folder.path(), &[])?;
     let reader = Reader::sign_in(&engine.server.url).await?;
@@ -59,34 +32,31 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let (mut slowest, mut largest) = ([Figure::default(), Figure::default()], Figure::default());
     for page in pages(&event) {
         let PageTimes { cpu, median, p99, kb } = PageTimes::of(&engine, &reader, &page).await?;
-        table.row(std::iter::once(page).chain([cpu, median, p99, kb].map(|figure| format!("{figure:.1}"))));
+        table.row(std::iter::once(page.into()).chain([cpu, median, p99, kb].map(Cell::from)));
         slowest[0].note(median);
         slowest[1].note(p99);
         largest.note(kb);
     }
-    let highest = [&slowest[0], &slowest[1], &largest].map(|figure| format!("{:.1}", figure.highest()));
+    let highest = [&slowest[0], &slowest[1], &largest].map(|figure| Cell::from(figure.highest()));
     let [median, p99, kb] = highest;
-    table.row(["highest".into(), String::new(), median, p99, kb]);
-    table.row(["goal".into(), String::new(), "≤ 50".into(), "≤ 250".into(), "≤ 90".into()]);
-    table.print(&format!("Dashboard: {} stored deliveries, {REQUESTS} requests of each page", EVENTS * ENDPOINTS.len() as i64));
+    table.row(["highest".into(), "".into(), median, p99, kb]);
+    table.row(["goal".into(), "".into(), "≤ 50".into(), "≤ 250".into(), "≤ 90".into()]);
+    table.print(&format!("Dashboard: {} stored deliveries, {REQUESTS} requests of each page", EVENTS * DELIVERIES));
 
-    let target = Target::new(&engine.server.url, "order.created");
-    let warm = closed_loop(&target, &ledger, 64, 2_000, LOAD_MAX).await;
-    ledger.settled(&warm).await;
     let [mut alone, mut beside]: [[Figure; 2]; 2] = Default::default();
     let mut fetched = 0;
     for _ in 0..ROUNDS {
-        measure(&engine, &target, &ledger, &mut alone).await;
+        measure(&engine, &ledger, &mut alone).await;
         let watchers = Watchers::open(&reader, &event).await?;
-        measure(&engine, &target, &ledger, &mut beside).await;
+        measure(&engine, &ledger, &mut beside).await;
         fetched += watchers.close().await?;
     }
     let mut table = Table::new(&["64 callers, one plugin", "delivered/s", "CPU µs/event"]);
     for (name, [rate, cpu]) in [("no page open", &alone), ("ten pages open", &beside)] {
-        table.row([name.to_owned(), rate.to_string(), cpu.to_string()]);
+        table.row([name.into(), rate.into(), cpu.into()]);
     }
-    table.row(["ratio".to_owned(), beside[0].against(&alone[0]).to_string(), beside[1].against(&alone[1]).to_string()]);
-    table.row(["goal", "≥ 0.95", ""].map(str::to_owned));
+    table.row(["ratio".into(), beside[0].against(&alone[0]).into(), beside[1].against(&alone[1]).into()]);
+    table.row(["goal", "≥ 0.95", ""].map(Cell::from));
     table.print("Dashboard: what open pages cost");
     println!("  The open pages were fetched {fetched} times.\n");
     Ok(())
@@ -134,16 +104,6 @@ fn pages(event: &str) -> Vec<String> {
     .into();
     pages.extend([format!("/events/{event}"), format!("/deliveries?event={event}"), format!("/search?q={event}")]);
     pages
-}
-
-/// Measures one load: delivered events a second, and processor time of the server for each event.
-async fn measure(engine: &Engine, target: &Target, ledger: &Arc<Ledger>, figures: &mut [Figure; 2]) {
-    let used = engine.server.cpu();
-    let phase = closed_loop(target, ledger, 64, LOAD, LOAD_MAX).await;
-    ledger.settled(&phase).await;
-    let report = ledger.report(phase);
-    figures[0].note(report.delivered_per_second());
-    figures[1].note((engine.server.cpu() - used).as_secs_f64() * 1e6 / report.count.max(1) as f64);
 }
 
 /// What a page costs: milliseconds, and its size in kB.
@@ -256,38 +216,4 @@ impl Watchers {
         }
         Ok(fetched)
     }
-}
-
-/// Copies the only event of a store many times, with its deliveries and attempts. One delivery in a hundred is dead, one in a hundred is
-/// cancelled.
-fn fill(file: &Path) -> anyhow::Result<()> {
-    let db = rusqlite::Connection::open(file)?;
-    let step = i64::try_from(SPREAD.as_millis())? / EVENTS;
-    let numbers = format!("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {})", EVENTS - 1);
-    // The bits of ids are explained in engine/src/domain/id.rs.
-    db.execute_batch(&format!(
-        "PRAGMA synchronous = OFF; BEGIN IMMEDIATE;
-         CREATE TEMP TABLE first AS SELECT id, accepted_at - {EVENTS} * {step} AS at FROM event;
-         UPDATE event SET accepted_at = (SELECT at FROM first);
-         {numbers} INSERT INTO event (id, accepted_at, source, caller_id, type, subject, time, content_type, attributes, depth, cause,
-             codec, data, request, body)
-         SELECT event.id + i, accepted_at + i * {step}, source, caller_id, 'sample.' || (i % 20), 'order/' || i, time, content_type,
-             attributes, depth, cause, codec, data, request, body FROM n, event ORDER BY 1;
-         UPDATE delivery SET at = (SELECT at FROM first);
-         {numbers} INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at, cancel_reason)
-         SELECT ((first.id + i) << 14) | (delivery.id & 16383), endpoint, round,
-             CASE i % 100 WHEN 7 THEN 'dead' WHEN 8 THEN 'cancelled' ELSE 'delivered' END,
-             CASE i % 100 WHEN 7 THEN 'exhausted' END, attempts, delivery.at + i * {step}, NULL
-         FROM n, first, delivery ORDER BY 1;
-         UPDATE attempt SET at = (SELECT at FROM first);
-         {numbers} INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms, sent)
-         SELECT ((first.id + i) << 22) | (attempt.id & 4194303), attempt.at + i * {step}, outcome, status, latency_us, detail, excerpt,
-             retry_after_ms, sent FROM n, first, attempt ORDER BY 1;
-         DELETE FROM minute;
-         INSERT INTO minute (minute, first_id) SELECT accepted_at / 60000, min(id) FROM event GROUP BY 1;
-         COMMIT;",
-    ))?;
-    let stored: i64 = db.query_row("SELECT count(*) FROM delivery", [], |row| row.get(0))?;
-    ensure!(stored == EVENTS * ENDPOINTS.len() as i64, "{stored} deliveries are stored");
-    Ok(())
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{
     Place, ROUNDS,
     engine::Engine,
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::{Ledger, Report, Target, closed_loop, hanging, open_loop, refused, sink, turning},
 };
 
@@ -56,8 +56,8 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let mut table = Table::new(&["healthy receiver", "end to end p50 ms", "p99 ms", "p99 ÷ alone", "goal"]);
     for (name, (p50, p99)) in BESIDE.iter().zip(&figures) {
         let goal = if *name == BESIDE[0] { "" } else { "≤ 2" };
-        let cells = [p50.to_string(), p99.to_string(), p99.against(&figures[0].1).to_string(), goal.to_owned()];
-        table.row([(*name).to_owned()].into_iter().chain(cells));
+        let cells = [p50.into(), p99.into(), p99.against(&figures[0].1).into(), goal.into()];
+        table.row([Cell::from(*name)].into_iter().chain(cells));
     }
     table.print("Fairness: 200 events a second to a healthy receiver and to a bad one");
     println!("  {lost} events did not reach the healthy receiver.\n");
@@ -103,11 +103,11 @@ pub async fn run_backlog(place: &Place) -> anyhow::Result<()> {
     }
     let waiting = engine.count_deliveries("retrying", 10_000).await?;
     let mut table = Table::new(&["healthy receiver", "end to end p50 ms", "p99 ms", "p99 ÷ quiet", "goal"]);
-    let row = |name: &str, figures: &[Figure; 2], ratio: String, goal: &str| {
-        [name.to_owned(), figures[0].to_string(), figures[1].to_string(), ratio, goal.to_owned()]
+    let row = |name: &str, figures: &[Figure; 2], ratio: Cell, goal: &str| {
+        [Cell::from(name), (&figures[0]).into(), (&figures[1]).into(), ratio, goal.into()]
     };
-    table.row(row("before", &quiet, String::new(), ""));
-    table.row(row("beside them", &busy, busy[1].against(&quiet[1]).to_string(), "≤ 2"));
+    table.row(row("before", &quiet, "".into(), ""));
+    table.row(row("beside them", &busy, busy[1].against(&quiet[1]).into(), "≤ 2"));
     table.print(
         "Fairness: 200 events a second to a healthy receiver, beside 100 hanging ones with 1,000 due retries each, no breaker",
     );

@@ -7,7 +7,7 @@ use wit_component::{StringEncoding, embed_component_metadata};
 use super::{
     Place, ROUNDS,
     engine::{self, Engine},
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::{Ledger, Target, open_loop, sink},
 };
 
@@ -77,7 +77,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let [quiet_p50, quiet_p99, storm_p50, storm_p99] = &figures;
     let mut table = Table::new(&["a good plugin's events", "quiet", "beside four hostile plugins", "ratio", "goal"]);
     let row = |name: &str, quiet: &Figure, storm: &Figure, goal: &str| {
-        [name.to_owned(), quiet.to_string(), storm.to_string(), storm.against(quiet).to_string(), goal.to_owned()]
+        [Cell::from(name), quiet.into(), storm.into(), storm.against(quiet).into(), goal.into()]
     };
     table.row(row("end to end p50 ms", quiet_p50, storm_p50, ""));
     table.row(row("end to end p99 ms", quiet_p99, storm_p99, "≤ 3"));

@@ -167,12 +167,13 @@ impl Latencies {
 /// The data of an event: an order of 1 KB.
 pub const ORDER: &str = include_str!("order.json");
 
-/// A server, and the request to send to it. Only the event's number in the request changes.
+/// A server, and the request to send to it. Only the numbers of the events in the request change.
 #[derive(Clone)]
 pub struct Target {
     address: String,
     request: Vec<u8>,
-    digits: usize,
+    /// Where the number of each event begins.
+    digits: Vec<usize>,
 }
 
 impl Target {
@@ -183,8 +184,17 @@ impl Target {
 
     /// Like [`Self::new`], with this data instead of [`ORDER`]. The data must have a `seq` with as many digits as the order's.
     pub fn with_data(url: &str, event_type: &str, data: &str) -> Self {
+        Self::with_body(url, &format!(r#"{{"type":"{event_type}","source":"shop","data":{data}}}"#))
+    }
+
+    /// Creates batches of this many events, each as of [`Self::new`].
+    pub fn batch(url: &str, event_type: &str, events: usize) -> Self {
+        let event = format!(r#"{{"type":"{event_type}","source":"shop","data":{}}}"#, ORDER.trim_end());
+        Self::with_body(url, &format!("[{}]", vec![event; events].join(",")))
+    }
+
+    fn with_body(url: &str, body: &str) -> Self {
         let address = url.trim_start_matches("http://").to_owned();
-        let body = format!(r#"{{"type":"{event_type}","source":"shop","data":{data}}}"#);
         let mut request = format!(
             "POST /v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n",
@@ -193,7 +203,11 @@ impl Target {
         )
         .into_bytes();
         request.extend_from_slice(body.as_bytes());
-        let digits = find(&request, MARK).expect("the order has a number") + MARK.len();
+        let mut digits: Vec<usize> = Vec::new();
+        while let Some(at) = find(&request[digits.last().copied().unwrap_or(0)..], MARK) {
+            digits.push(digits.last().copied().unwrap_or(0) + at + MARK.len());
+        }
+        assert!(!digits.is_empty(), "the order has a number");
         Self { address, request, digits }
     }
 
@@ -201,15 +215,19 @@ impl Target {
         Wire::new(TcpStream::connect(&self.address).await?)
     }
 
-    /// Sends event number `place` until it is accepted.
-    async fn send(&mut self, wire: &mut Wire, place: usize, ledger: &Ledger) -> std::io::Result<()> {
-        let digits = (FIRST + place).to_string();
-        self.request[self.digits..self.digits + digits.len()].copy_from_slice(digits.as_bytes());
+    /// Sends the events with the numbers from `first` on until they are accepted.
+    async fn send(&mut self, wire: &mut Wire, first: usize, ledger: &Ledger) -> std::io::Result<()> {
+        for (nth, at) in self.digits.iter().enumerate() {
+            let digits = (FIRST + first + nth).to_string();
+            self.request[*at..at + digits.len()].copy_from_slice(digits.as_bytes());
+        }
         loop {
             wire.write(&self.request).await?;
             let Some((head, _)) = wire.read().await? else { return Err(std::io::ErrorKind::UnexpectedEof.into()) };
             if head.get(9..12) == Some(b"202") {
-                ledger.events[place].accepted.store(ledger.now(), Ordering::Relaxed);
+                for event in &ledger.events[first..first + self.digits.len()] {
+                    event.accepted.store(ledger.now(), Ordering::Relaxed);
+                }
                 return Ok(());
             }
             ledger.refusals.fetch_add(1, Ordering::Relaxed);
@@ -240,11 +258,14 @@ pub async fn closed_loop_over(
         tasks.spawn(async move {
             let mut wire = target.connect().await?;
             while Instant::now() < until {
-                let place = ledger.next.fetch_add(1, Ordering::Relaxed);
-                if place >= end {
+                let size = target.digits.len();
+                let place = ledger.next.fetch_add(size, Ordering::Relaxed);
+                if place + size > end {
                     break;
                 }
-                ledger.events[place].sent.store(ledger.now(), Ordering::Relaxed);
+                for event in &ledger.events[place..place + size] {
+                    event.sent.store(ledger.now(), Ordering::Relaxed);
+                }
                 target.send(&mut wire, place, &ledger).await?;
             }
             Ok::<_, std::io::Error>(())

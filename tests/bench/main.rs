@@ -16,7 +16,9 @@ mod relay;
 mod accept;
 mod attacks;
 mod calls;
+mod charts;
 mod compare;
+mod counts;
 mod dashboard;
 mod fairness;
 mod figures;
@@ -24,12 +26,15 @@ mod hostile;
 mod nodes;
 mod retention;
 mod scale;
+mod shapes;
 mod side_by_side;
 mod soak;
+mod stored;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
+use serde_json::json;
 
 /// The allocator of the engine, so that the processor time of the relays can be compared with the engine's.
 #[global_allocator]
@@ -37,8 +42,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Number of alternating rounds. A round that another program disturbed differs from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 13] = [
+const DEFAULT: [&str; 17] = [
     "relay",
+    "rates",
+    "shapes",
+    "counts",
     "calls",
     "accept",
     "hostile",
@@ -50,6 +58,7 @@ const DEFAULT: [&str; 13] = [
     "debug",
     "dashboard",
     "scale",
+    "stored",
     "nodes",
 ];
 
@@ -65,6 +74,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match words[..] {
         ["null-relay", target] => relay::serve(target.to_owned(), None),
         ["null-relay", target, folder] => relay::serve(target.to_owned(), Some(folder.as_ref())),
+        ["charts", results, folder] => charts::draw(results.as_ref(), folder.as_ref()),
         ["soak", minutes] => {
             let minutes: u64 = minutes.parse().with_context(|| format!("{minutes:?} is not a number of minutes"))?;
             run(async |place| soak::run(place, Duration::from_secs(60 * minutes)).await)
@@ -78,6 +88,9 @@ fn main() -> anyhow::Result<ExitCode> {
                 for scenario in scenarios {
                     match *scenario {
                         "relay" => side_by_side::run(place).await?,
+                        "rates" => side_by_side::run_rates(place).await?,
+                        "shapes" => shapes::run(place).await?,
+                        "counts" => counts::run(place).await?,
                         "calls" => calls::run()?,
                         "accept" => accept::run(place).await?,
                         "hostile" => hostile::run(place).await?,
@@ -87,6 +100,7 @@ fn main() -> anyhow::Result<ExitCode> {
                         "debug" => compare::run_debug(place).await?,
                         "dashboard" => dashboard::run(place).await?,
                         "scale" => scale::run(place).await?,
+                        "stored" => stored::run(place).await?,
                         "backlog" => fairness::run_backlog(place).await?,
                         "nodes" => nodes::run(place).await?,
                         _ => fairness::run(place).await?,
@@ -129,7 +143,17 @@ fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Res
     }
     println!("figures are medians (lowest–highest); a ratio is taken within each round\n");
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(scenarios(&place))?;
-    println!("load {} at the end", process::load_average());
+    let load_at_end = process::load_average();
+    println!("load {load_at_end} at the end");
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let processor = read("/proc/cpuinfo").lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned()));
+    let machine = json!({
+        "cores": cores, "processor": processor, "kernel": read("/proc/sys/kernel/osrelease").trim(), "rounds": ROUNDS,
+        "load_at_start": load, "load_at_end": load_at_end,
+    });
+    let file = disk.join("bench.json");
+    figures::write_all(&file, &machine)?;
+    println!("all values of all rounds are in {}", file.display());
     Ok(())
 }
 

@@ -40,12 +40,12 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let mut table = Table::new(&head);
     for (count, of) in NODES.iter().zip(&figures) {
         table.row([
-            count.to_string(),
-            of.delivered.to_string(),
-            of.delivered.against(&figures[0].delivered).to_string(),
-            of.database.to_string(),
-            of.nodes.to_string(),
-            of.busy.to_string(),
+            count.to_string().into(),
+            (&of.delivered).into(),
+            of.delivered.against(&figures[0].delivered).into(),
+            (&of.database).into(),
+            (&of.nodes).into(),
+            (&of.busy).into(),
         ]);
     }
     table.print("Nodes: events in, one webhook each, over one Postgres that syncs every commit");

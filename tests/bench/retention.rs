@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{
     Place, ROUNDS,
     engine::Engine,
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::{Ledger, Report, Target, closed_loop, open_loop},
 };
 
@@ -41,7 +41,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     }
     let mut table = Table::new(&["accept, 200/s", "p50 ms", "p99 ms", "longest ms"]);
     let row = |name: &str, figures: &[Figure; 3]| {
-        [name.to_owned(), figures[0].to_string(), figures[1].to_string(), figures[2].to_string()]
+        [Cell::from(name), (&figures[0]).into(), (&figures[1]).into(), (&figures[2]).into()]
     };
     table.row(row("nothing is deleted", &still));
     table.row(row("old events are deleted", &leaving));

@@ -12,7 +12,7 @@ use super::{
     Place, ROUNDS,
     dashboard::{PageTimes, Reader},
     engine::{Engine, bench_plugin},
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::{Ledger, Target, closed_loop, sink},
 };
 
@@ -71,13 +71,12 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     }
     let name = |size: &Size| format!("{} endpoints, {} patterns, {} plugins", size.endpoints, size.patterns, size.plugins);
     let mut table = Table::new(&["64 callers, one plugin", &name(&SMALL), &name(&LARGE), "ratio", "goal"]);
-    let ratio = |figures: &[Figure; 2]| figures[1].against(&figures[0]).to_string();
-    table.row(["delivered/s".into(), rate[0].to_string(), rate[1].to_string(), ratio(&rate), "≥ 0.9".into()]);
-    table.row(["CPU µs/event".into(), cpu[0].to_string(), cpu[1].to_string(), ratio(&cpu), "≤ 1.1".into()]);
-    let of_both = |what: &dyn Fn(usize) -> String| [what(0), what(1)];
-    let [small, large] = of_both(&|at| format!("{:.0}", sizes[at].0.server.resident_mb()));
+    let ratio = |figures: &[Figure; 2]| figures[1].against(&figures[0]);
+    table.row(["delivered/s".into(), (&rate[0]).into(), (&rate[1]).into(), ratio(&rate).into(), "≥ 0.9".into()]);
+    table.row(["CPU µs/event".into(), (&cpu[0]).into(), (&cpu[1]).into(), ratio(&cpu).into(), "≤ 1.1".into()]);
+    let [small, large] = [0, 1].map(|at| sizes[at].0.server.resident_mb().into());
     table.row(["memory MB".into(), small, large]);
-    let [small, large] = of_both(&|at| format!("{:.2}", sizes[at].2.as_secs_f64()));
+    let [small, large] = [0, 1].map(|at| sizes[at].2.as_secs_f64().into());
     table.row(["start to all plugins ready s".into(), small, large]);
     table.print("Scale of the model");
 
@@ -87,7 +86,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let small = PageTimes::of(&sizes[0].0, &readers[0], page).await?;
         let large = PageTimes::of(&sizes[1].0, &readers[1], page).await?;
         let figures = [small.cpu, small.median, large.cpu, large.median, large.p99, large.kb];
-        table.row(std::iter::once(page.to_owned()).chain(figures.map(|figure| format!("{figure:.1}"))));
+        table.row(std::iter::once(page.into()).chain(figures.map(Cell::from)));
     }
     table.print("Scale of the model: pages of the dashboard");
     Ok(())

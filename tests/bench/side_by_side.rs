@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{
     Place, ROUNDS,
     engine::{self, Engine},
-    figures::{Figure, Table},
+    figures::{Cell, Figure, Table},
     load::{Ledger, Report, Target, closed_loop, open_loop, sink},
     process::{Server, own_cpu},
 };
@@ -20,7 +20,7 @@ const OPEN_RATE: u32 = 200;
 const OPEN: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum System {
+pub enum System {
     Memory,
     Durable,
     Direct,
@@ -31,7 +31,7 @@ enum System {
 impl System {
     const ALL: [Self; 5] = [Self::Memory, Self::Durable, Self::Direct, Self::Plugin, Self::Stock];
 
-    const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Memory => "null relay",
             Self::Durable => "durable null relay",
@@ -42,7 +42,7 @@ impl System {
     }
 
     /// Starts a fresh process, a relay or the engine, in an empty folder. The process sends everything to `target`.
-    async fn start(self, folder: &Path, target: &str, plugins: &Plugins) -> anyhow::Result<Server> {
+    pub async fn start(self, folder: &Path, target: &str, plugins: &Plugins) -> anyhow::Result<Server> {
         let relay = |more: &[&Path]| {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["null-relay", target]).args(more);
@@ -67,11 +67,11 @@ impl System {
 }
 
 /// The plugin's file from the same source, built in two ways.
-struct Plugins {
+pub struct Plugins {
     /// Built like the plugins of this repository.
-    own: Vec<u8>,
+    pub own: Vec<u8>,
     /// Built as cargo builds a crate by default.
-    stock: Vec<u8>,
+    pub stock: Vec<u8>,
 }
 
 /// The results of one phase.
@@ -152,10 +152,10 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         "goal",
     ]);
     for (nth, (name, _, goal)) in ROWS.iter().enumerate() {
-        let mut cells = vec![(*name).to_owned()];
-        cells.extend(figures.iter().map(|system| system[nth].to_string()));
-        cells.extend([direct, with_plugin, with_stock].map(|system| system[nth].against(&durable[nth]).to_string()));
-        cells.push((*goal).to_owned());
+        let mut cells = vec![Cell::from(*name)];
+        cells.extend(figures.iter().map(|system| Cell::from(&system[nth])));
+        cells.extend([direct, with_plugin, with_stock].map(|system| system[nth].against(&durable[nth]).into()));
+        cells.push((*goal).into());
         table.row(cells);
     }
     table.print("Side by side: an order of 1 KB in, transformed, signed and delivered");
@@ -163,6 +163,56 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         println!("  {remark}");
     }
     println!("  The load and the sink take {own} µs of the same processors per event.\n");
+    Ok(())
+}
+
+/// Parts of the engine's peak rate, in percent.
+const PARTS: [u32; 3] = [25, 50, 75];
+const PART_TIME: Duration = Duration::from_secs(5);
+
+/// Measures the latency of the durable relay and of the engine at fixed rates, which are parts of the engine's peak rate.
+pub async fn run_rates(place: &Place) -> anyhow::Result<()> {
+    let plugins = Plugins { own: engine::bench_plugin(), stock: engine::stock_plugin() };
+    let systems = [System::Durable, System::Direct, System::Plugin, System::Stock];
+    let mut figures = vec![vec![[Figure::default(), Figure::default(), Figure::default()]; PARTS.len()]; systems.len()];
+    let mut peak = None;
+    for round in 0..ROUNDS {
+        for nth in 0..systems.len() {
+            // The first measured system is an engine with a plugin; its peak rate decides all rates.
+            let at = (nth + round + 2) % systems.len();
+            let folder = place.fresh()?;
+            let ledger = Ledger::new(1_000_000);
+            let server = systems[at].start(folder.path(), &sink(&ledger).await?, &plugins).await?;
+            let target = Target::new(&server.url, "order.created");
+            let warm = closed_loop(&target, &ledger, 64, WARM_UP, CLOSED_MAX).await;
+            ledger.settled(&warm).await;
+            if peak.is_none() {
+                let phase = closed_loop(&target, &ledger, 64, EVENTS, CLOSED_MAX).await;
+                ledger.settled(&phase).await;
+                peak = Some(ledger.report(phase).delivered_per_second());
+            }
+            for (part, [p50, p99, cpu]) in PARTS.iter().zip(&mut figures[at]) {
+                let used = server.cpu();
+                let rate = (peak.unwrap_or(0.0) * f64::from(*part) / 100.0) as u32;
+                let phase = open_loop(&target, &ledger, rate.max(1), PART_TIME).await;
+                ledger.settled(&phase).await;
+                let report = ledger.report(phase);
+                p50.note(report.whole.p50);
+                p99.note(report.whole.p99);
+                cpu.note((server.cpu() - used).as_secs_f64() * 1e6 / report.count.max(1) as f64);
+            }
+        }
+    }
+    let mut table = Table::new(&["", "end to end p50 ms", "÷ relay", "p99 ms", "÷ relay", "CPU µs/event", "÷ relay"]);
+    for (nth, part) in PARTS.iter().enumerate() {
+        for (system, rows) in systems.iter().zip(&figures) {
+            let name = format!("{part} %  {}", system.name());
+            let cells = rows[nth].iter().zip(&figures[0][nth]).flat_map(|(own, relay)| [own.into(), own.against(relay).into()]);
+            table.row(std::iter::once(Cell::from(name)).chain(cells));
+        }
+    }
+    let peak = peak.unwrap_or(0.0);
+    table.print(&format!("Fixed rates: parts of {peak:.0} events a second, the peak rate of the engine with one plugin"));
     Ok(())
 }
 

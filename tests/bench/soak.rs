@@ -1,4 +1,5 @@
-//! Load at half of the engine's peak rate for a given time, with a dead receiver among healthy ones. It shows whether memory or latency grows.
+//! Load at half of the engine's peak rate for a given time, with a dead receiver among healthy ones. It shows whether memory, open files, the
+//! log or latency grows.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
         "peak {peak:.0} events/s to three endpoints, of which one is dead; soaking at {rate}/s for {} min\n",
         time.as_secs() / 60
     );
-    println!("  {:>7}  {:>8}  {:>8}  {:>8}  {:>6}", "after", "RSS MB", "p50 ms", "p99 ms", "lost");
+    println!("  {:>7}  {:>8}  {:>6}  {:>7}  {:>8}  {:>8}  {:>6}", "after", "RSS MB", "files", "log kB", "p50 ms", "p99 ms", "lost");
     let start = Instant::now();
     let mut samples = Vec::new();
     while start.elapsed() < time {
@@ -41,21 +42,31 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
         let phase = open_loop(&target, &ledger, rate, EVERY.min(time.saturating_sub(start.elapsed()))).await;
         ledger.settled(&phase).await;
         anyhow::ensure!(!engine.server.has_ended(), "the engine has ended");
-        let (report, resident) = (ledger.report(phase), engine.server.resident_mb());
+        let (report, resident, files) = (ledger.report(phase), engine.server.resident_mb(), engine.server.open_files());
+        let log = std::fs::metadata(folder.path().join("log"))?.len() as f64 / 1e3;
         println!(
-            "  {:>6}s  {resident:>8.1}  {:>8.2}  {:>8.2}  {:>6}",
+            "  {:>6}s  {resident:>8.1}  {files:>6}  {log:>7.1}  {:>8.2}  {:>8.2}  {:>6}",
             start.elapsed().as_secs(),
             report.whole.p50,
             report.whole.p99,
             report.lost
         );
-        samples.push((resident, report.whole.p99));
+        samples.push([resident, files as f64, report.whole.p50, report.whole.p99]);
     }
-    if let [first, .., last] = samples[..] {
+    // A single sample is noisy, so a median of ten is compared with a median of ten.
+    let (first, last) = (&samples[..samples.len().min(10)], &samples[samples.len().saturating_sub(10)..]);
+    let ratio = |at: usize| {
+        let median = |of: &[[f64; 4]]| {
+            let mut sorted: Vec<f64> = of.iter().map(|sample| sample[at]).collect();
+            sorted.sort_by(f64::total_cmp);
+            sorted[sorted.len() / 2]
+        };
+        median(last) / median(first)
+    };
+    if !samples.is_empty() {
+        let [resident, files, p50, p99] = [0, 1, 2, 3].map(ratio);
         println!(
-            "\n  last ÷ first: RSS {:.2}, p99 {:.2}; peak RSS {:.0} MB\n",
-            last.0 / first.0,
-            last.1 / first.1,
+            "\n  last ten samples ÷ first ten: RSS {resident:.2}, open files {files:.2}, p50 {p50:.2}, p99 {p99:.2}; peak RSS {:.0} MB\n",
             engine.server.peak_mb()
         );
     }

@@ -56,6 +56,11 @@ impl Server {
         line.split_whitespace().next().and_then(|number| number.parse().ok()).map_or(f64::NAN, |kib: f64| kib * 1024.0 / 1e6)
     }
 
+    /// Returns the number of open files and sockets.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
     /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
