@@ -1,5 +1,5 @@
 # `make run` starts a demonstration, `make test` runs all tests.
-.PHONY: run test quick screenshots verify verify-plugins verify-openapi verify-dashboard verify-engine check deny bench bench-soak setup tools simulate
+.PHONY: run test quick screenshots verify verify-plugins verify-openapi verify-dashboard verify-engine check deny bench bench-soak charts setup tools simulate
 
 # The compilation target of plugins, which cargo does not install.
 setup:
@@ -84,6 +84,10 @@ deny:
 # BENCH_DIR chooses the disk.
 bench: setup
 	cargo bench --quiet --package innesco --bench relay -- $(ONLY)
+
+# Draws the charts of docs/performance.md from the figures in docs/performance.json, which a run of `make bench` wrote.
+charts: setup
+	cargo bench --quiet --package innesco --bench relay -- charts $(CURDIR)/docs/performance.json $(CURDIR)/docs
 
 # Runs half of the peak rate for a given time, with a dead receiver among healthy ones: shows whether memory or latency grows.
 bench-soak: setup
