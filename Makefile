@@ -5,11 +5,11 @@
 setup:
 	@rustup target list --installed | grep -q wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
 
-# Programs that some tests need to set a clock, to break a disk, to start a database server, and to open the dashboard in a browser.
+# Programs that some tests need to set a clock, to break a disk, to count instructions, to start a database server, and to open the dashboard in a browser.
 # If make cannot install one, its tests fail and name it. Old lists of packages may name versions that no longer exist.
-INSTALL := apt-get install -qq --yes faketime strace postgresql chromium chromium-driver
+INSTALL := apt-get install -qq --yes faketime strace valgrind postgresql chromium chromium-driver
 tools:
-	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || ! command -v chromedriver >/dev/null; then \
+	@if ! ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || ! command -v strace >/dev/null || ! command -v valgrind >/dev/null || ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || ! command -v chromedriver >/dev/null; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(INSTALL) || { apt-get update -qq; $(INSTALL); }; fi; fi
 
 # Runs the engine with the example plugins and a test receiver, and rebuilds plugins when they change.

@@ -135,7 +135,15 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         }
         // If a flood ends the engine, the other floods are still measured.
         let ratio: Cell = if engine.server.has_ended() { "THE ENGINE ENDED".into() } else { beside.against(&quiet).into() };
-        table.row([name.into(), quiet.into(), beside.into(), ratio, "≤ 3".into(), answers.to_string().into(), engine.server.peak_mb().into()]);
+        table.row([
+            name.into(),
+            quiet.into(),
+            beside.into(),
+            ratio,
+            "≤ 3".into(),
+            answers.to_string().into(),
+            engine.server.peak_mb().into(),
+        ]);
     }
     table.print("Attacks: 200 healthy events a second, alone and beside a flood of each kind");
     println!("  {lost} healthy events did not arrive.\n");

@@ -85,10 +85,15 @@ fn bars(chart: &Chart, table: &Value) -> Vec<(String, [f64; 3])> {
     let rows = table["rows"].as_array().unwrap_or(&empty);
     let Some((head, rows)) = rows.split_first() else { return Vec::new() };
     let mut bars = Vec::new();
-    for row in rows.iter().filter(|row| chart.rows.is_none_or(|rows| rows.iter().any(|name| row[0].as_str() == Some(name.trim())))) {
+    for row in
+        rows.iter().filter(|row| chart.rows.is_none_or(|rows| rows.iter().any(|name| row[0].as_str() == Some(name.trim()))))
+    {
         for column in chart.columns {
-            let Some(at) = head.as_array().and_then(|head| head.iter().position(|title| title.as_str() == Some(column))) else { continue };
-            let mut values: Vec<f64> = row[at].as_array().map(|all| all.iter().filter_map(Value::as_f64).collect()).unwrap_or_default();
+            let Some(at) = head.as_array().and_then(|head| head.iter().position(|title| title.as_str() == Some(column))) else {
+                continue;
+            };
+            let mut values: Vec<f64> =
+                row[at].as_array().map(|all| all.iter().filter_map(Value::as_f64).collect()).unwrap_or_default();
             values.sort_by(f64::total_cmp);
             if let [lowest, .., highest] = values[..] {
                 let label = if chart.rows.is_some() { *column } else { row[0].as_str().unwrap_or_default() };

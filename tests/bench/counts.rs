@@ -72,9 +72,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
             }
         }
     }
-    let mut table = Table::new(&[
-        "per event", "wake-ups", "woken threads", "system calls", "bytes written", "commits", "CPU µs",
-    ]);
+    let mut table = Table::new(&["per event", "wake-ups", "woken threads", "system calls", "bytes written", "commits", "CPU µs"]);
     for (nth, title) in [format!("{RATE}/s"), "64 callers".to_owned()].into_iter().enumerate() {
         for (system, counts) in SYSTEMS.iter().zip(&figures) {
             let Counts { wakes, threads, calls, written, commits, cpu } = &counts[nth];
@@ -156,7 +154,10 @@ impl Tracer {
         let mut tracer = Self { process, out };
         // strace has attached to the process once the kernel names a tracer.
         for _ in 0..500 {
-            if fs::read_to_string(format!("/proc/{pid}/status"))?.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0")) {
+            if fs::read_to_string(format!("/proc/{pid}/status"))?
+                .lines()
+                .any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+            {
                 return Ok(Some(tracer));
             }
             if tracer.process.try_wait()?.is_some() {

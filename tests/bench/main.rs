@@ -146,7 +146,8 @@ fn run(scenarios: impl AsyncFnOnce(&Place) -> anyhow::Result<()>) -> anyhow::Res
     let load_at_end = process::load_average();
     println!("load {load_at_end} at the end");
     let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
-    let processor = read("/proc/cpuinfo").lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned()));
+    let processor =
+        read("/proc/cpuinfo").lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1.to_owned()));
     let machine = json!({
         "cores": cores, "processor": processor, "kernel": read("/proc/sys/kernel/osrelease").trim(), "rounds": ROUNDS,
         "load_at_start": load, "load_at_end": load_at_end,

@@ -40,9 +40,8 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         }
     }
     let mut table = Table::new(&["accept, 200/s", "p50 ms", "p99 ms", "longest ms"]);
-    let row = |name: &str, figures: &[Figure; 3]| {
-        [Cell::from(name), (&figures[0]).into(), (&figures[1]).into(), (&figures[2]).into()]
-    };
+    let row =
+        |name: &str, figures: &[Figure; 3]| [Cell::from(name), (&figures[0]).into(), (&figures[1]).into(), (&figures[2]).into()];
     table.row(row("nothing is deleted", &still));
     table.row(row("old events are deleted", &leaving));
     table.row(row("ratio", &ratio));

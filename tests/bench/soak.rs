@@ -34,7 +34,10 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
         "peak {peak:.0} events/s to three endpoints, of which one is dead; soaking at {rate}/s for {} min\n",
         time.as_secs() / 60
     );
-    println!("  {:>7}  {:>8}  {:>6}  {:>7}  {:>8}  {:>8}  {:>6}", "after", "RSS MB", "files", "log kB", "p50 ms", "p99 ms", "lost");
+    println!(
+        "  {:>7}  {:>8}  {:>6}  {:>7}  {:>8}  {:>8}  {:>6}",
+        "after", "RSS MB", "files", "log kB", "p50 ms", "p99 ms", "lost"
+    );
     let start = Instant::now();
     let mut samples = Vec::new();
     while start.elapsed() < time {

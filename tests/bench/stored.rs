@@ -51,7 +51,15 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         let [empty_rate, empty_cpu] = &figures[0];
         let goal = if *events == SIZES[0] { "" } else { "≥ 0.9" };
         let memory = Cell::from(engine.server.resident_mb());
-        table.row([name.into(), rate.into(), rate.against(empty_rate).into(), goal.into(), cpu.into(), cpu.against(empty_cpu).into(), memory]);
+        table.row([
+            name.into(),
+            rate.into(),
+            rate.against(empty_rate).into(),
+            goal.into(),
+            cpu.into(),
+            cpu.against(empty_cpu).into(),
+            memory,
+        ]);
     }
     table.print("Stored deliveries: throughput");
 

@@ -50,6 +50,8 @@ use crate::{
     traces::Traces,
 };
 
+mod instructions;
+
 /// Receivers that first give the answers of a script, and then always answer `204`.
 #[derive(Default)]
 struct Script {
