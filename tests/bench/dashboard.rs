@@ -155,7 +155,9 @@ impl Reader {
 
     async fn read(&self, page: &str) -> anyhow::Result<String> {
         let answer = self.get(page).send().await?;
-        ensure!(answer.status().is_success(), "{page} answered {}", answer.status());
+        // A search for a known word leads to a list.
+        let is_page = answer.status().is_success() || answer.status().is_redirection();
+        ensure!(is_page, "{page} answered {}", answer.status());
         Ok(answer.text().await?)
     }
 }

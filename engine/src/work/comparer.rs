@@ -46,8 +46,8 @@ use crate::{
 pub const THREADS_MAX: usize = 4;
 /// Time after which a batch reads no further page. The progress is stored after each batch.
 const BATCH_TIME: Duration = Duration::from_millis(250);
-/// Maximum number of recorded runs in one page.
-const PAGE_RUNS: u64 = 1_000;
+/// Maximum number of recorded runs in one page. The store reads a page at normal priority, so a page is short.
+const PAGE_RUNS: u64 = 100;
 /// How long one batch of a comparison with `follow` may take. Such a batch repeats the runs that have ended since the previous
 /// batch.
 const FOLLOW_TIME: Duration = Duration::from_secs(1);
@@ -281,6 +281,9 @@ impl Comparer {
             let mut pairs = Vec::new();
             while let Some((place, run)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, runs.get(at)?))) {
                 pairs.push((place, self.pair(versions, configs, run, &endpoints, &runtime)));
+                // Without this, a thread that wakes up for an event waits until the kernel ends the time slice of this one, which
+                // takes milliseconds even at the lowest priority.
+                thread::yield_now();
             }
             pairs
         };
