@@ -64,7 +64,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
                 let events = load().await;
                 let after = Reading::of(&server).await?;
                 after.note(&before, events, counts);
-                // Tracing slows the process, so system calls are counted in a load of their own.
+                // Tracing slows the process, so system calls are counted in a separate load.
                 if let Some(tracer) = Tracer::start(server.pid())? {
                     let events = load().await;
                     counts.calls.note(tracer.calls()? as f64 / events as f64);

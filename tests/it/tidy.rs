@@ -125,7 +125,10 @@ fn each_thing_is_in_its_place_only() {
         only("rand::rng()", &[]);
         // Only these files set the modes of created files or read the environment.
         only(".mode(0o", &["files.rs"]);
-        only("env::var(", &["config.rs", "cli/build.rs", "sandbox/fuzz.rs", "store/postgres/simulation.rs"]);
+        only(
+            "env::var(",
+            &["config.rs", "cli/build.rs", "sandbox/fuzz.rs", "store/postgres/simulation.rs", "work/tests/instructions.rs"],
+        );
         only("StatusCode::UNPROCESSABLE_ENTITY", &["api/error.rs"]);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

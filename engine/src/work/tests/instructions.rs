@@ -1,5 +1,5 @@
 //! Counts the processor instructions of hot paths, and compares them with recorded numbers. So a change that makes a path slower is
-//! noticed, whatever else the machine does. Times are never compared.
+//! noticed, even if the machine is busy. Times are never compared.
 //!
 //! valgrind counts the instructions of this test program, started again as a child. The child repeats one path. The difference
 //! between many and few repeats is divided by the number of additional repeats, so what happens once does not count. valgrind
