@@ -73,7 +73,8 @@ mod global {
     compile_error!("the arena serves one thread: build innesco-sdk without the feature `arena`");
 
     /// Size of the block. Its zeros are not stored in the plugin file. It is small enough that the engine can reset stack, statics
-    /// and block by overwriting them. For one page beyond that, resetting costs more than a whole small run.
+    /// and block by overwriting them. If they had one page more than the engine
+    /// overwrites, resetting would cost more than a whole small run.
     const BLOCK_BYTES: usize = 128 * 1024;
     const PAGE_BYTES: usize = 64 * 1024;
     /// The minimum growth once the block is full. Growing is expensive, and most of its cost does not depend on the number of

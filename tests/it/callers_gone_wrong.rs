@@ -177,7 +177,7 @@ async fn connections_end_by_their_limits() {
     for stream in [&mut silent, &mut half] {
         assert_eq!(rest(stream).await, "");
     }
-    // A connection has a longer limit for its second request. This caller exceeds that limit too.
+    // After its first request, a connection may be idle for longer (3 s here). This caller exceeds that limit too.
     let answer = rest(&mut used).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
     assert!(began.elapsed() >= Duration::from_secs(3), "a used connection may be idle for 3 s, not {:?}", began.elapsed());
@@ -475,7 +475,7 @@ async fn takes_nothing(to: SocketAddr) -> TcpStream {
 /// Returns the number of bytes that the server at `server` has written for `caller` and that the system still buffers.
 #[cfg(target_os = "linux")]
 fn unreceived(server: SocketAddr, caller: SocketAddr) -> u64 {
-    // The byte order of addresses in this file is that of the processor, so only the ports are compared.
+    // `/proc/net/tcp` has addresses in the processor's byte order, so only the ports are compared.
     let ports = |local: &str, remote: &str| Some((local.rsplit_once(':')?.1.to_owned(), remote.rsplit_once(':')?.1.to_owned()));
     let wanted = (format!("{:04X}", server.port()), format!("{:04X}", caller.port()));
     let table = std::fs::read_to_string("/proc/net/tcp").expect("the system's list of connections");
@@ -503,7 +503,7 @@ async fn the_system_buffers_little_of_an_unread_answer() {
         same = if now > 0 && now == before { same + 1 } else { 0 };
         before = now;
     }
-    // The limit is 128 KiB, and one write may exceed it. Without the limit it would be 3 MiB.
+    // The limit is 128 KiB, and one write may exceed it. Without the limit, the system would hold 3 MiB.
     assert!(before < 512 << 10, "the system holds {before} bytes for one connection");
 }
 

@@ -113,7 +113,7 @@ async fn a_failed_webhook_appears_live_and_is_retried() {
     assert!(browser.address().await.contains(&event), "the page was not left");
     browser.click("a.peek[href*='open=data']").await;
     browser.wait_for("#received pre", "\"1500.00\"").await;
-    // The parts of another event that were not sent are cancelled together.
+    // For another event, all parts that have not been delivered yet are cancelled together.
     works.store(false, Ordering::Relaxed);
     let event = engine.send("order.created", json!({ "total": "7.00" })).await;
     open(&browser, &engine, &format!("/events/{event}")).await;
@@ -408,7 +408,8 @@ async fn new_events_wait_behind_a_row_that_counts_them() {
     live(&browser).await;
     let newest = engine.send("order.paid", json!({})).await;
     browser.wait(&format!("#newest a[href$='{newest}']")).await;
-    // A new problem would move everything below it, so it waits. So does the end of a problem.
+    // A new problem would move everything below it, so the page shows it only after a click. A solved problem is also removed only
+    // after a click.
     let file = engine.plugin_folder().join("legacy.wasm");
     engine.write_plugin("legacy.wasm", b"no plugin");
     browser.wait_for("#needs .held-row:not([hidden])", "1 need you now").await;

@@ -523,8 +523,8 @@ async fn an_unsigned_id_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_published_event_cannot_pass_for_one_of_a_source() {
     let engine = Engine::start(&[]);
-    // Before the source exists, its name is free. An event that was published under this name earlier must not make its id unusable
-    // for the source.
+    // Before the source exists, its name is free. If an event was published under this name earlier, the source can still use the
+    // same id.
     let early = json!({ "type": "shop.order", "source": "shop", "id": "msg_1" });
     let published = engine.ok("POST", "/v1/events", early.clone()).await["event"].clone();
     let made = source(&engine, "shop", "standard-webhooks", json!({ "type_from": "constant:order" })).await;
@@ -539,7 +539,7 @@ async fn a_published_event_cannot_pass_for_one_of_a_source() {
     let story = engine.get(&format!("/v1/events/{event}")).await;
     assert_eq!((&story["source"], &story["type"], &story["id"]), (&json!("shop"), &json!("shop.order"), &json!("msg_1")));
 
-    // Now the name belongs to the source: no form of the request can use it.
+    // Now the name belongs to the source: neither a single event nor a batch can use it.
     let good = json!({ "type": "a.b" });
     for (body, place) in [(early.clone(), "/source"), (json!([good, early]), "/1/source")] {
         let (status, problem) = engine.call("POST", "/v1/events", body).await;

@@ -172,7 +172,7 @@ async fn remind_of_parked_runs(store: &dyn Store, plugin: &str) {
     let filter = RunFilter { state: Some(RunState::Parked.as_str()), plugin: Some(name), ..RunFilter::default() };
     let page = PageRequest { cursor: None, limit: PARKED_COUNTED_MAX };
     let Ok(found) = store.runs(filter, page).await else { return };
-    // The engine requeues the other parked runs automatically.
+    // Counts only the runs that an operator must retry. The engine requeues all other parked runs automatically.
     let is_retried_by_hand =
         |run: &&StoredRun| run.outcome.is_some_and(|outcome| remedy(outcome, run.wants.as_deref()) == Remedy::Retry);
     let number = found.items.iter().filter(is_retried_by_hand).count();

@@ -178,7 +178,8 @@ impl Fixture {
         text
     }
 
-    /// Replaces values. The body of a source's request repeats the data, so the whole body is masked if the data changes.
+    /// Replaces values. An event from a source repeats its data in the attribute `http.body` or `http.body-base64`. If masking
+    /// changes the data, this attribute is masked as a whole.
     pub fn masked(&self, masks: &Masks, style: Style) -> Self {
         let mut masked = self.clone();
         let event = &mut masked.event;
@@ -258,7 +259,8 @@ impl Fixture {
     }
 }
 
-/// Returns the limits of an engine. Limits that no setting can change are those of this program.
+/// Returns the limits of an engine. The view lacks the limits that no setting can change. For those, this program's values are
+/// used.
 pub fn limits(view: &RunLimitsView) -> Limits {
     let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Limits {

@@ -78,7 +78,7 @@ pub enum Link {
     Rate,
     /// The endpoint's limit allows another concurrent webhook.
     Concurrency,
-    /// No earlier webhook of an ordered endpoint is unfinished.
+    /// If the endpoint is ordered, all webhooks that must go before this one are finished.
     Order,
     /// The next attempt of the webhook's schedule is due.
     Schedule,
@@ -145,7 +145,7 @@ pub struct Situation<'a> {
     pub deliveries: Vec<DeliveryFact>,
     /// Plugins that recently sent to this endpoint by name, for this event or for any other event.
     pub senders: Vec<Slug>,
-    /// How the sender treats the endpoint now; `None` if this process sends nothing to it.
+    /// How this process now treats the endpoint when it sends webhooks; `None` if this process sends nothing to it.
     pub standing: Option<Standing>,
 }
 
@@ -207,7 +207,7 @@ pub enum Behind {
     Event(EventId),
 }
 
-/// How a sender treats an endpoint.
+/// How a process treats an endpoint when it sends webhooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     pub breaker: Breaker,

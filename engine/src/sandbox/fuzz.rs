@@ -1,4 +1,4 @@
-//! Changes real plugin files at random, and loads them as the child process does, under the same limits.
+//! Changes real plugin files at random, and compiles them like the child process of the engine, under the same limits.
 //!
 //! Many inputs share one child process, because a start costs as much as hundreds of inputs. The child process is this test
 //! program, started again. The process ends once earlier inputs have left too much memory behind ([`LEFT_BYTES_MAX`]). If the
@@ -138,7 +138,7 @@ fn changed_files_end_in_a_refusal_or_in_a_plugin() {
     println!("seed {seed}, {tally}");
     assert_eq!(tally.outcomes.values().sum::<u64>(), inputs);
     assert_eq!(tally.outcomes.get(OUR_PANIC), None, "code of the engine panicked");
-    // If no input reached one of these, the random changes are too coarse.
+    // Each of these outcomes must be reached by some input. Otherwise the random changes are too coarse.
     for reached in ["loads", "invalid", "not-a-component", "too-demanding"] {
         assert!(tally.outcomes.contains_key(reached), "no input reached {reached:?}: {tally}");
     }

@@ -11,16 +11,17 @@
 //! # To add a stored thing
 //!
 //! 1. Put its type and its rules (words, limits, refusals) into `domain/`.
-//! 2. Create `store/NOUN.rs`: a small trait whose methods are whole steps, documented with their promises and `# Errors`, and the
-//!    records that only the store needs. Name the trait among the supertraits of [`Store`].
+//! 2. Create `store/NOUN.rs`. It has the records that only the store needs, and a small trait. Each method of the trait is a whole
+//!    step, documented with its promises and `# Errors`. Name the trait among the supertraits of [`Store`].
 //! 3. Add its table to `sqlite/schema.sql`, `postgres/schema.sql`, both `upgrade.rs`, and `migration.rs`.
 //! 4. Implement the trait in `sqlite/NOUN.rs` and `postgres/NOUN.rs`, next to its SQL. Code that both need belongs in
-//!    `store/NOUN.rs`, and the codecs of text and byte columns in `columns.rs`. `sqlite/check.rs` reads each row of the table.
+//!    `store/NOUN.rs`, and the codecs of text and byte columns in `columns.rs`. Let `sqlite/check.rs` read each row of the table.
 //! 5. Add a case per promise to `conformance/NOUN.rs`, and name it in the list of `conformance/mod.rs`: both stores run it.
 //!
-//! For a new column of an existing table, raise the layout and do step 3. The column needs a default, because older engines on the
-//! same database do not write the column. Then read and write it in the files of its table (`NOUN.rs`, `rows.rs`, `columns.rs`).
-//! Unfinished deliveries are in the table `live`, finished ones in `delivery`; several files read and write these two.
+//! For a new column of an existing table, increase `LAYOUT` in both `upgrade.rs`, and do step 3. The column needs a default,
+//! because older engines on the same database do not write the column. Then read and write it in the files of its table
+//! (`NOUN.rs`, `rows.rs`, `columns.rs`). Unfinished deliveries are in the table `live`, finished ones in `delivery`; several files
+//! read and write these two.
 
 mod accept;
 mod admission;

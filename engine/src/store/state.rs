@@ -35,8 +35,8 @@ pub trait PluginState {
 
     /// Deletes one batch of values that expired before `at` (wall clock). Returns their number.
     ///
-    /// This changes nothing for a run that begins at `at` or later, because the values have already expired for such a run. An
-    /// earlier run that has read a deleted value runs again.
+    /// This changes nothing for a run that begins at `at` or later, because the values have already expired for such a run. If an
+    /// uncommitted run began before `at` and has already read one of the deleted values, it runs again.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
@@ -57,14 +57,14 @@ pub trait PluginState {
     /// If the store cannot be read.
     async fn state_keys(&self, plugin: &Slug, prefix: &str, after: Option<&str>, most: usize) -> Result<Vec<StateKey>, Error>;
 
-    /// Deletes one value. Returns whether it existed. A run that has already read it runs again.
+    /// Deletes one value. Returns whether it existed. If an uncommitted run has already read it, the run is repeated.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
     async fn delete_state(&self, plugin: &Slug, key: &str) -> Result<bool, Error>;
 
-    /// Deletes one batch of a plugin's state. Returns the number of deleted keys; 0 means that none was left. A run that has
-    /// already read a deleted value runs again.
+    /// Deletes one batch of a plugin's state. Returns the number of deleted keys; 0 means that none was left. If an
+    /// uncommitted run has already read a deleted value, the run is repeated.
     ///
     /// # Errors
     /// If the commit failed: nothing was deleted.
@@ -140,8 +140,8 @@ pub struct Ledger {
 
 impl Ledger {
     /// Counts the writes and the scheduled events of the runs of one settlement. Returns the runs (by index) that would exceed a
-    /// limit. If a run would exceed a limit, nothing is counted. Writes that do not increase the size are always admitted, so that
-    /// a plugin at its limit can delete state.
+    /// limit. If any run would exceed a limit, none of the runs is counted. Writes that do not increase the size are always
+    /// admitted, so that a plugin at its limit can delete state.
     pub fn admit(&mut self, runs: &[RunRecord], limits: StateLimits) -> Vec<(usize, StateFull)> {
         let mut refused = Vec::new();
         let (mut sizes, mut values, mut scheduled) = (HashMap::new(), HashMap::new(), HashMap::new());

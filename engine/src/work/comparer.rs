@@ -53,11 +53,11 @@ const PAGE_RUNS: u64 = 100;
 const FOLLOW_TIME: Duration = Duration::from_secs(1);
 /// Number of recorded runs that are repeated before the time is checked again.
 const FOLLOW_RUNS: usize = 100;
-/// A comparison with `follow` repeats a run only if the run's event was accepted at least this long ago. By then all earlier events
-/// are visible, because a commit that takes longer is refused.
+/// A comparison with `follow` repeats a run only if the run's event was accepted at least this long ago. This leaves the nodes
+/// time to commit all earlier events. If a commit takes longer, the comparison may miss the runs of its events.
 const FOLLOW_DELAY: Duration = Duration::from_secs(3);
-/// If a run has not ended this long after its event was accepted, it no longer delays the runs of later events, and it is not
-/// repeated.
+/// Maximum time to wait for a run, counted from the acceptance of its event. A run that has not ended by then is not repeated, and
+/// the runs of later events no longer wait for it.
 const FOLLOW_WAIT: Duration = Duration::from_secs(60);
 
 /// Advances comparisons.
@@ -281,8 +281,8 @@ impl Comparer {
             let mut pairs = Vec::new();
             while let Some((place, run)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, runs.get(at)?))) {
                 pairs.push((place, self.pair(versions, configs, run, &endpoints, &runtime)));
-                // Without this, a thread that wakes up for an event waits until the kernel ends the time slice of this one, which
-                // takes milliseconds even at the lowest priority.
+                // Without this yield, a thread that wakes up for an event waits until the kernel ends this thread's time slice. A
+                // time slice lasts milliseconds even at the lowest priority.
                 thread::yield_now();
             }
             pairs
@@ -393,7 +393,8 @@ struct Current {
     was_used: AtomicBool,
 }
 
-/// The version of every value that a repeated run reads. Repeated runs are not committed, so this version is never compared.
+/// The state version that is returned with every value that a repeated run reads. Repeated runs are not committed, so this version
+/// is never compared.
 const VERSION: i64 = 1;
 
 impl StateSource for Recorded {

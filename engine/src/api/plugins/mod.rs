@@ -39,7 +39,7 @@ use crate::{
 /// Maximum number of settings of one plugin; maximum length of a name or a value, in bytes.
 const CONFIG_COUNT_MAX: usize = 100;
 const CONFIG_LEN_MAX: usize = 8 << 10;
-/// Maximum size of all settings as JSON, in bytes: every value may have its full length.
+/// Maximum size of all settings as JSON, in bytes. It is large enough for the maximum number of values of maximum length.
 const CONFIG_BYTES_MAX: usize = 1 << 20;
 
 /// The OpenAPI schema of a plugin's settings.
@@ -316,7 +316,7 @@ pub async fn state_value(
 
 /// Delete a value of a plugin's state. This cannot be undone.
 ///
-/// Uncommitted runs that have read the value run again. The key is not in the audit trail: it may be personal data.
+/// If an uncommitted run has read the value, the run is repeated. The key is not in the audit trail: it may be personal data.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}/state/value", operation_id = "delete_plugin_state_value", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router"), OneKey),
@@ -336,7 +336,7 @@ pub async fn delete_state_value(
 
 /// Delete all state of a plugin. This cannot be undone.
 ///
-/// Afterwards, the plugin runs as if for the first time. Uncommitted runs that have read the state run again.
+/// Afterwards, the plugin runs as if for the first time. If an uncommitted run has read the state, the run is repeated.
 #[utoipa::path(
     delete, path = "/v1/plugins/{plugin}/state", operation_id = "clear_plugin_state", tag = "plugins",
     params(("plugin" = String, Path, description = "Name of the plugin.", example = "order-router")),
@@ -348,8 +348,8 @@ pub async fn clear_state(State(api): State<Arc<Api>>, Path(name): Path<String>) 
     Ok(Json(ClearedStateView { plugin: plugin.to_string(), keys }))
 }
 
-/// Deletes in several transactions, so that other writes can run in between. State that the plugin writes meanwhile does not make
-/// the deletion take longer.
+/// Deletes in several transactions, so that other writes can run in between. The deletion does not take longer if the
+/// plugin writes more state meanwhile.
 async fn clear(store: &dyn Store, plugin: &Slug) -> Result<u64, store::Error> {
     let count = store.state_size(plugin).await?.keys;
     let mut deleted = 0;

@@ -1,5 +1,5 @@
 //! Counts waiting work at each stage. A queue's table holds only unfinished rows, and SQLite counts a whole table page by page.
-//! Each other count has a partial index that holds exactly the counted rows. So counting a million rows takes some milliseconds.
+//! All other counts have partial indexes that hold exactly the counted rows. So counting a million rows takes some milliseconds.
 //! Counts always use a reading connection.
 
 use std::{fs, path::Path, time::Duration};
