@@ -145,7 +145,13 @@ async fn pump(
                 if !ui.api.keys.holds(&visit.key, clock::wall()) {
                     return;
                 }
-                let signalled = if is_quiet { std::mem::take(&mut echo) } else { std::mem::take(&mut changed) };
+                let mut signalled = if is_quiet { std::mem::take(&mut echo) } else { std::mem::take(&mut changed) };
+                // What the page reads now is what it knows. Otherwise a problem that comes and goes between two comparisons, of
+                // which only the coming is news, would stay on the page.
+                let now = Known::now(&ui);
+                if !now.is_same(&known) {
+                    (known, signalled) = (now, Changed::ALL);
+                }
                 if !is_quiet {
                     echo = signalled;
                 }
