@@ -85,9 +85,9 @@ deny:
 bench: setup
 	cargo bench --quiet --package innesco --bench relay -- $(ONLY)
 
-# Draws the charts of docs/performance.md from the figures in docs/performance.json, which a run of `make bench` wrote.
+# Draws charts (SVG) from the JSON file that a run of `make bench` wrote: `make charts RESULTS=bench.json CHARTS=pictures`.
 charts: setup
-	cargo bench --quiet --package innesco --bench relay -- charts $(CURDIR)/docs/performance.json $(CURDIR)/docs
+	cargo bench --quiet --package innesco --bench relay -- charts $(abspath $(RESULTS)) $(abspath $(or $(CHARTS),.))
 
 # Runs half of the peak rate for a given time, with a dead receiver among healthy ones: shows whether memory or latency grows.
 bench-soak: setup

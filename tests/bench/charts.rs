@@ -1,4 +1,4 @@
-//! Draws charts (SVG) from the JSON file of a run of the benchmark: `docs/performance.md` shows them.
+//! Draws charts (SVG) from the JSON file of a run of the benchmark.
 
 use std::{fmt::Write as _, fs, path::Path};
 
