@@ -146,8 +146,9 @@ async fn pump(
                     return;
                 }
                 let mut signalled = if is_quiet { std::mem::take(&mut echo) } else { std::mem::take(&mut changed) };
-                // What the page reads now is what it knows. Otherwise a problem that comes and goes between two comparisons, of
-                // which only the coming is news, would stay on the page.
+                // The page reads the configuration after this message, so the next comparison starts from this moment. Otherwise a
+                // refused file that appears and is deleted between two comparisons would stay on the page, because only its
+                // refusal is news.
                 let now = Known::now(&ui);
                 if !now.is_same(&known) {
                     (known, signalled) = (now, Changed::ALL);
