@@ -57,6 +57,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Sends the waiting webhooks of an endpoint at once.
+    pub async fn resume(&self, endpoint: &str) -> anyhow::Result<()> {
+        self.call(reqwest::Method::POST, &format!("/v1/endpoints/{endpoint}/resume"), None).await?;
+        Ok(())
+    }
+
     /// Creates a source with this preset and returns its address.
     pub async fn source(&self, name: &str, preset: &str) -> anyhow::Result<String> {
         // A source of some presets needs a secret that its sender creates; for the others the engine generates one.

@@ -30,6 +30,12 @@ impl Figure {
         self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
+    pub fn median(&self) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
     /// Returns the ratio of this figure to another, round by round.
     pub fn against(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(own, other)| own / other).collect())

@@ -77,6 +77,11 @@ impl Ledger {
         }
     }
 
+    /// Returns the number of events whose webhook has arrived.
+    pub fn count_arrived(&self) -> usize {
+        self.events.iter().filter(|event| event.arrived.load(Ordering::Relaxed) != 0).count()
+    }
+
     /// Clears everything, so that the numbers can be used again.
     pub fn clear(&self) {
         for value in self.events.iter().flat_map(|event| [&event.sent, &event.accepted, &event.arrived]) {
@@ -316,7 +321,12 @@ async fn finish(mut tasks: JoinSet<std::io::Result<()>>) {
 
 /// Starts a receiver that records when webhooks arrive. Returns its URL.
 pub async fn sink(ledger: &Arc<Ledger>) -> std::io::Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    sink_at(ledger, "http://127.0.0.1:0/").await
+}
+
+/// Like [`sink`], at this URL, whose receiver was [`refused`] before.
+pub async fn sink_at(ledger: &Arc<Ledger>, url: &str) -> std::io::Result<String> {
+    let listener = TcpListener::bind(url.trim_start_matches("http://").trim_end_matches('/')).await?;
     let url = format!("http://{}/", listener.local_addr()?);
     let ledger = Arc::downgrade(ledger);
     tokio::spawn(async move {

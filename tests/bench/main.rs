@@ -20,6 +20,7 @@ mod charts;
 mod compare;
 mod counts;
 mod dashboard;
+mod dead;
 mod fairness;
 mod figures;
 mod hostile;
@@ -42,7 +43,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Number of alternating rounds. A round that another program disturbed differs from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 17] = [
+const DEFAULT: [&str; 18] = [
     "relay",
     "rates",
     "shapes",
@@ -53,6 +54,7 @@ const DEFAULT: [&str; 17] = [
     "attacks",
     "fairness",
     "backlog",
+    "dead",
     "retention",
     "compare",
     "debug",
@@ -101,6 +103,7 @@ fn main() -> anyhow::Result<ExitCode> {
                         "dashboard" => dashboard::run(place).await?,
                         "scale" => scale::run(place).await?,
                         "stored" => stored::run(place).await?,
+                        "dead" => dead::run(place).await?,
                         "backlog" => fairness::run_backlog(place).await?,
                         "nodes" => nodes::run(place).await?,
                         _ => fairness::run(place).await?,

@@ -97,8 +97,9 @@ async fn the_terminal_prints_plugin_logs_unrouted_events_and_refused_requests() 
     }
     let log = dev.wait_for_next("bounce-guard@", "1 event");
     assert_eq!(log.trim(), "info  bounce 3: the address is unreachable");
-    let emitted = dev.wait(0, "contact.unreachable", DEADLINE);
-    assert!(emitted.contains("event") && emitted.contains("from plugin/bounce-guard"), "{emitted}");
+    // On a busy machine the webhook, whose body names the type of its event, can be printed before the event.
+    let emitted = dev.wait(0, "from plugin/bounce-guard", DEADLINE);
+    assert!(emitted.contains("event") && emitted.contains("contact.unreachable"), "{emitted}");
     dev.wait(0, "→ receiver", DEADLINE);
 
     // An event without a subscriber is printed with the nearest pattern.
