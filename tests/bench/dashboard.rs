@@ -75,6 +75,7 @@ fn pages(event: &str) -> Vec<String> {
         "/events?source=unknown",
         "/events?state=failed",
         "/events?state=retrying",
+        "/events?state=nothing-sent",
         "/events?time=week",
         "/deliveries",
         "/deliveries?state=dead",

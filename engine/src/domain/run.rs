@@ -539,6 +539,12 @@ impl RunRecord {
         let nothing = self.deliveries().is_empty() && self.writes().is_empty() && self.scheduled().is_empty();
         !nothing || self.new_events().next().is_some()
     }
+
+    /// Returns whether this try, made again with the same event and settings, has the same effects under the same ids. Plugins have
+    /// no clock and no randomness, so only state and new events, which get new ids, make a difference.
+    pub fn is_repeatable(&self) -> bool {
+        self.reads().is_empty() && self.writes().is_empty() && self.scheduled().is_empty() && self.new_events().next().is_none()
+    }
 }
 
 #[cfg(test)]
@@ -638,6 +644,22 @@ mod tests {
             assert_eq!(shown, expected, "{name}");
             assert_eq!(record.failure().is_some(), record.outcome().is_some_and(|outcome| outcome != RunOutcome::Ok), "{name}");
             assert_eq!(record.execution().is_some(), !matches!(name, "deferred" | "not loadable"), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_state_and_new_events_make_a_try_unrepeatable() {
+        let empty = || Effects { emitted: vec![], scheduled: vec![], state_use: StateUse::default(), ..effects() };
+        let with_reads = StateUse { reads: effects().state_use.reads, writes: vec![] };
+        let with_writes = StateUse { reads: vec![], writes: effects().state_use.writes };
+        for (name, effects, expected) in [
+            ("webhooks", empty(), true),
+            ("a read", Effects { state_use: with_reads, ..empty() }, false),
+            ("a write", Effects { state_use: with_writes, ..empty() }, false),
+            ("an event", Effects { emitted: effects().emitted, ..empty() }, false),
+            ("a scheduled event", Effects { scheduled: effects().scheduled, ..empty() }, false),
+        ] {
+            assert_eq!(identity(0).ok(execution(), effects).is_repeatable(), expected, "{name}");
         }
     }
 

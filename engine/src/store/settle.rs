@@ -56,9 +56,17 @@ pub struct Settlement {
 }
 
 impl Settlement {
-    /// Returns whether the settlement changes anything outside the event's own rows.
-    pub fn has_effect(&self) -> bool {
-        !self.direct.is_empty() || self.runs.iter().any(RunRecord::has_effect)
+    /// Returns whether the settlement must be on disk before it takes effect. Any other settlement is only written. If a power cut
+    /// loses it, it is made again from the same configuration, because a log keeps its order: every later change is lost, too.
+    ///
+    /// Then each webhook must get its id again. The number in the id depends on all runs of the event, and some of them may be
+    /// deferred the next time. So only webhooks of direct subscriptions alone, or of a single run, are sure to keep their ids.
+    pub fn must_be_synced(&self) -> bool {
+        match (&self.runs[..], &self.direct[..], &self.settles) {
+            ([], ..) => false,
+            ([run], [], Settles::Event { .. }) => run.has_effect() && !run.is_repeatable(),
+            (runs, direct, _) => !direct.is_empty() || runs.iter().any(RunRecord::has_effect),
+        }
     }
 }
 

@@ -144,6 +144,9 @@ pub const CHAIN_EVENTS: usize = 200;
 
 /// Number of rows that one query reads as candidates for a list.
 pub(super) const CANDIDATES: usize = 500;
+/// Number of events that one page looks at for a state that no table records. The next page continues there, so a page that finds
+/// little is still fast.
+pub(super) const LOOK: i64 = 100_000;
 /// Larger than every event number. An event number has at most 41 bits, because the ids of the event's attempts contain it and must
 /// fit into 64 bits.
 pub(super) const EVENT_ID_END: i64 = 1 << 41;
@@ -185,7 +188,9 @@ pub(super) fn read_parts(row: &impl Row, first: usize) -> Result<Parts, Error> {
 /// only such events. There it seeks from one event to the next, so the cost of a page does not depend on the number of waiting
 /// events. `before` is the parameter with the exclusive upper limit of the ids. `greatest` is the database's function for the
 /// larger of two values. Returns `None` if the state is not rare, so that every event is a candidate.
-pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Option<String> {
+///
+/// If no table records the state, the statement looks only at events from `from` on (inclusive): see [`look_from`].
+pub(super) fn candidates(state: EventState, before: &str, from: i64, greatest: &str) -> Option<String> {
     let sources: &[(&str, &str)] = match state {
         EventState::Waiting => &[("event_queue", "true"), ("run_queue", "state = 'waiting'"), ("live", "true")],
         EventState::Retrying => &[("live", "attempts > 0")],
@@ -196,7 +201,7 @@ pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Opt
         EventState::NothingSent => {
             let children = "id >= c.id << 14 AND id < (c.id + 1) << 14";
             return Some(format!(
-                "SELECT c.id FROM event c WHERE c.id < {before}
+                "SELECT c.id FROM event c WHERE c.id < {before} AND c.id >= {from}
                      AND (NOT EXISTS (SELECT 1 FROM delivery WHERE {children} AND state <> 'cancelled')
                          OR EXISTS (SELECT 1 FROM replay WHERE id = c.id))
                      AND NOT EXISTS (SELECT 1 FROM unrouted WHERE id = c.id)
@@ -219,6 +224,14 @@ pub(super) fn candidates(state: EventState, before: &str, greatest: &str) -> Opt
         newest(before),
         newest("newest.id")
     ))
+}
+
+/// Returns the id from which on one page looks for events in a state (inclusive). `newest` is the id of the newest event.
+pub(super) fn look_from(state: Option<EventState>, cursor: Option<i64>, newest: i64) -> i64 {
+    match state {
+        Some(EventState::NothingSent) => cursor.unwrap_or(i64::MAX).min(newest + 1) - LOOK,
+        _ => 0,
+    }
 }
 
 /// Maximum number of runs in one part of an event's history. Each has a log of up to 64 KiB.

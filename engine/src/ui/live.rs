@@ -24,7 +24,14 @@ use bytes::Bytes;
 use hyper::body::Frame;
 use serde::Deserialize;
 use tokio::{
-    sync::{OwnedSemaphorePermit, broadcast::error::RecvError, mpsc},
+    sync::{
+        OwnedSemaphorePermit,
+        broadcast::{
+            Receiver,
+            error::{RecvError, TryRecvError},
+        },
+        mpsc,
+    },
     time::Instant,
 };
 
@@ -45,6 +52,9 @@ const EVENT_PACE: Duration = Duration::from_millis(300);
 const ECHO: Duration = Duration::from_millis(200);
 /// Time between two signals of every kind, for the work of other nodes.
 const OTHERS: Duration = Duration::from_secs(5);
+/// Time for which a stream leaves news unread after it has read all of them. Without this rest, ten open pages would wake ten tasks for
+/// every message.
+const REST: Duration = Duration::from_millis(100);
 /// The stream sends a message at least this often, so that a page notices a broken stream.
 const PULSE: Duration = Duration::from_secs(2);
 
@@ -127,6 +137,7 @@ async fn pump(
     let mut last_sent = Instant::now();
     let mut others_at = Instant::now() + OTHERS;
     let mut known = Known::now(&ui);
+    let mut rest_until = Instant::now();
     if sender.send(Bytes::from_static(b"event: pulse\ndata:\n\n")).await.is_err() {
         return;
     }
@@ -173,14 +184,34 @@ async fn pump(
                 known = now;
                 others_at = Instant::now() + OTHERS;
             }
-            received = news.recv() => match received {
-                Ok(one) if event.is_none_or(|event| is_about(&one, event)) => changed.note(&one),
-                Ok(_) => {}
-                Err(RecvError::Lagged(_)) => changed = Changed::ALL,
-                Err(RecvError::Closed) => return,
-            },
+            received = rested(rest_until, &mut news) => {
+                let mut unread = match received {
+                    Ok(one) => Ok(one),
+                    Err(RecvError::Lagged(count)) => Err(TryRecvError::Lagged(count)),
+                    Err(RecvError::Closed) => return,
+                };
+                loop {
+                    match unread {
+                        Ok(one) if event.is_none_or(|event| is_about(&one, event)) => changed.note(&one),
+                        Ok(_) => {}
+                        Err(TryRecvError::Lagged(_)) => {
+                            changed = Changed::ALL;
+                            news = news.resubscribe();
+                        }
+                        Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+                    }
+                    unread = news.try_recv();
+                }
+                rest_until = Instant::now() + REST;
+            }
         }
     }
+}
+
+/// Waits until the rest is over and a message is unread.
+async fn rested(until: Instant, news: &mut Receiver<Arc<News>>) -> Result<Arc<News>, RecvError> {
+    tokio::time::sleep_until(until).await;
+    news.recv().await
 }
 
 /// What a page knows of the configuration.

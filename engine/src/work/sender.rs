@@ -174,6 +174,8 @@ impl<E: Exchange> Sender<E> {
     async fn follow(&self, claim: DeliveryClaim, endpoint: &Arc<Endpoint>, attempt: Attempt) -> Done {
         let (now, outcome, n) = (clock::steady(), attempt.outcome, claim.attempts + 1);
         let schedule = schedule(&endpoint.new.policy);
+        // A success plans nothing, so it needs no random number, each of which is a system call.
+        let jitter = || if outcome.is_success() { 0.5 } else { jitter() };
         let next = after_attempt(&attempt, n, schedule, now, jitter());
         let noted = self.throttles.note(claim.endpoint, outcome, now, jitter());
         log_breaker(endpoint, noted.breaker, outcome);

@@ -167,6 +167,15 @@ pub async fn events_are_listed_by_type_and_source(bench: &Bench) {
     let waiting = EventFilter { state: Some(EventState::Waiting), ..by(Some("parcel.*"), None) };
     assert_eq!(bench.event_ids(waiting).await, [ids[1], ids[0]]);
     assert_eq!(bench.event_ids(by(Some("*"), None)).await, bench.event_ids(EventFilter::default()).await);
+    assert_eq!(bench.event_ids(by(Some("parcel_.y.*"), None)).await, []);
+    // A store may look up a few types one by one, but not many.
+    let mut all = Vec::new();
+    for first in [0, 40] {
+        let events = (first..first + 40).map(|nth| of(&format!("kind.n{nth}"), "shop")).collect();
+        let accepted = bench.store.accept(events).await.unwrap();
+        all.splice(0..0, accepted.iter().rev().map(|one| one.id()));
+        assert_eq!(bench.event_ids(by(Some("kind.*"), None)).await, all);
+    }
 }
 
 pub async fn events_are_listed_by_time(bench: &Bench) {

@@ -33,7 +33,7 @@ use crate::{
         columns::{Place, ended},
         story::{
             CANDIDATES, CHAIN_EVENTS, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS,
-            RUN_JOINS, candidates, parts, read_parts,
+            RUN_JOINS, candidates, look_from, parts, read_parts,
         },
     },
 };
@@ -133,7 +133,9 @@ async fn summaries(tx: &Transaction<'_>, condition: &str, ids: &[i64], most: usi
 async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
     let (since, until) = (filter.since.map(Timestamp::millis), filter.until.map(Timestamp::millis));
     let minutes = [since, until].map(|at| at.map(|at| at / 60_000));
-    let candidates = filter.state.and_then(|state| candidates(state, "$1::bigint", "greatest"));
+    let ends = async |sql| -> Result<i64, Error> { row(tx, sql, &[]).await?.map_or(Ok(0), |row| get(&row, 0)) };
+    let oldest = look_from(filter.state, request.cursor, ends("SELECT coalesce(max(id), 0) FROM event").await?);
+    let candidates = filter.state.and_then(|state| candidates(state, "$1::bigint", oldest, "greatest"));
     let mut before = request.cursor.unwrap_or(EVENT_ID_END);
     let mut found = Vec::new();
     // The domain, not the statement, decides whether an event is in a state. So events are read until the page is full.
@@ -211,7 +213,9 @@ async fn events(tx: &Transaction<'_>, filter: &EventFilter, request: PageRequest
             None => break,
         }
     }
-    Ok(Page::of(found, request, |summary: &EventSummary| summary.event.id.as_i64()))
+    let page = Page::of(found, request, |summary: &EventSummary| summary.event.id.as_i64());
+    let is_searched = page.next.is_some() || oldest <= ends("SELECT coalesce(min(id), 0) FROM event").await?;
+    Ok(if is_searched { page } else { Page { next: Some(oldest), ..page } })
 }
 
 async fn event(tx: &Transaction<'_>, local: &Local, id: EventId, from: StoryPlace) -> Result<EventStory, Error> {

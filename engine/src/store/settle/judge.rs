@@ -342,6 +342,33 @@ mod tests {
     }
 
     #[test]
+    fn only_a_settlement_that_is_made_again_with_the_same_ids_need_not_be_synced() {
+        let sends = || ran_with("p", Effects { deliveries: vec![webhook(CRM, "")], ..Default::default() });
+        let reads = || {
+            let effects = state_effects(&[("k", 1)], &[]);
+            ran_with("p", Effects { deliveries: vec![webhook(CRM, "")], ..effects })
+        };
+        let writes = || ran_with("p", state_effects(&[], &[("k", None)]));
+        let of_event = || settles(0, 5);
+        let of_run = || Settles::Run { id: RunId::from_i64(9), round: 0, lease: lease(5) };
+        for (what, settles, runs, direct, expected) in [
+            ("nothing", of_event(), vec![], vec![], false),
+            ("direct webhooks", of_event(), vec![], vec![direct(CRM), direct(CRM)], false),
+            ("one run that sends", of_event(), vec![sends()], vec![], false),
+            ("one run that does nothing", of_event(), vec![ran("p")], vec![], false),
+            ("a run whose webhook depends on state", of_event(), vec![reads()], vec![], true),
+            ("a run that writes state", of_event(), vec![writes()], vec![], true),
+            ("two runs", of_event(), vec![sends(), ran("q")], vec![], true),
+            ("two runs that do nothing", of_event(), vec![ran("p"), ran("q")], vec![], false),
+            ("a run and direct webhooks", of_event(), vec![ran("p")], vec![direct(CRM)], true),
+            ("a deferred run", of_run(), vec![sends()], vec![], true),
+            ("a deferred run that does nothing", of_run(), vec![ran("p")], vec![], false),
+        ] {
+            assert_eq!(settlement(settles, runs, direct).must_be_synced(), expected, "{what}");
+        }
+    }
+
+    #[test]
     fn a_run_that_read_changed_state_conflicts() {
         let reads = |version| ran_with("p", state_effects(&[("k", version)], &[]));
         let writes = || ran_with("p", state_effects(&[("k", 1)], &[("k", Some(b"x"))]));

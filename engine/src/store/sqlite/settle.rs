@@ -31,8 +31,7 @@ use crate::{
 impl Settle for Sqlite {
     async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, Error> {
         let weight = settlements.iter().map(weight::settlement).sum();
-        // A settlement without effects need not be synced. If a crash loses it, it is computed again.
-        let keeps = if settlements.iter().any(Settlement::has_effect) { Keeps::Promise } else { Keeps::Progress };
+        let keeps = if settlements.iter().any(Settlement::must_be_synced) { Keeps::Promise } else { Keeps::Progress };
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
             let mut known = ask(db, local, &settlements)?;

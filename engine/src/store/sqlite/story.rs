@@ -26,7 +26,7 @@ use crate::{
         columns::ended,
         story::{
             CHAIN_EVENTS, EVENT_ID_END, PASSAGE_PARTS, RECORDED_BYTES, RECORDED_COLUMNS, RECORDED_LOOK, RUN_COLUMNS, RUN_JOINS,
-            candidates, parts, read_parts,
+            candidates, look_from, parts, read_parts,
         },
     },
 };
@@ -180,12 +180,22 @@ fn waiting(db: &Connection, summary: DeliverySummary) -> Result<PassageDelivery,
 }
 
 fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result<Page<EventSummary>, Error> {
-    let candidates = filter.state.and_then(|state| candidates(state, "?1", "max"));
+    let ends = |sql: &str| -> Result<i64, Error> { Ok(db.prepare_cached(sql)?.query_row([], |row| row.get(0))?) };
+    let oldest = look_from(filter.state, request.cursor, ends("SELECT coalesce(max(id), 0) FROM event")?);
+    let mut candidates = filter.state.and_then(|state| candidates(state, "?1", oldest, "max"));
     let mut conditions = vec!["e.id < ?1".to_owned()];
     if filter.without_own {
         conditions.push("substr(e.type, 1, 8) <> 'innesco.'".to_owned());
     }
     let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(request.cursor.unwrap_or(EVENT_ID_END))];
+    let types = match &filter.event_type {
+        Some(Pattern::Below(prefix)) if candidates.is_none() => types_below(db, prefix)?,
+        _ => None,
+    };
+    if let Some(types) = types {
+        candidates = Some(newest_of_types(types.len()));
+        values.extend(types.into_iter().map(|event_type| Box::new(event_type) as Box<dyn ToSql>));
+    }
     let mut also = |condition: &str, value: Box<dyn ToSql>| {
         conditions.push(condition.to_owned());
         values.push(value);
@@ -193,7 +203,8 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
     match &filter.event_type {
         None | Some(Pattern::All) => {}
         Some(Pattern::Exactly(event_type)) => also("e.type = ?", Box::new(event_type.clone())),
-        // This condition uses no range of the index by type, because the rows of such a range would have to be sorted by id.
+        // This condition uses no range of the index by type, because the rows of such a range would have to be sorted by id. Unless
+        // there are too many types, the candidates are already the events of these types.
         Some(Pattern::Below(prefix)) => {
             let condition = format!("substr(e.type, 1, {}) = ?", prefix.chars().count());
             also(&condition, Box::new(prefix.clone()));
@@ -246,7 +257,41 @@ fn events(db: &Connection, filter: &EventFilter, request: PageRequest) -> Result
             found.push(EventSummary { event, bytes, parts });
         }
     }
-    Ok(Page::of(found, request, |summary| summary.event.id.as_i64()))
+    let page = Page::of(found, request, |summary| summary.event.id.as_i64());
+    let is_searched = page.next.is_some() || oldest <= ends("SELECT coalesce(min(id), 0) FROM event")?;
+    Ok(if is_searched { page } else { Page { next: Some(oldest), ..page } })
+}
+
+/// Maximum number of types below a prefix whose events are found by the index.
+const TYPES_MAX: usize = 50;
+
+/// Returns the types of stored events that begin with `prefix`, or `None` if there are too many. This statement steps from one type
+/// to the next, so its cost does not depend on the number of events.
+fn types_below(db: &Connection, prefix: &str) -> Result<Option<Vec<String>>, Error> {
+    let mut select = db.prepare_cached(
+        "WITH RECURSIVE below (type) AS (
+             SELECT min(type) FROM event WHERE type >= ?1 AND type < ?2
+             UNION ALL
+             SELECT (SELECT min(e.type) FROM event e WHERE e.type > below.type AND e.type < ?2) FROM below WHERE below.type IS NOT NULL
+         )
+         SELECT type FROM below WHERE type IS NOT NULL LIMIT ?3",
+    )?;
+    let end = format!("{prefix}{}", char::MAX);
+    let types = select.query_map(params![prefix, end, limit(TYPES_MAX + 1)], |row| row.get(0))?;
+    let types = types.collect::<Result<Vec<String>, _>>()?;
+    Ok((types.len() <= TYPES_MAX).then_some(types))
+}
+
+/// Selects the ids of all events with one of `count` types, newest first. SQLite merges the types while it reads, so a page reads
+/// only its own events.
+fn newest_of_types(count: usize) -> String {
+    match count {
+        0 => "SELECT id FROM event WHERE false".to_owned(),
+        _ => {
+            let one = vec!["SELECT id FROM event WHERE id < ?1 AND type = ?"; count];
+            format!("{} ORDER BY id DESC", one.join(" UNION ALL "))
+        }
+    }
 }
 
 /// Counts the parts of an event.

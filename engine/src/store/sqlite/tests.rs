@@ -15,6 +15,7 @@ use crate::{
     clock,
     domain::{
         delivery::{DeadReason, Next},
+        event::EventState,
         id::EventId,
         job::{RetryFilter, Task},
         key::Role,
@@ -27,6 +28,7 @@ use crate::{
         NewAudit, NewKey, PageRequest, PluginState as _, Proposal, READ_TIME_MAX, Settled, Settlement, Store, Story as _,
         StoryPlace, VersionLimits,
         conformance::{bench::*, conformance},
+        story::LOOK,
     },
 };
 
@@ -211,6 +213,23 @@ enum Read {
     Event,
     Endpoints,
     Keys,
+}
+
+#[tokio::test]
+async fn a_page_of_events_that_sent_nothing_looks_at_a_limited_number_of_events() {
+    let backing = Arc::new(SqliteBacking::empty());
+    let bench = Bench::open(Arc::clone(&backing) as Arc<dyn Backing>).await;
+    let [old, new] = [bench.settled_with(ran("p")).await, bench.settled_with(ran("p")).await];
+    backing.raw().execute("UPDATE event SET id = id + ?1 WHERE id = ?2", [LOOK, new.as_i64()]).unwrap();
+    let page = async |cursor| {
+        let filter = EventFilter { state: Some(EventState::NothingSent), ..EventFilter::default() };
+        let page = bench.store.events(filter, PageRequest { cursor, limit: 10 }).await.unwrap();
+        (page.items.iter().map(|one| one.event.id.as_i64()).collect::<Vec<_>>(), page.next)
+    };
+    let (found, next) = page(None).await;
+    assert_eq!(found, [new.as_i64() + LOOK]);
+    assert!(next.is_some(), "older events were not looked at");
+    assert_eq!(page(next).await, (vec![old.as_i64()], None));
 }
 
 #[tokio::test]

@@ -96,8 +96,9 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
         figure #volume.week data-live="events" { (volume(&ui, &visit, &chosen).await?) }
         div #rows data-live="events" data-hold="always" {
             (selected::bar(&visit, Kind::Replay))
-            @if page.items.is_empty() { (none(&visit, &chosen, is_filtered)) }
-            @else { (table(&visit, &page)) (pager(&visit, &chosen, &page)) }
+            @if page.items.is_empty() { (none(&visit, &chosen, is_filtered, page.next.is_some())) }
+            @else { (table(&visit, &page)) }
+            @if !page.items.is_empty() || page.next.is_some() { (pager(&visit, &chosen, &page)) }
         }
     };
     Ok(layout::page(&ui, &visit, &Page::new(Place::Events, texts.events.title, body)).await)
@@ -305,7 +306,7 @@ fn pager(visit: &Visit, chosen: &Chosen<'_>, page: &PageView<EventView>) -> Mark
 }
 
 /// Writes the text of an empty list: the filters that hide everything, or how to send a first event.
-fn none(visit: &Visit, chosen: &Chosen<'_>, is_filtered: bool) -> Markup {
+fn none(visit: &Visit, chosen: &Chosen<'_>, is_filtered: bool, has_older: bool) -> Markup {
     let t = &visit.texts().events;
     if !is_filtered {
         let command = r#"innesco send order.created '{"id": 7, "total": 1500}'"#;
@@ -319,5 +320,6 @@ fn none(visit: &Visit, chosen: &Chosen<'_>, is_filtered: bool) -> Markup {
             }
         }
     };
-    parts::empty("filter", t.none_match, &html! { p { (t.none_match_why) } }, &actions)
+    let why = if has_older { t.none_so_far } else { t.none_match_why };
+    parts::empty("filter", t.none_match, &html! { p { (why) } }, &actions)
 }

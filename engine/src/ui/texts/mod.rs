@@ -116,7 +116,7 @@ texts! {
     /// The list of events.
     events: Events {
         title, send, send_title, send_why, send_data, send_data_hint, send_button, send_not_json(why), any_such_as, any_source, any_state, time_all, time_hour, time_day, time_week, id_label, id_hint, accepted,
-        subject_or_id, none_yet, none_yet_why, none_match, none_match_why, only, type_is, source_is, state_is, id_is, time_is,
+        subject_or_id, none_yet, none_yet_why, none_match, none_match_why, none_so_far, only, type_is, source_is, state_is, id_is, time_is,
         clear(filter), new_event, new_events(number), caption, accepted_number(number), in_span(span), in_span_from(span, source), per(span),
         say_bar(time, all, failed), since_is, until_is,
     }
