@@ -25,6 +25,8 @@ struct Size {
 
 const SMALL: Size = Size { endpoints: 10, patterns: 10, plugins: 1 };
 const LARGE: Size = Size { endpoints: 10_000, patterns: 1_000, plugins: 500 };
+/// Number of plugins of the engine whose start is measured.
+const STARTED: usize = 100;
 /// Number of endpoints that are created at the same time.
 const CREATORS: usize = 16;
 const EVENTS: usize = 20_000;
@@ -37,12 +39,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let mut sizes = Vec::new();
     for size in [&SMALL, &LARGE] {
         let folder = place.fresh()?;
-        let guests = (1..size.plugins)
-            .map(|nth| (format!("p{nth}"), support::guests::build("no-op", &format!("p{nth}"), &[&format!("p{nth}.*")])));
-        let mut plugins: Vec<(String, Vec<u8>)> = guests.collect();
-        plugins.push(("bench-plugin".into(), bench_plugin()));
-        let files: Vec<(&str, &[u8])> = plugins.iter().map(|(name, file)| (name.as_str(), file.as_slice())).collect();
-        let engine = Arc::new(Engine::start(folder.path(), &files)?);
+        let engine = Arc::new(Engine::start(folder.path(), &borrowed(&plugins(size.plugins)))?);
         engine.endpoint("receiver", &receiver, &[]).await?;
         let began = Instant::now();
         fill(&engine, size, &receiver).await?;
@@ -79,6 +76,20 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     let [small, large] = [0, 1].map(|at| sizes[at].2.as_secs_f64().into());
     table.row(["start to all plugins ready s".into(), small, large]);
     table.print("Scale of the model");
+    let mut start = Figure::default();
+    let folder = place.fresh()?;
+    let engine = Engine::start(folder.path(), &borrowed(&plugins(STARTED)))?;
+    engine.serves_plugins(STARTED).await?;
+    drop(engine);
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let engine = Engine::start(folder.path(), &[])?;
+        engine.serves_plugins(STARTED).await?;
+        start.note(began.elapsed().as_secs_f64() * 1e3);
+    }
+    let mut table = Table::new(&["from the start of the process", "ms"]);
+    table.row([format!("until {STARTED} compiled plugins serve").into(), (&start).into()]);
+    table.print("Scale of the model: start");
 
     let mut table = Table::new(&["page", "small: CPU ms", "median ms", "large: CPU ms", "median ms", "p99 ms", "HTML kB"]);
     let readers = [Reader::sign_in(&sizes[0].0.server.url).await?, Reader::sign_in(&sizes[1].0.server.url).await?];
@@ -90,6 +101,16 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     }
     table.print("Scale of the model: pages of the dashboard");
     Ok(())
+}
+
+/// Returns the names and files of this many plugins: the benchmark's plugin, and others for events that never come.
+fn plugins(count: usize) -> Vec<(String, Vec<u8>)> {
+    let guest = |nth| (format!("p{nth}"), support::guests::build("no-op", &format!("p{nth}"), &[&format!("p{nth}.*")]));
+    (1..count).map(guest).chain([("bench-plugin".into(), bench_plugin())]).collect()
+}
+
+fn borrowed(plugins: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    plugins.iter().map(|(name, file)| (name.as_str(), file.as_slice())).collect()
 }
 
 /// Creates the endpoints that the load never reaches.

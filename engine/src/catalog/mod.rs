@@ -21,7 +21,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -64,8 +64,11 @@ pub struct Catalog {
     pushing: tokio::sync::Mutex<()>,
     /// Number of plugins whose serving version is not ready here.
     behind: AtomicUsize,
-    /// Held while the endpoints are read and swapped in, so that an older reading never replaces a newer one.
-    refreshing: tokio::sync::Mutex<()>,
+    /// Number of the last request to read the endpoints.
+    refreshes: AtomicU64,
+    /// Held while the endpoints are read and swapped in, so that an older reading never replaces a newer one. The number of the
+    /// last request that a reading covers.
+    refreshing: tokio::sync::Mutex<u64>,
     /// Versions that do not serve, loaded for comparisons, the latest last.
     versions: tokio::sync::Mutex<Vec<Arc<Plugin>>>,
     /// Knows how the sender of this process treats the endpoints.
@@ -119,6 +122,7 @@ impl Catalog {
             following: tokio::sync::Mutex::default(),
             pushing: tokio::sync::Mutex::default(),
             behind: AtomicUsize::new(0),
+            refreshes: AtomicU64::new(0),
             refreshing: tokio::sync::Mutex::default(),
             versions: tokio::sync::Mutex::default(),
             standings: OnceLock::new(),
@@ -151,11 +155,18 @@ impl Catalog {
         self.standings.get()?.standing(endpoint)
     }
 
-    /// Reads the last committed endpoints. A request that changes an endpoint calls this before it answers.
+    /// Reads the last committed endpoints. A request that changes an endpoint calls this before it answers. Requests that wait here
+    /// together share one reading, because all of them have committed before it begins.
     pub async fn refresh_endpoints(&self) -> Result<(), store::Error> {
-        let _alone = self.refreshing.lock().await;
+        let number = self.refreshes.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut done = self.refreshing.lock().await;
+        if *done >= number {
+            return Ok(());
+        }
+        let covered = self.refreshes.load(Ordering::SeqCst);
         let table = Arc::new(table(&*self.store).await?);
         *self.endpoints.write().expect("no code panics while it swaps a snapshot") = table;
+        *done = covered;
         Ok(())
     }
 

@@ -80,6 +80,13 @@ impl Changed {
         }
     }
 
+    fn add(&mut self, other: Self) {
+        self.events |= other.events;
+        self.deliveries |= other.deliveries;
+        self.plugins |= other.plugins;
+        self.sources |= other.sources;
+    }
+
     fn words(self) -> String {
         let all =
             [(self.events, "events"), (self.deliveries, "deliveries"), (self.plugins, "plugins"), (self.sources, "sources")];
@@ -184,34 +191,37 @@ async fn pump(
                 known = now;
                 others_at = Instant::now() + OTHERS;
             }
-            received = rested(rest_until, &mut news) => {
-                let mut unread = match received {
-                    Ok(one) => Ok(one),
-                    Err(RecvError::Lagged(count)) => Err(TryRecvError::Lagged(count)),
-                    Err(RecvError::Closed) => return,
-                };
-                loop {
-                    match unread {
-                        Ok(one) if event.is_none_or(|event| is_about(&one, event)) => changed.note(&one),
-                        Ok(_) => {}
-                        Err(TryRecvError::Lagged(_)) => {
-                            changed = Changed::ALL;
-                            news = news.resubscribe();
-                        }
-                        Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                    }
-                    unread = news.try_recv();
-                }
+            found = changes(&mut news, rest_until, event) => {
+                let Some(found) = found else { return };
+                changed.add(found);
                 rest_until = Instant::now() + REST;
             }
         }
     }
 }
 
-/// Waits until the rest is over and a message is unread.
-async fn rested(until: Instant, news: &mut Receiver<Arc<News>>) -> Result<Arc<News>, RecvError> {
-    tokio::time::sleep_until(until).await;
-    news.recv().await
+/// Waits until the rest is over and a message is unread, and reads all of them. Returns what they change, or `None` if the feed has
+/// ended.
+async fn changes(news: &mut Receiver<Arc<News>>, rest_until: Instant, event: Option<EventId>) -> Option<Changed> {
+    tokio::time::sleep_until(rest_until).await;
+    let mut changed = Changed::default();
+    let mut next = match news.recv().await {
+        Ok(one) => Ok(one),
+        Err(RecvError::Lagged(count)) => Err(TryRecvError::Lagged(count)),
+        Err(RecvError::Closed) => return None,
+    };
+    loop {
+        match next {
+            Ok(one) if event.is_none_or(|event| is_about(&one, event)) => changed.note(&one),
+            Ok(_) => {}
+            Err(TryRecvError::Lagged(_)) => {
+                *news = news.resubscribe();
+                return Some(Changed::ALL);
+            }
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(changed),
+        }
+        next = news.try_recv();
+    }
 }
 
 /// What a page knows of the configuration.

@@ -25,7 +25,7 @@ const RETIRE_EVERY: u32 = 60;
 /// the state has not expired yet.
 const SKEW_MAX: Duration = Duration::from_secs(60);
 /// Pause between two batches, so that other commits get through.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(30);
 /// Percentage of its limit at which a store counts as nearly full.
 const WARN_PERCENT: u64 = 80;
 
