@@ -20,11 +20,11 @@ use crate::{
     sandbox::{CodeCache, ReadLines},
 };
 
-/// Maximum number of stored compiled versions; the oldest are removed first.
-const CODE_FILES_MAX: usize = 256;
-/// Maximum number of stored digests of files that are too complex; the oldest are removed first. A file whose digest was removed is
-/// tried once more.
-const TOO_COMPLEX_FILES_MAX: usize = 4096;
+/// Limits for stored compiled versions. There is room for more plugins than an engine usually has: if some did not fit, each start
+/// would compile all of them, because every plugin would take the place of one that is loaded after it.
+const CODE_ROOM: Room = Room { files: 4096, bytes: 2 << 30 };
+/// Limits for stored digests of files that are too complex. A file whose digest was removed is tried once more.
+const TOO_COMPLEX_ROOM: Room = Room { files: 4096, bytes: u64::MAX };
 const CODE: &str = "code";
 const LINES: &str = "lines";
 const TOO_COMPLEX: &str = "too-complex";
@@ -89,7 +89,7 @@ impl FileCache {
     fn write(&self, key: &str, kind: &str, content: &[u8]) -> io::Result<()> {
         let mac = self.mac(key, content).finalize().into_bytes();
         files::replace(&self.path(key, kind), &[&mac, content])?;
-        self.prune(kind, if kind == TOO_COMPLEX { TOO_COMPLEX_FILES_MAX } else { CODE_FILES_MAX })
+        self.prune(kind, if kind == TOO_COMPLEX { TOO_COMPLEX_ROOM } else { CODE_ROOM })
     }
 
     fn mac(&self, key: &str, code: &[u8]) -> Hmac<Sha256> {
@@ -100,16 +100,29 @@ impl FileCache {
         mac
     }
 
-    fn prune(&self, kind: &str, files_max: usize) -> io::Result<()> {
+    /// Removes the oldest files of a kind until the others fit.
+    fn prune(&self, kind: &str, room: Room) -> io::Result<()> {
         let mut files: Vec<_> = fs::read_dir(&self.folder)?
             .filter_map(Result::ok)
             .filter(|entry| entry.path().extension().is_some_and(|extension| extension == kind))
-            .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+            .filter_map(|entry| Some((entry.metadata().ok()?, entry.path())))
+            .filter_map(|(metadata, path)| Some((metadata.modified().ok()?, metadata.len(), path)))
             .collect();
-        files.sort();
-        let surplus = files.len().saturating_sub(files_max);
-        files.iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+        files.sort_by(|one, other| other.cmp(one));
+        let mut bytes = 0;
+        let surplus = files.iter().enumerate().filter(|(nth, (_, len, _))| {
+            bytes += len;
+            *nth >= room.files || bytes > room.bytes
+        });
+        surplus.map(|(_, (_, _, path))| path).try_for_each(fs::remove_file)
     }
+}
+
+/// How many files of a kind the folder holds, and how many bytes they have together.
+#[derive(Clone, Copy)]
+struct Room {
+    files: usize,
+    bytes: u64,
 }
 
 impl CodeCache for FileCache {
@@ -199,10 +212,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = FileCache::open(folder.path().join("cache")).unwrap();
         cache.put("a", b"code of a");
-        for n in 0..CODE_FILES_MAX + 1 {
-            cache.put_too_complex(&Digest::of(&n.to_le_bytes()), "too deep");
+        for n in 0..5_u8 {
+            cache.put_too_complex(&Digest::of(&[n]), "too deep");
         }
+        cache.prune(TOO_COMPLEX, Room { files: 0, bytes: 0 }).unwrap();
+        assert_eq!(cache.too_complex(&Digest::of(&[4])), None);
         assert!(cache.get("a").is_some());
+    }
+
+    #[test]
+    fn the_oldest_code_makes_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = FileCache::open(folder.path().join("cache")).unwrap();
+        for (age, key) in [(3, "a"), (2, "b"), (1, "c")] {
+            cache.put(key, b"code");
+            let written = crate::clock::system() - std::time::Duration::from_secs(age);
+            fs::File::options().append(true).open(cache.path(key, CODE)).unwrap().set_modified(written).unwrap();
+        }
+        let length = fs::metadata(cache.path("a", CODE)).unwrap().len();
+        for (room, kept) in [
+            (Room { files: 3, bytes: 3 * length }, ["a", "b", "c"].as_slice()),
+            (Room { files: 2, bytes: 3 * length }, &["b", "c"]),
+            (Room { files: 3, bytes: 2 * length - 1 }, &["c"]),
+        ] {
+            cache.prune(CODE, room).unwrap();
+            let found: Vec<&str> = ["a", "b", "c"].into_iter().filter(|key| cache.get(key).is_some()).collect();
+            assert_eq!(found, kept);
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub type Word = Cow<'static, str>;
 #[schema(as = Page)]
 pub struct PageView<T> {
     pub items: Vec<T>,
-    /// Send this as `cursor` for the next page.
+    /// Send this as `cursor` for the next page. A page can have fewer items than `limit` and still have a next page.
     pub next: Option<String>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
 
 /// Paths and their recorded instructions, as rustc 1.95 compiles them in the profile of `make test`.
 const RECORDED: [(&str, u64); 4] = [
-    ("an event, from acceptance to its recorded attempt", 492_000),
+    ("an event, from acceptance to its recorded attempt", 455_000),
     ("a signed request for an event of 1 KB", 92_000),
     ("the subscribers of an event among 1,000 endpoints", 1_550),
     ("the check of 1 KB of JSON", 38_460),
