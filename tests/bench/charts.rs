@@ -31,7 +31,7 @@ const CHARTS: &[Chart] = &[
         file: "performance-cpu.svg",
         title: "CPU time per event, relative to the durable null relay",
         table: "Side by side",
-        rows: Some(&["256 callers  CPU µs/event"]),
+        rows: Some(&["64 callers   CPU µs/event"]),
         columns: &["no plugin ÷ durable", "plugin ÷ durable", "stock ÷ durable"],
         line: Some(1.0),
     },
