@@ -64,7 +64,13 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     table.row([format!("while {WAITING} events wait").into(), (&beside[0]).into(), (&beside[1]).into(), (&beside[2]).into()]);
     let ratio = |nth: usize| Cell::from(beside[nth].against(&before[nth]));
     table.row(["ratio".into(), ratio(0), ratio(1), ratio(2)]);
-    table.row(["the receiver answers again".into(), "".into(), drained.clone().into(), cpu.into(), engine.server.peak_mb().into()]);
+    table.row([
+        "the receiver answers again".into(),
+        "".into(),
+        drained.clone().into(),
+        cpu.into(),
+        engine.server.peak_mb().into(),
+    ]);
     let peak = before[1].median();
     table.row(["÷ before".into(), "".into(), (drained.median() / peak).into()]);
     table.row(["goal", "≥ 0.8", "≥ 0.8", "", "flat"].map(Cell::from));

@@ -61,15 +61,7 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, after: &mut Af
                     "INSERT INTO delivery (id, endpoint, round, state, reason, attempts, at, cancel_reason)
                      SELECT id, endpoint, round, ?3, ?4, ?5, ?6, ?7 FROM live WHERE id = ?1 AND lease = ?2",
                 )?
-                .execute(params![
-                    delivery.as_i64(),
-                    lease.token,
-                    state,
-                    reason,
-                    n,
-                    attempt.at.millis(),
-                    cancel_reason
-                ])?;
+                .execute(params![delivery.as_i64(), lease.token, state, reason, n, attempt.at.millis(), cancel_reason])?;
             if moved == 0 {
                 return Ok(Recorded::LeaseLost);
             }
