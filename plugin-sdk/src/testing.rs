@@ -381,10 +381,13 @@ mod tests {
         }
     }
 
+    /// A handler, and the text of its refusal.
+    type Case = (fn() -> Result<Outcome>, &'static str);
+
     #[test]
     fn a_refusal_of_the_engine_is_an_error_with_the_same_text() {
         assert!(run(&Asks(|| Ok(Webhook::onward().into())), &told("go")).is_ok(), "the plugin of an endpoint");
-        let cases: [(fn() -> Result<Outcome>, &str); 10] = [
+        let cases: [Case; 10] = [
             (
                 || Ok(Webhook::to("crm").header("Authorization", "Bearer x").into()),
                 "header_not_allowed: webhook 1: sets the header authorization, which only the endpoint may set; set it there",
@@ -413,7 +416,7 @@ mod tests {
 
     #[test]
     fn a_run_ends_where_it_exceeds_a_limit_of_its_state() {
-        let cases: [(fn() -> Result<Outcome>, &str); 3] = [
+        let cases: [Case; 3] = [
             (
                 || {
                     state::set("a", vec![0; (64 << 10) + 1]);

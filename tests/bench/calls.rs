@@ -31,7 +31,7 @@ const THREADS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
 /// The work of one call.
 enum Work {
     Native,
-    Plugin(Plugin),
+    Plugin(Box<Plugin>),
 }
 
 impl Work {
@@ -54,7 +54,7 @@ impl Work {
 
 pub fn run() -> anyhow::Result<()> {
     let sandbox = Sandbox::new(Settings { threads: 2, ..Settings::default() })?;
-    let load = |file: &[u8]| anyhow::Ok(Work::Plugin(sandbox.load(file, &NoCache)?));
+    let load = |file: &[u8]| anyhow::Ok(Work::Plugin(Box::new(sandbox.load(file, &NoCache)?)));
     let works = [
         ("the same work natively", Work::Native),
         ("plugin of this repository", load(&super::engine::bench_plugin())?),

@@ -125,11 +125,11 @@ fn svg(chart: &Chart, bars: &[(String, [f64; 3])]) -> String {
         let top = 34.0 + nth as f64 * (BAR + GAP);
         let middle = top + BAR / 2.0;
         let [width, from, to] = [*median, *lowest, *highest].map(|value| value * scale);
-        let _ = write!(
+        let _ = writeln!(
             out,
             "<text x=\"{x}\" y=\"{y}\" text-anchor=\"end\">{label}</text><rect class=\"bar\" x=\"{LABEL}\" y=\"{top}\" width=\"{width:.1}\" \
              height=\"{BAR}\" rx=\"2\"/><line class=\"range\" x1=\"{x1:.1}\" x2=\"{x2:.1}\" y1=\"{middle}\" y2=\"{middle}\"/>\
-             <text x=\"{end:.1}\" y=\"{y}\">{median:.2}</text>\n",
+             <text x=\"{end:.1}\" y=\"{y}\">{median:.2}</text>",
             x = LABEL - 8.0,
             y = middle + 4.5,
             x1 = LABEL + from,

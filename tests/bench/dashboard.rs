@@ -190,7 +190,7 @@ impl Watchers {
             opening.spawn(async move {
                 reader.read(&page).await?;
                 let stream =
-                    if page.starts_with("/events/") { format!("/live?event={}", &page[8..]) } else { "/live".to_owned() };
+                    page.strip_prefix("/events/").map_or_else(|| "/live".to_owned(), |event| format!("/live?event={event}"));
                 let mut signals = reader.get(&stream).send().await?.error_for_status()?;
                 anyhow::Ok(tokio::spawn(async move {
                     let mut fetched = 0;

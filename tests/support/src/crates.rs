@@ -12,12 +12,12 @@ pub fn wasm(package: &str) -> Vec<u8> {
     static BUILT: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
     // If another build panicked, that build's test has failed already. The other crates are still usable.
     let mut built = BUILT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    built.entry(package.to_owned()).or_insert_with(|| build(package, &crate::root(), "guests", ["limited", "none"])).clone()
+    built.entry(package.to_owned()).or_insert_with(|| build(package, crate::root(), "guests", ["limited", "none"])).clone()
 }
 
 /// Like [`wasm`], without debug information and names.
 pub fn wasm_without_debug(package: &str) -> Vec<u8> {
-    build(package, &crate::root(), "guests-stripped", ["none", "symbols"])
+    build(package, crate::root(), "guests-stripped", ["none", "symbols"])
 }
 
 /// Builds the plugin of the first SDK, which is a separate workspace.
@@ -28,7 +28,7 @@ pub fn wasm_of_the_first_sdk() -> Vec<u8> {
 /// Like [`wasm`], but built as cargo builds a crate outside of this repository: with a stack of 1 MiB, and without the profile and
 /// the flags of the workspace.
 pub fn stock_wasm(package: &str) -> Vec<u8> {
-    build_with(package, &crate::root(), "guests-stock", |command| {
+    build_with(package, crate::root(), "guests-stock", |command| {
         let profile = [("LTO", "false"), ("CODEGEN_UNITS", "16"), ("DEBUG", "false"), ("STRIP", "none")];
         // Cargo reads flags from the current folder and its parents, so it runs in `/`, outside of the workspace.
         command.current_dir("/").envs(profile.map(|(name, value)| (format!("CARGO_PROFILE_RELEASE_{name}"), value)));

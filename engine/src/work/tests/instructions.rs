@@ -100,7 +100,7 @@ async fn as_a_child() {
 /// Returns the data of an event: about 1 KB of JSON.
 fn data() -> String {
     let item = r#"{"sku":"SKU-4711","title":"A mug, blue","quantity":2,"price":12.5,"options":["gift","\u00e9t\u00e9"]}"#;
-    format!(r#"{{"id":1001,"customer":"c-42","items":[{}],"total":175.0}}"#, vec![item; 9].join(","))
+    format!(r#"{{"id":1001,"customer":"c-42","items":[{}],"total":175.0}}"#, [item; 9].join(","))
 }
 
 fn order() -> NewEvent {

@@ -33,8 +33,8 @@ impl Plugin for Changes {
         let known: u64 = state::get_json("count")?.unwrap_or(0);
         let mut count = known + 1;
         match variant {
-            1 if order.id % 2 == 0 => return Err(Error::permanent("even", "even orders are refused")),
-            2 if order.id % 2 == 0 => panic!("even order {}", order.id),
+            1 if order.id.is_multiple_of(2) => return Err(Error::permanent("even", "even orders are refused")),
+            2 if order.id.is_multiple_of(2) => panic!("even order {}", order.id),
             3 => return Err(Error::retryable("later", "not now")),
             4 => order.total += 1,
             5 => order.id += 1,

@@ -74,7 +74,7 @@ fn nodes_table(visit: &Visit, nodes: &[NodeView]) -> Markup {
 fn health_of(ui: &Ui, visit: &Visit, is_ready: bool, reasons: &[String], load: &Load) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let t = &texts.settings;
-    let used = if load.disk_bytes == 0 { 0 } else { 100 - load.disk_free_bytes * 100 / load.disk_bytes };
+    let used = (load.disk_free_bytes * 100).checked_div(load.disk_bytes).map_or(0, |free| 100 - free);
     let (waiting, _) = load.waiting();
     html! {
         h2 { (t.health) }
