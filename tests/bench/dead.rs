@@ -1,7 +1,10 @@
 //! A receiver is dead while a million events arrive for it: what waits must not take memory or slow down other events, and is delivered
 //! quickly once the receiver answers again.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Place, ROUNDS,
@@ -80,7 +83,7 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
 }
 
 /// Measures events to the healthy receiver: accepted and delivered a second, and processor time per event.
-async fn measure(engine: &Engine, ledger: &std::sync::Arc<Ledger>, figures: &mut [Figure; 3]) {
+async fn measure(engine: &Engine, ledger: &Arc<Ledger>, figures: &mut [Figure; 3]) {
     let target = Target::new(&engine.server.url, "order.created");
     let used = engine.server.cpu();
     let phase = closed_loop(&target, ledger, 64, EVENTS, TIME).await;

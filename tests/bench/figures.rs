@@ -56,9 +56,7 @@ impl fmt::Display for Figure {
         match sorted[..] {
             [] => f.pad("-"),
             [only] => f.pad(&short(only)),
-            [lowest, .., highest] => {
-                f.pad(&format!("{} ({}–{})", short(sorted[sorted.len() / 2]), short(lowest), short(highest)))
-            }
+            [lowest, .., highest] => f.pad(&format!("{} ({}–{})", short(self.median()), short(lowest), short(highest))),
         }
     }
 }

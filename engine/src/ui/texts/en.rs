@@ -165,7 +165,7 @@ pub static TEXTS: Texts = Texts {
         none_yet_why: "Every event that arrives is listed here. Send one:",
         none_match: "No event matches",
         none_match_why: "No event passes all of these filters.",
-        none_so_far: "None of the last 100,000 events passes all of these filters. “Older” searches further back.",
+        none_so_far: "None of the events searched so far passes all of these filters. “Older” searches further back.",
         only: "Only",
         type_is: "type is",
         source_is: "source is",

@@ -167,7 +167,7 @@ pub static TEXTS: Texts = Texts {
         none_yet_why: "Qui appare ogni evento ricevuto. Inviane uno:",
         none_match: "Nessun evento corrisponde",
         none_match_why: "Questi filtri insieme nascondono tutti gli eventi.",
-        none_so_far: "Questi filtri insieme nascondono tutti gli ultimi 100.000 eventi. “Precedenti” cerca più indietro.",
+        none_so_far: "Questi filtri insieme nascondono tutti gli eventi esaminati finora. “Precedenti” cerca più indietro.",
         only: "Solo",
         type_is: "tipo:",
         source_is: "sorgente:",
