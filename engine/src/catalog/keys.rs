@@ -14,6 +14,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
+use super::readings::Readings;
 use crate::{
     clock,
     domain::{id::KeyId, key::Role, time::Timestamp},
@@ -73,8 +74,8 @@ pub fn hash_key(key: &str) -> [u8; 32] {
 pub struct Keys {
     store: Arc<dyn Store>,
     known: RwLock<HashMap<[u8; 32], Known>>,
-    /// Serializes refreshes: an older reading must not replace a newer one and revive a revoked key.
-    refreshing: tokio::sync::Mutex<()>,
+    /// An older reading must not replace a newer one: it would revive a revoked key.
+    readings: Readings,
 }
 
 struct Known {
@@ -87,25 +88,27 @@ struct Known {
 
 impl Keys {
     pub async fn new(store: Arc<dyn Store>) -> Result<Self, store::Error> {
-        let keys = Self { store, known: RwLock::default(), refreshing: tokio::sync::Mutex::default() };
+        let keys = Self { store, known: RwLock::default(), readings: Readings::default() };
         keys.refresh().await?;
         Ok(keys)
     }
 
     /// Reads the last committed keys. A request that changes a key calls this before it answers.
     pub async fn refresh(&self) -> Result<(), store::Error> {
-        let _alone = self.refreshing.lock().await;
-        let rows = self.store.keys().await?;
-        let mut known = self.known.write().expect("no code panics while it swaps the keys");
-        let before = std::mem::take(&mut *known);
-        for row in rows {
-            let stored = row.last_used_at.map_or(NEVER, Timestamp::millis);
-            // Uses that are not yet written must not be lost.
-            let used = before.get(&row.new.hash).map_or(NEVER, |known| known.used.load(Ordering::Relaxed)).max(stored);
-            let one = Known { row: Arc::new(row), used: AtomicI64::new(used), written: AtomicI64::new(stored) };
-            known.insert(one.row.new.hash, one);
-        }
-        Ok(())
+        let read = async {
+            let rows = self.store.keys().await?;
+            let mut known = self.known.write().expect("no code panics while it swaps the keys");
+            let before = std::mem::take(&mut *known);
+            for row in rows {
+                let stored = row.last_used_at.map_or(NEVER, Timestamp::millis);
+                // Uses that are not yet written must not be lost.
+                let used = before.get(&row.new.hash).map_or(NEVER, |known| known.used.load(Ordering::Relaxed)).max(stored);
+                let one = Known { row: Arc::new(row), used: AtomicI64::new(used), written: AtomicI64::new(stored) };
+                known.insert(one.row.new.hash, one);
+            }
+            Ok(())
+        };
+        self.readings.share(read).await
     }
 
     /// Returns the caller's key, if it is known. A key that has not expired counts as used now.

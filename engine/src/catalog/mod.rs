@@ -13,6 +13,7 @@ mod follow;
 mod keys;
 mod pace;
 mod plugins;
+mod readings;
 mod sources;
 mod versions;
 
@@ -21,13 +22,12 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock, RwLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
 };
 
 use tokio::sync::Notify;
 
-use self::follow::Following;
 pub use self::{
     cache::FileCache,
     config::follow_config,
@@ -38,6 +38,7 @@ pub use self::{
     sources::{SourceTable, Sources},
     versions::{NotChosen, NotPushed, Origin, chosen, previous},
 };
+use self::{follow::Following, readings::Readings};
 use crate::{
     clock,
     domain::{id::EndpointId, name::Slug, pattern::nearest, plugin::Way, routing::EndpointTable, why::Standing},
@@ -64,11 +65,7 @@ pub struct Catalog {
     pushing: tokio::sync::Mutex<()>,
     /// Number of plugins whose serving version is not ready here.
     behind: AtomicUsize,
-    /// Number of the last request to read the endpoints.
-    refreshes: AtomicU64,
-    /// Held while the endpoints are read and swapped in, so that an older reading never replaces a newer one. The number of the
-    /// last request that a reading covers.
-    refreshing: tokio::sync::Mutex<u64>,
+    readings: Readings,
     /// Versions that do not serve, loaded for comparisons, the latest last.
     versions: tokio::sync::Mutex<Vec<Arc<Plugin>>>,
     /// Knows how the sender of this process treats the endpoints.
@@ -122,8 +119,7 @@ impl Catalog {
             following: tokio::sync::Mutex::default(),
             pushing: tokio::sync::Mutex::default(),
             behind: AtomicUsize::new(0),
-            refreshes: AtomicU64::new(0),
-            refreshing: tokio::sync::Mutex::default(),
+            readings: Readings::default(),
             versions: tokio::sync::Mutex::default(),
             standings: OnceLock::new(),
         }))
@@ -155,19 +151,14 @@ impl Catalog {
         self.standings.get()?.standing(endpoint)
     }
 
-    /// Reads the last committed endpoints. A request that changes an endpoint calls this before it answers. Requests that wait here
-    /// together share one reading, because all of them have committed before it begins.
+    /// Reads the last committed endpoints. A request that changes an endpoint calls this before it answers.
     pub async fn refresh_endpoints(&self) -> Result<(), store::Error> {
-        let number = self.refreshes.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut done = self.refreshing.lock().await;
-        if *done >= number {
-            return Ok(());
-        }
-        let covered = self.refreshes.load(Ordering::SeqCst);
-        let table = Arc::new(table(&*self.store).await?);
-        *self.endpoints.write().expect("no code panics while it swaps a snapshot") = table;
-        *done = covered;
-        Ok(())
+        let read = async {
+            let table = Arc::new(table(&*self.store).await?);
+            *self.endpoints.write().expect("no code panics while it swaps a snapshot") = table;
+            Ok(())
+        };
+        self.readings.share(read).await
     }
 
     /// Stores a plugin's settings as a new revision by `author`. The plugin's next runs use the new settings.

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, RwLock},
 };
 
+use super::readings::Readings;
 use crate::{
     domain::{
         id::SourceId,
@@ -19,8 +20,7 @@ use crate::{
 pub struct Sources {
     store: Arc<dyn Store>,
     table: RwLock<Arc<SourceTable>>,
-    /// Serializes refreshes, so that an older reading never replaces a newer one.
-    refreshing: tokio::sync::Mutex<()>,
+    readings: Readings,
 }
 
 /// Every source, by address and by name.
@@ -33,23 +33,25 @@ pub struct SourceTable {
 
 impl Sources {
     pub async fn new(store: Arc<dyn Store>) -> Result<Self, store::Error> {
-        let sources = Self { store, table: RwLock::default(), refreshing: tokio::sync::Mutex::default() };
+        let sources = Self { store, table: RwLock::default(), readings: Readings::default() };
         sources.refresh().await?;
         Ok(sources)
     }
 
     /// Reads the last committed sources. A request that changes a source calls this before it answers.
     pub async fn refresh(&self) -> Result<(), store::Error> {
-        let _alone = self.refreshing.lock().await;
-        let mut table = SourceTable::default();
-        for source in self.store.sources().await? {
-            let source = Arc::new(source);
-            let addresses = source.addresses().map(|(address, until)| (address, (until, Arc::clone(&source))));
-            table.by_address.extend(addresses);
-            table.by_name.insert(source.new.name.clone(), source);
-        }
-        *self.table.write().expect("no code panics while it swaps a snapshot") = Arc::new(table);
-        Ok(())
+        let read = async {
+            let mut table = SourceTable::default();
+            for source in self.store.sources().await? {
+                let source = Arc::new(source);
+                let addresses = source.addresses().map(|(address, until)| (address, (until, Arc::clone(&source))));
+                table.by_address.extend(addresses);
+                table.by_name.insert(source.new.name.clone(), source);
+            }
+            *self.table.write().expect("no code panics while it swaps a snapshot") = Arc::new(table);
+            Ok(())
+        };
+        self.readings.share(read).await
     }
 
     pub fn table(&self) -> Arc<SourceTable> {
