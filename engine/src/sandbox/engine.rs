@@ -2,13 +2,14 @@
 //! reserved at start. A thread of the sandbox advances the engines' epochs, which enforce deadlines.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    io,
+    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
     thread,
     time::Duration,
 };
 
 use wasmtime::{
-    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+    Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
     component::{HasSelf, Linker},
 };
 
@@ -18,6 +19,8 @@ use super::{
 
 /// Interval of deadline checks. A run ends at most one tick after its deadline.
 const TICK: Duration = Duration::from_millis(5);
+/// Interval of deadline checks while nothing runs: the first tick of a run may come that late.
+const IDLE_TICK: Duration = Duration::from_millis(50);
 
 /// Compiles and runs plugins. Clones are cheap and share everything.
 #[derive(Clone)]
@@ -67,7 +70,7 @@ impl Sandbox {
     /// Creates a sandbox whose plugins run in `places`.
     pub(super) fn with_places(settings: &Settings, places: Places, compiler: Compiler) -> Result<Self, SetupError> {
         let sandbox = Self::build(settings, places, Purpose::Run, compiler)?;
-        keep_deadlines([sandbox.small.engine.weak(), sandbox.big.engine.weak()]).map_err(|error| SetupError(error.into()))?;
+        keep_deadlines([&sandbox.small, &sandbox.big].map(Arc::downgrade)).map_err(|error| SetupError(error.into()))?;
         Ok(sandbox)
     }
 
@@ -179,7 +182,7 @@ impl Pool {
         bindings::Plugin::add_to_linker::<Host, HasSelf<Host>>(&mut linker, |host| host)?;
         let mut wasi_linker = linker.clone();
         wasi::add_to_linker(&mut wasi_linker)?;
-        let permits = Permits { free: Mutex::new(permits), freed: Condvar::new() };
+        let permits = Permits { all: permits, free: Mutex::new(permits), freed: Condvar::new() };
         Ok(Self { engine, kind, memory_bytes_max, counts: kind.counts(), linker, wasi_linker, permits })
     }
 
@@ -191,6 +194,7 @@ impl Pool {
 
 /// The permits of a pool.
 struct Permits {
+    all: usize,
     free: Mutex<usize>,
     freed: Condvar,
 }
@@ -201,6 +205,10 @@ impl Permits {
         let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
         Permit(self)
+    }
+
+    fn are_free(&self) -> bool {
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) == self.all
     }
 }
 
@@ -291,17 +299,16 @@ fn on_demand(config: &mut Config, memory_bytes: usize) {
     config.memory_reservation(memory_bytes as u64).memory_guard_size(64 << 10).memory_reservation_for_growth(1 << 20);
 }
 
-/// Advances the epochs while one of the engines exists.
-fn keep_deadlines(engines: [EngineWeak; 2]) -> wasmtime::Result<()> {
+/// Advances the epochs while one of the pools exists.
+fn keep_deadlines(pools: [Weak<Pool>; 2]) -> io::Result<()> {
     let tick = move || {
+        let mut runs = false;
         loop {
-            thread::sleep(TICK);
-            let mut alive = false;
-            for engine in engines.iter().filter_map(EngineWeak::upgrade) {
-                engine.increment_epoch();
-                alive = true;
-            }
-            if !alive {
+            thread::sleep(if runs { TICK } else { IDLE_TICK });
+            let alive: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
+            alive.iter().for_each(|pool| pool.engine.increment_epoch());
+            runs = !alive.iter().all(|pool| pool.permits.are_free());
+            if alive.is_empty() {
                 break;
             }
         }
@@ -324,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_permit_is_returned() {
-        let permits = Permits { free: Mutex::new(1), freed: Condvar::new() };
+        let permits = Permits { all: 1, free: Mutex::new(1), freed: Condvar::new() };
         thread::scope(|scope| {
             let first = permits.take();
             scope.spawn(|| drop(permits.take()));

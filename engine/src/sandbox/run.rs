@@ -205,11 +205,13 @@ impl Guest {
     ) -> (wasmtime::Result<T>, CallFacts) {
         let log = SharedLog::new(limits);
         let permit = self.pool.permit();
-        let (started, used_before) = (Instant::now(), clock::thread_cpu());
+        let (deadline, timed) = (limits.deadline, limits.timed);
+        // Reading this clock is a system call.
+        let used_before = if timed == Timed::Processor { clock::thread_cpu() } else { Duration::ZERO };
+        let started = Instant::now();
         let mut store = Store::new(&self.pool.engine, host(log.clone()));
         store.limiter(|host| &mut host.limiter);
-        store.set_epoch_deadline(ticks(limits.deadline));
-        let (deadline, timed) = (limits.deadline, limits.timed);
+        store.set_epoch_deadline(ticks(deadline));
         // A slow store must not end a good run: the wait for state extends its deadline.
         store.epoch_deadline_callback(move |mut store| match whole_ticks(store.data_mut().state.take_waited()) {
             0 if timed == Timed::Processor => match deadline.saturating_sub(clock::thread_cpu().saturating_sub(used_before)) {
