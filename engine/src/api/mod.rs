@@ -62,12 +62,14 @@ use crate::{
     news::Feed,
     outbound::Outbound,
     sandbox::Limits,
-    store::Store,
+    store::{Accept, Store},
     traces::Traces,
 };
 
 /// The shared parts that handlers use.
 pub struct Api {
+    /// Takes new events.
+    pub acceptor: Arc<dyn Accept + Send + Sync>,
     pub store: Arc<dyn Store>,
     pub catalog: Arc<Catalog>,
     pub outbound: Arc<Outbound>,

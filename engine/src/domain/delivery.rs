@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     endpoint::{Endpoint, EndpointState},
-    event::Event,
+    event::NewEvent,
     id::EndpointId,
     name::EventType,
     retry::Schedule,
@@ -63,13 +63,13 @@ pub struct NewDelivery {
 
 impl NewDelivery {
     /// Returns the delivery of an event, or of a plugin's webhook, to an endpoint.
-    pub fn new(endpoint: &Endpoint, event: &Event, payload: Option<Arc<Payload>>) -> Self {
+    pub fn new(endpoint: &Endpoint, event: &NewEvent, payload: Option<Arc<Payload>>) -> Self {
         let initial_state = match endpoint.new.state {
             EndpointState::Active => InitialState::Due,
             EndpointState::Paused => InitialState::Held,
             EndpointState::Disabled(_) => InitialState::Dead,
         };
-        let ordering = endpoint.new.policy.ordering.map(|ordering| ordering.key(event.new.subject.as_deref()));
+        let ordering = endpoint.new.policy.ordering.map(|ordering| ordering.key(event.subject.as_deref()));
         Self { endpoint: endpoint.id, payload, initial_state, ordering }
     }
 

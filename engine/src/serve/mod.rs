@@ -179,6 +179,7 @@ impl Engine {
         };
         let links = self.links;
         let api = Arc::new(Api {
+            acceptor: work.acceptor(),
             store: self.store,
             catalog: self.catalog,
             outbound: self.outbound,

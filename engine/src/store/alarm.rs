@@ -43,6 +43,11 @@ impl Alarm {
         self.held_back.store(held_back, Ordering::SeqCst);
     }
 
+    /// Returns whether due work waits because earlier work with the same ordering key is not finished.
+    pub fn holds_back(&self) -> bool {
+        self.held_back.load(Ordering::SeqCst)
+    }
+
     /// Reports that a row is finished. Wakes the claimer if due work was held back, because that work may now be claimable.
     pub fn let_go(&self) {
         if self.held_back.swap(false, Ordering::SeqCst) {

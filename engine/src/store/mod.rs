@@ -70,13 +70,13 @@ pub mod weight;
 #[cfg(test)]
 pub use self::sqlite::tests::SqliteBacking;
 pub use self::{
-    accept::{Accept, Accepted},
+    accept::{Accept, Accepted, Arrival, Arrivals, Arrived, Issued},
     admission::{Admission, AdmissionLimits, Overload},
     alarm::Alarm,
     attempts::{AttemptRecord, Attempts, Recorded},
     audit::{Audit, AuditEntry, AuditFilter, NewAudit},
     budget::{Budget, Room},
-    claims::{ClaimId, Claims, DeliveryClaim, EventClaim, LEASE, Lease, RunClaim},
+    claims::{ClaimId, Claims, DeliveryClaim, EarlyRun, EventClaim, LEASE, Lease, RunClaim},
     commands::{Cancelled, Commands},
     comparisons::Comparisons,
     config_versions::ConfigVersions,
@@ -116,6 +116,7 @@ use crate::domain::id::Tag;
 /// The store. Its two implementations keep the same promises (`conformance/`).
 pub trait Store:
     Accept
+    + Arrivals
     + Claims
     + Settle
     + Schedule

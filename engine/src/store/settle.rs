@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use self::judge::{Children, Known, Placement, Plan, QueueRow, Routing, Versions, judge};
-use super::{Error, Lease, StateFull};
+use super::{ClaimId, Error, Lease, StateFull};
 use crate::domain::{
     delivery::NewDelivery,
     event::Event,
@@ -34,6 +34,14 @@ pub enum Settles {
 }
 
 impl Settles {
+    /// Returns the row whose lease this settlement ends.
+    pub const fn row(self) -> ClaimId {
+        match self {
+            Self::Event { id, .. } => ClaimId::Event(id),
+            Self::Run { id, .. } => ClaimId::Run(id),
+        }
+    }
+
     /// Returns the version of state written by this settlement: the token of its claim, which no two claims share. The run's id
     /// cannot be the version: a run that is claimed again may write another value under the same id.
     pub const fn state_version(self) -> i64 {

@@ -1,7 +1,7 @@
 //! Weights: how many bytes of memory a value takes while it waits for the store. The byte limits are only as exact as these sums.
 //! So each sum names every field: if a field is added, the code does not compile until the field's weight is decided here.
 
-use super::{AttemptRecord, Settlement, accept};
+use super::{Arrival, AttemptRecord, Settlement, accept};
 use crate::domain::{
     delivery::{Attempt, NewDelivery, Payload},
     event::{Event, NewEvent},
@@ -22,6 +22,14 @@ const ELEMENT: usize = 32;
 pub fn settlement(settlement: &Settlement) -> usize {
     let Settlement { settles: _, event: _, runs, direct } = settlement;
     runs.iter().map(run).sum::<usize>() + direct.iter().map(delivery).sum::<usize>()
+}
+
+/// Returns the weight of an event to be stored, with its settlement.
+pub fn arrival(arrival: &Arrival) -> usize {
+    match arrival {
+        Arrival::New(new) => event(new),
+        Arrival::Settled(settled) => event(&settled.event.new) + settlement(settled),
+    }
 }
 
 /// Returns the weight of a run's record.

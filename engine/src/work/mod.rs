@@ -1,5 +1,6 @@
-//! The work that follows an accepted event, as a few small workers around the store:
+//! The work on events, as a few small workers around the store:
 //!
+//! - the **acceptor** stores new events, together with their results if these are known at once (`acceptor.rs`);
 //! - the **runner** takes events, plans them and runs their plugins, on dedicated threads (`runner.rs`, `plan.rs`, `verdict.rs`);
 //! - the **settler** commits the results of events and runs, many at a time (`settler.rs`, `amend.rs`; this is commit 2);
 //! - the **sender** signs and sends deliveries, from one queue per endpoint (`sender.rs`, `throttle.rs`);
@@ -9,12 +10,14 @@
 //! - **maintenance** (`maintenance.rs`), **jobs** (`jobs.rs`) and **comparisons** (`comparer.rs`) go through stored rows, a batch
 //!   at a time.
 //!
-//! `batches.rs` is the loop of the settler and of the recorder; `notices.rs` creates the operational events that these two store.
+//! `batches.rs` is the loop of the settler and of the recorder; `notices.rs` creates the operational events that these two store;
+//! `reports.rs` reports what was settled.
 //!
 //! Workers pass claims to each other. A dropped claim delays its event until the lease ends, but never loses the event. Each
 //! worker is a loop around a step that returns what it did. The tests (`tests.rs`) call the steps on a SQLite store, without a
 //! process, a socket or a wait.
 
+mod acceptor;
 mod amend;
 mod batches;
 mod claimer;
@@ -24,6 +27,7 @@ mod maintenance;
 mod notices;
 mod plan;
 mod recorder;
+mod reports;
 mod runner;
 mod sampler;
 mod scheduler;
@@ -42,8 +46,8 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    batches::write_all, comparer::Comparer, maintenance::Maintenance, recorder::Recorder, runner::Runner, sampler::Sampler,
-    sender::Sender, settler::Settler, throttle::Throttles,
+    acceptor::Acceptor, batches::write_all, comparer::Comparer, maintenance::Maintenance, recorder::Recorder, reports::Reports,
+    runner::Runner, sampler::Sampler, sender::Sender, settler::Settler, throttle::Throttles,
 };
 use crate::{
     catalog::{Catalog, Keys},
@@ -52,7 +56,7 @@ use crate::{
     news::Feed,
     outbound::Outbound,
     sandbox::{Limits, Timed},
-    store::{Budget, Handoff, Store},
+    store::{Accept, Budget, Handoff, Store},
     traces::Traces,
 };
 
@@ -104,6 +108,7 @@ pub struct Work {
     recorder: JoinSet<()>,
     /// The budget of bytes that wait for the settler.
     outcomes: Arc<Budget>,
+    acceptor: Acceptor,
     drain: Duration,
 }
 
@@ -113,6 +118,15 @@ impl Work {
         let Parts { store, handoff, catalog, keys, outbound, feed, traces, settings } = parts;
         let stop = CancellationToken::new();
         let outcomes = Arc::clone(&handoff.outcomes);
+        let reports = Arc::new(Reports::new(Arc::clone(&store), Arc::clone(&catalog), feed.clone()));
+        let acceptor = Acceptor {
+            store: Arc::clone(&store),
+            handoff: handoff.clone(),
+            catalog: Arc::clone(&catalog),
+            feed: feed.clone(),
+            reports: Arc::clone(&reports),
+            works: settings.works,
+        };
         let mut takers = JoinSet::new();
         let maintenance = Maintenance::new(Arc::clone(&store), keys, settings.retention, settings.store_bytes_max, stop.clone());
         takers.spawn(guarded("maintenance", maintenance.run(), stop.clone(), broken.clone()));
@@ -122,7 +136,7 @@ impl Work {
         takers.spawn(guarded("sampler", sampler.run(stop.clone()), stop.clone(), broken.clone()));
         if !settings.works {
             let (threads, settler, recorder) = (Vec::new(), JoinSet::new(), JoinSet::new());
-            return Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain });
+            return Ok(Self { stop, threads, settler, takers, recorder, outcomes, acceptor, drain: settings.drain });
         }
         let (settlements, to_settle) = mpsc::unbounded_channel();
         let (attempts, to_record) = mpsc::unbounded_channel();
@@ -142,7 +156,7 @@ impl Work {
         drop(runner);
 
         let mut settler = JoinSet::new();
-        let settling = Settler::new(Arc::clone(&store), Arc::clone(&catalog), feed.clone());
+        let settling = Settler { store: Arc::clone(&store), catalog: Arc::clone(&catalog), reports };
         settler.spawn(write_all(settling, to_settle));
         let mut recorder = JoinSet::new();
         let recording = Recorder::new(Arc::clone(&store), Arc::clone(&catalog), feed, traces.clone());
@@ -169,7 +183,12 @@ impl Work {
         let comparer = Comparer { store: Arc::clone(&store), catalog, limits, threads: settings.compare_threads };
         let jobs = jobs::run(store, comparer, handoff, stop.clone());
         takers.spawn(guarded("jobs", jobs, stop.clone(), broken));
-        Ok(Self { stop, threads, settler, takers, recorder, outcomes, drain: settings.drain })
+        Ok(Self { stop, threads, settler, takers, recorder, outcomes, acceptor, drain: settings.drain })
+    }
+
+    /// Returns the entry for new events.
+    pub fn acceptor(&self) -> Arc<dyn Accept + Send + Sync> {
+        Arc::new(self.acceptor.clone())
     }
 
     /// Takes no more claims. Then finishes and commits the work in flight, as far as time allows. The remaining work is claimed

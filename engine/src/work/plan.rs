@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::{
     catalog::{PluginEntry, PluginTable},
-    domain::{delivery::NewDelivery, endpoint::Endpoint, event::Event, name::Slug, routing::EndpointTable},
+    domain::{delivery::NewDelivery, endpoint::Endpoint, event::NewEvent, name::Slug, routing::EndpointTable},
 };
 
 /// A plugin that runs on an event.
@@ -27,14 +27,14 @@ pub struct Plan {
 }
 
 /// Plans an event on one snapshot. A run that is deferred or retried later is not planned again.
-pub fn plan(event: &Event, plugins: &PluginTable, endpoints: &EndpointTable) -> Plan {
+pub fn plan(event: &NewEvent, plugins: &PluginTable, endpoints: &EndpointTable) -> Plan {
     let mut runs: Vec<PlannedRun> = plugins
-        .matching(&event.new.event_type)
+        .matching(&event.event_type)
         .map(|entry| PlannedRun { plugin: entry.row.name.clone(), entry: Some(Arc::clone(entry)), endpoint: None })
         .collect();
     let mut direct = Vec::new();
-    for endpoint in endpoints.subscribers(&event.new) {
-        if !endpoint.new.may_hear(&event.new) {
+    for endpoint in endpoints.subscribers(event) {
+        if !endpoint.new.may_hear(event) {
             continue;
         }
         match &endpoint.new.plugin {

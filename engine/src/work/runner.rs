@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc::UnboundedSender, oneshot},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,7 +38,7 @@ use crate::{
     },
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
-    store::{EventClaim, Handoff, Permit, PluginRow, RunClaim, Settlement, Settles, Store, weight},
+    store::{EarlyRun, EventClaim, EventSlot, Handoff, Permit, PluginRow, Room, RunClaim, Settlement, Settles, Store, weight},
     traces::{Ran, Traces},
 };
 
@@ -142,19 +145,31 @@ impl Runner {
                 claim
             };
             let Some(claim) = self.wait(next) else { return };
-            if claim.lease.until <= clock::steady() {
-                continue;
+            if claim.lease.until > clock::steady() {
+                self.process(claim);
             }
-            let (settlement, held) = self.run_event(claim);
-            self.settle(settlement, held);
+        }
+    }
+
+    /// Runs an event. Passes the results to the settler, or to the caller that stores the event with them.
+    pub fn process(&self, mut claim: EventClaim) {
+        let caller = claim.caller.take();
+        // A caller that waits no longer stores the event without results.
+        if caller.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            return;
+        }
+        let (settlement, slot) = self.run_event(claim);
+        let Some(caller) = caller else { return self.settle(settlement, Held::Event(slot)) };
+        if let Some(room) = self.room(&settlement) {
+            drop(caller.send(EarlyRun { settlement, slot, room }));
         }
     }
 
     /// Runs an event for the first time, or again for a replay: plans it, runs the fast plugins and defers the other runs.
-    pub fn run_event(&self, claim: EventClaim) -> (Settlement, Held) {
+    fn run_event(&self, claim: EventClaim) -> (Settlement, EventSlot) {
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
         let event = &claim.event;
-        let plan = plan::plan(event, &plugins, &endpoints);
+        let plan = plan::plan(&event.new, &plugins, &endpoints);
         let now = clock::steady();
         let (mut runs, mut bytes) = (Vec::with_capacity(plan.runs.len()), 0);
         for PlannedRun { plugin, entry, endpoint } in plan.runs {
@@ -175,7 +190,7 @@ impl Runner {
         }
         let settles = Settles::Event { id: event.id, round: claim.round, lease: claim.lease };
         let settlement = Settlement { settles, event: Arc::clone(event), runs, direct: plan.direct };
-        (settlement, Held::Event(claim.slot))
+        (settlement, claim.slot)
     }
 
     fn run_deferred(&self) {
@@ -323,12 +338,16 @@ impl Runner {
         self.traces.ran(self.store.tag(), began, &ran, record.end.events_mut());
     }
 
-    /// Passes a settlement to the settler once the budget has room for its bytes. The settler never waits for a thread, so the
-    /// budget gets room again in any case. Until then the calling thread holds this one settlement.
+    /// Waits until the budget has room for the bytes of a settlement. No commit waits for a thread, so the budget gets room again in
+    /// any case. Until then the calling thread holds this one settlement. Returns `None` if the process is about to end.
+    fn room(&self, settlement: &Settlement) -> Option<Room> {
+        self.runtime.block_on(self.handoff.outcomes.reserve(weight::settlement(settlement)))
+    }
+
+    /// Passes a settlement to the settler once the budget has room.
     pub fn settle(&self, settlement: Settlement, held: Held) {
-        let room = self.runtime.block_on(self.handoff.outcomes.reserve(weight::settlement(&settlement)));
-        // If there is no room, the process is about to end. The row is claimed again after the next start.
-        let Some(room) = room else { return };
+        // Without room, the row is claimed again after the next start.
+        let Some(room) = self.room(&settlement) else { return };
         // The settler outlives the threads, so the channel is open.
         let _ = self.settlements.send(Settling::new(settlement, held, room));
     }

@@ -14,10 +14,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    acceptor::Acceptor,
     batches::{Batches, Step, Writer},
     claimer::{self, Wait},
     maintenance::{self, Maintenance},
     recorder::{Recorder, Recording},
+    reports::Reports,
     runner::Runner,
     sender::{Done, Exchange, Sender},
     settler::{Held, Settler, Settling},
@@ -42,7 +44,7 @@ use crate::{
     outbound::Request,
     sandbox::{Limits, Sandbox},
     store::{
-        ClaimId, Deletion, SqliteBacking, StoredRun, VersionLimits,
+        Accept as _, Accepted, ClaimId, Deletion, EarlyRun, EventFilter, Settlement, SqliteBacking, StoredRun, VersionLimits,
         conformance::bench::{
             Bench, direct, emitted, endpoint, event, identity, one, ran_with, run_settlement, settlement, slug, state_effects,
         },
@@ -79,6 +81,7 @@ struct Workers {
     bench: Bench,
     catalog: Arc<Catalog>,
     folder: tempfile::TempDir,
+    acceptor: Acceptor,
     runner: Arc<Runner>,
     settler: Settler,
     to_settle: UnboundedReceiver<Settling>,
@@ -117,7 +120,16 @@ impl Workers {
             settlements,
             stop: stop.clone(),
         });
-        let settler = Settler::new(Arc::clone(&store), Arc::clone(&catalog), Feed::default());
+        let reports = Arc::new(Reports::new(Arc::clone(&store), Arc::clone(&catalog), Feed::default()));
+        let acceptor = Acceptor {
+            store: Arc::clone(&store),
+            handoff: handoff.clone(),
+            catalog: Arc::clone(&catalog),
+            feed: Feed::default(),
+            reports: Arc::clone(&reports),
+            works: true,
+        };
+        let settler = Settler { store: Arc::clone(&store), catalog: Arc::clone(&catalog), reports };
         let script = Arc::<Script>::default();
         let disable_after = Duration::from_secs(3600);
         let sender = Sender {
@@ -132,7 +144,21 @@ impl Workers {
         let recorder = Recorder::new(Arc::clone(&store), Arc::clone(&catalog), Feed::default(), Traces::default());
         let keys = Arc::new(Keys::new(Arc::clone(&store)).await.unwrap());
         let maintenance = Maintenance::new(store, keys, Retention::default(), None, stop.clone());
-        Self { bench, catalog, folder, runner, settler, to_settle, sender, script, recorder, to_record, maintenance, stop }
+        Self {
+            bench,
+            catalog,
+            folder,
+            acceptor,
+            runner,
+            settler,
+            to_settle,
+            sender,
+            script,
+            recorder,
+            to_record,
+            maintenance,
+            stop,
+        }
     }
 
     /// Creates an endpoint that subscribes to `order.*`.
@@ -159,15 +185,30 @@ impl Workers {
         one(self.bench.store.accept(vec![new]).await.unwrap(), "event").id()
     }
 
+    /// Accepts events as the API does, while `runs` threads take the events that are handed over.
+    async fn submit(&self, events: Vec<NewEvent>, runs: usize) -> Vec<EventId> {
+        let taking = async {
+            for _ in 0..runs {
+                let (claim, _permit) = self.bench.handoff.events.next().await;
+                let runner = Arc::clone(&self.runner);
+                tokio::task::spawn_blocking(move || runner.process(claim)).await.unwrap();
+            }
+        };
+        let (accepted, ()) = tokio::join!(self.acceptor.accept(events), taking);
+        accepted.unwrap().into_iter().map(Accepted::id).collect()
+    }
+
+    /// Makes a plugin fast. The engine measures the pace of a plugin, which depends on how busy the machine is.
+    fn make_fast(&self, plugin: &str) {
+        let entry = Arc::clone(self.catalog.plugins().get(plugin).unwrap());
+        (0..100).for_each(|_| entry.pace.note(Duration::ZERO));
+    }
+
     /// Runs all events that are handed over and settles them.
     async fn run_events(&mut self) -> Vec<Step> {
         for claim in self.bench.events().await {
             let runner = Arc::clone(&self.runner);
-            let run = move || {
-                let (settlement, held) = runner.run_event(claim);
-                runner.settle(settlement, held);
-            };
-            tokio::task::spawn_blocking(run).await.unwrap();
+            tokio::task::spawn_blocking(move || runner.process(claim)).await.unwrap();
         }
         self.settle().await
     }
@@ -269,6 +310,77 @@ async fn an_event_without_subscribers_is_unrouted() {
     assert_eq!(workers.bench.state_of(id).await, EventState::Unrouted);
 }
 
+#[tokio::test]
+async fn an_event_without_plugins_is_settled_in_the_commit_that_stores_it() {
+    let mut workers = Workers::new().await;
+    workers.endpoint("crm", Policy::default()).await;
+    let ids = workers.submit(vec![event("order.created"), event("ticket.opened")], 0).await;
+    assert!(workers.bench.events().await.is_empty(), "no event waits for a thread");
+    assert_eq!(workers.send().await, (vec![Done::Attempted(Next::Delivered)], vec![committed(1, 0, 0)]));
+    let states = [workers.bench.state_of(ids[0]).await, workers.bench.state_of(ids[1]).await];
+    assert_eq!(states, [EventState::Delivered, EventState::Unrouted]);
+}
+
+#[tokio::test]
+async fn a_request_with_very_many_deliveries_is_settled_by_the_settler() {
+    let mut workers = Workers::new().await;
+    for name in ["crm", "slack"] {
+        workers.endpoint(name, Policy::default()).await;
+    }
+    workers.submit((0..70).map(|_| event("order.created")).collect(), 0).await;
+    assert_eq!(workers.bench.handoff.deliveries.len(), 128, "64 events are settled with their commit");
+    assert_eq!(workers.run_events().await, [committed(6, 0, 0)]);
+    assert_eq!(workers.bench.handoff.deliveries.len(), 140);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_runs_before_its_event_is_stored_and_both_are_stored_together() {
+    let mut workers = Workers::new().await;
+    workers.create(endpoint("receiver")).await;
+    workers.plugin("echo", "order.*").await;
+    workers.make_fast("echo");
+    let id = one(workers.submit(vec![event("order.created")], 1).await, "event");
+    assert_eq!(workers.run_of(id).await.state, RunState::Done);
+    assert_eq!(workers.settle().await, [], "the settler has nothing to do");
+    assert!(workers.bench.handoff.events.is_empty(), "the event has left its place");
+    assert_eq!(workers.send().await.0, [Done::Attempted(Next::Delivered)]);
+    assert_eq!(workers.bench.state_of(id).await, EventState::Delivered);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_runs_take_long_is_stored_first() {
+    let mut workers = Workers::new().await;
+    workers.create(endpoint("receiver")).await;
+    workers.plugin("echo", "order.*").await;
+    workers.make_fast("echo");
+    let id = one(workers.submit(vec![event("order.created")], 0).await, "event");
+    let events = workers.bench.handoff.events.len();
+    assert_eq!((events, workers.bench.state_of(id).await), (2, EventState::Waiting), "no thread was free");
+    workers.run_events().await;
+    assert_eq!(workers.send().await.0, [Done::Attempted(Next::Delivered)], "the event is run once");
+    assert_eq!(workers.bench.event_ids(EventFilter::default()).await, [id]);
+}
+
+#[tokio::test]
+async fn results_that_the_database_refuses_do_not_prevent_the_acceptance() {
+    let workers = Workers::new().await;
+    workers.create(NewEndpoint { plugin: Some(slug("nowhere")), ..subscriber("crm") }).await;
+    workers.bench.backing.refuse_poison().await;
+    let running = async {
+        let (mut claim, _permit) = workers.bench.handoff.events.next().await;
+        let run = ran_with("p", Effects { emitted: vec![emitted(&claim.event, "poison")], ..Effects::default() });
+        let settlement = Settlement { runs: vec![run], ..settlement(&claim) };
+        let room = workers.bench.handoff.outcomes.reserve(1).await.unwrap();
+        let caller = claim.caller.take().unwrap();
+        assert!(caller.send(EarlyRun { settlement, slot: claim.slot, room }).is_ok());
+    };
+    let (accepted, ()) = tokio::join!(workers.acceptor.accept(vec![event("order.created")]), running);
+    let id = one(accepted.unwrap(), "event").id();
+    assert_eq!(workers.bench.state_of(id).await, EventState::Waiting);
+    assert_eq!(workers.bench.event().await.event.id, id, "it is run after its acceptance");
+    assert_eq!(workers.bench.event_ids(EventFilter::default()).await, [id]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_run_of_a_plugin_is_deferred_and_the_next_runs_with_its_event() {
     let mut workers = Workers::new().await;
@@ -284,10 +396,7 @@ async fn the_first_run_of_a_plugin_is_deferred_and_the_next_runs_with_its_event(
     assert_eq!((ended.state, ended.outcome, ended.tries), (RunState::Done, Some(RunOutcome::Ok), 1));
     assert_eq!(workers.send().await.0, [Done::Attempted(Next::Delivered)]);
 
-    // The engine measures whether a plugin is fast. This test makes the plugin fast, so that the result does not depend on how busy
-    // the machine is.
-    let entry = Arc::clone(workers.catalog.plugins().get("echo").unwrap());
-    (0..100).for_each(|_| entry.pace.note(Duration::ZERO));
+    workers.make_fast("echo");
     let second = workers.accept(event("order.created")).await;
     workers.run_events().await;
     assert_eq!(workers.run_of(second).await.state, RunState::Done);

@@ -71,9 +71,9 @@ fn resolve(
         let payload = Arc::new(payload);
         deliveries.push(match (to, bound) {
             // A plugin that belongs to an endpoint names no endpoint here: the sandbox has already refused such a name.
-            (_, Some(bound)) => NewDelivery::new(bound, event, Some(payload)),
+            (_, Some(bound)) => NewDelivery::new(bound, &event.new, Some(payload)),
             (Some(name), None) => match (endpoints.named(&name), endpoints.deleted(&name)) {
-                (Some(endpoint), _) => NewDelivery::new(endpoint, event, Some(payload)),
+                (Some(endpoint), _) => NewDelivery::new(endpoint, &event.new, Some(payload)),
                 // An operator has deleted the endpoint on purpose. This must not stop the rest of the run.
                 (None, Some(deleted)) => NewDelivery::to_deleted(deleted, payload),
                 (None, None) => return Err(unknown_endpoint(place + 1, name, endpoints)),

@@ -33,7 +33,6 @@ use crate::{
         time::Timestamp,
     },
     metrics::meters,
-    news::News,
     store::{self, Accepted, Cancelled, EventFilter, StoryPlace},
     wire::{AcceptedAll, AcceptedView, CancelledView, EventStoryView, EventView, PageView, Replayed, values::values},
 };
@@ -104,7 +103,7 @@ pub async fn accept(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body)
     Ok((status, Json(AcceptedAll { items })).into_response())
 }
 
-/// Stores events, and updates metrics and the live feed. `began` is for the trace.
+/// Stores events, and updates metrics. `began` is for the trace.
 pub async fn store_events(
     api: &Api,
     began: Option<std::time::SystemTime>,
@@ -115,7 +114,7 @@ pub async fn store_events(
     let facts: Vec<_> = events.iter().map(facts).collect();
     let tag = api.store.tag();
     let count = events.len();
-    let accepted = api.store.accept(events).await.map_err(|error| match error {
+    let accepted = api.acceptor.accept(events).await.map_err(|error| match error {
         store::Error::IdTaken(taken) => id_taken(&taken, count, tag),
         error => error.into(),
     })?;
@@ -128,10 +127,6 @@ pub async fn store_events(
         } else {
             meters().accepted(&source).inc();
             api.traces.accepted(tag, began, event, &event_type, brought);
-        }
-        if !duplicate {
-            let source = source.to_string();
-            api.feed.send(|| News::Accepted { event, event_type: event_type.to_string(), source });
         }
         let text = event.text(tag);
         items.push(AcceptedView {

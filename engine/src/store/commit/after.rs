@@ -8,7 +8,7 @@ use crate::{
         id::{DeliveryId, EndpointId},
         time::Timestamp,
     },
-    store::{DeliveryClaim, EventClaim, Local, RunClaim, Seal},
+    store::{ClaimId, DeliveryClaim, EventClaim, Lease, Local, RunClaim, Seal},
 };
 
 /// Actions to take after a commit. Each step of the transaction adds its actions here. If the commit fails, they are dropped.
@@ -17,6 +17,12 @@ pub struct After {
     pub events: Vec<EventClaim>,
     pub runs: Vec<RunClaim>,
     pub deliveries: Vec<DeliveryClaim>,
+    /// Leases that the transaction ended, for a store that keeps its leases in memory.
+    pub ended: Vec<ClaimId>,
+    /// Leases of rows that are not handed over, because they cannot be read.
+    pub skipped: Vec<(ClaimId, Lease)>,
+    /// When the last event of the transaction was accepted.
+    pub accepted_at: Option<Timestamp>,
     /// The earliest instant at which an unclaimed row becomes due.
     due: Option<Timestamp>,
     /// Whether this process had no room for a due row.
@@ -73,8 +79,8 @@ impl After {
         if let Some(seal) = self.resealed {
             local.seals.commit(seal);
         }
-        if let Some(last) = self.events.last() {
-            local.note_minute(last.event.accepted_at);
+        if let Some(at) = self.accepted_at {
+            local.note_minute(at);
         }
         for (endpoint, id) in &self.cancelled {
             drop(handoff.deliveries.withdraw(endpoint, |claim| claim.id == *id));

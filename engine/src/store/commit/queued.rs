@@ -35,7 +35,7 @@ impl After {
             return Queued::due();
         };
         let lease = Lease { token: token(), until: clock::steady().plus(LEASE) };
-        self.events.push(EventClaim { event, round: 0, lease, settings: 0, slot });
+        self.events.push(EventClaim { event, round: 0, lease, settings: 0, slot, caller: None });
         Queued::leased(lease)
     }
 

@@ -13,8 +13,9 @@ use crate::{
         id::EventId,
         name::{Attributes, EventType},
         request::Request,
+        run::{Effects, RunOutcome},
     },
-    store::{Accepted, Error, EventFilter, Settled},
+    store::{Accepted, Arrival, Error, EventFilter, Issued, Settled, Settlement, Settles},
 };
 
 pub async fn an_accepted_event_is_handed_over_and_survives_a_restart(bench: &Bench) {
@@ -175,6 +176,42 @@ pub async fn events_of_one_request_are_stored_all_or_none(bench: &Bench) {
     assert_eq!(bench.event_ids(EventFilter::default()).await, []);
     let answers = bench.store.accept(vec![event_with_id("shop", "1")]).await.unwrap();
     assert!(matches!(answers[..], [Accepted::New(_)]), "an id that was not stored is not remembered: {answers:?}");
+}
+
+pub async fn an_event_that_was_run_is_stored_with_its_results_or_without(bench: &Bench) {
+    let crm = bench.endpoint("crm").await;
+    let effects = || state_effects(&[("k", 0)], &[("k", Some(b"1"))]);
+    let arrival = |new: NewEvent| match bench.store.issue(new) {
+        Ok(Issued { event, lease }) => {
+            let settles = Settles::Event { id: event.id, round: 0, lease };
+            let effects = Effects { deliveries: vec![webhook(crm, "x")], ..effects() };
+            Arrival::Settled(Settlement { settles, event, runs: vec![ran_with("p", effects)], direct: vec![] })
+        }
+        Err(new) => Arrival::New(new),
+    };
+    let can_settle = matches!(arrival(event("a")), Arrival::Settled(_));
+    // The second run has read the state from before the first one. The third event repeats the first.
+    let arrivals = vec![arrival(event_with_id("shop", "1")), arrival(event("b")), arrival(event_with_id("shop", "1"))];
+    let arrived = bench.store.accept_arrivals(arrivals).await.unwrap();
+    let ids: Vec<_> = arrived.iter().map(|one| one.accepted.id()).collect();
+    assert_eq!(arrived[2].accepted, Accepted::Duplicate(ids[0]));
+    let settled: Vec<_> = arrived.into_iter().map(|one| one.settled.map(|(_, settled)| settled)).collect();
+    let states = [bench.state_of(ids[0]).await, bench.state_of(ids[1]).await];
+    if !can_settle {
+        assert_eq!((settled, states), (vec![None, None, None], [EventState::Waiting; 2]), "this store gives no ids in advance");
+        assert_eq!(bench.events().await.len(), 2);
+        return;
+    }
+    assert_eq!(settled, [Some(Settled::Done), Some(Settled::StateConflict(vec![0])), None]);
+    assert_eq!(states, [EventState::Waiting; 2], "a delivery waits, and an event");
+    assert_eq!(bench.event().await.event.id, ids[1], "only the event whose results were refused is run again");
+    assert_eq!(one(bench.story(ids[0]).await.runs, "run").outcome, Some(RunOutcome::Ok));
+    assert_eq!(bench.delivery().await.event.id, ids[0]);
+
+    let after = bench.after_a_crash().await;
+    after.claim().await;
+    assert_eq!((after.event().await.event.id, after.delivery().await.event.id), (ids[1], ids[0]));
+    assert_eq!(after.store.read_state(&slug("p"), "k").await.unwrap().map(|(value, _)| value), Some(b"1".to_vec()));
 }
 
 pub async fn events_without_room_are_claimed_when_there_is_room(bench: &Bench) {

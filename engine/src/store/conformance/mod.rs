@@ -41,6 +41,7 @@ macro_rules! conformance {
                     a_repeated_id_is_noticed_after_a_restart,
                     an_event_without_an_id_is_never_a_repeat,
                     events_of_one_request_are_stored_all_or_none,
+                    an_event_that_was_run_is_stored_with_its_results_or_without,
                     events_without_room_are_claimed_when_there_is_room,
                     new_events_do_not_starve_events_in_the_store,
                     ids_grow_and_are_never_issued_twice;

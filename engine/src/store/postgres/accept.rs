@@ -24,7 +24,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Accept, Accepted, Error, IdTaken,
+        Accept, Accepted, Arrivals, Error, IdTaken,
         accept::{minute, own_data},
         columns::{PLAIN, attributes_to_column, request_to_column},
         commit::{After, Queued},
@@ -47,6 +47,9 @@ impl Accept for Postgres {
         self.committer.accept(weight, events).await
     }
 }
+
+// The nodes take ids from the database in the transaction that stores the events.
+impl Arrivals for Postgres {}
 
 /// Takes ids for events that are about to be written, in the order of the events. Nodes do not reserve blocks of ids: if an event
 /// is submitted after another event was accepted, it must have the larger id, even if the two events are on different nodes.
@@ -221,7 +224,9 @@ async fn insert(tx: &Transaction<'_>, local: &Local, node: i64, events: Vec<Arc<
         .iter()
         .map(|event| EVENT_BYTES + event.new.content.bytes().len() as i64 + body_of(&event.new).map_or(0, <[u8]>::len) as i64)
         .sum::<i64>();
-    note_minute(tx, local, events[0].id, events[0].accepted_at).await?;
+    let accepted_at = events[0].accepted_at;
+    note_minute(tx, local, events[0].id, accepted_at).await?;
+    after.accepted_at = Some(accepted_at);
 
     let (mut next, mut leases) = (Vec::with_capacity(events.len()), Vec::with_capacity(events.len()));
     for event in events {

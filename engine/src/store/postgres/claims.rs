@@ -183,7 +183,14 @@ impl Claiming<'_> {
             let lease = self.lease();
             ids.push(id);
             leases.push(lease);
-            self.after.events.push(EventClaim { event: Arc::new(event), round: get_u32(row, 1)?, lease, settings: 0, slot });
+            self.after.events.push(EventClaim {
+                event: Arc::new(event),
+                round: get_u32(row, 1)?,
+                lease,
+                settings: 0,
+                slot,
+                caller: None,
+            });
         }
         self.take("event_queue", &ids, &leases).await
     }

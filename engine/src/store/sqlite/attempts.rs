@@ -16,23 +16,28 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        AttemptRecord, Attempts, Error, Recorded,
+        AttemptRecord, Attempts, ClaimId, Error, Recorded,
         columns::{ending_to_columns, sent_to_column},
         commit::After,
         weight,
     },
 };
 
+/// Maximum number of attempts that wait for the commit of another job.
+const FEW: usize = 4;
+
 #[async_trait]
 impl Attempts for Sqlite {
     async fn record_attempts(&self, records: Arc<Vec<AttemptRecord>>) -> Result<Vec<Recorded>, Error> {
-        let weight = records.iter().map(weight::attempt).sum();
+        let (count, weight) = (records.len(), records.iter().map(weight::attempt).sum());
         // If a crash loses an attempt's record, the attempt is repeated under the same id. "At least once" allows that.
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
             records.iter().map(|attempt| record(db, local, attempt, after)).collect()
         };
-        self.write_then(Keeps::Progress, Breaks::Itself, weight, work).await
+        // Many attempts are worth a commit. An ordered delivery may wait for this attempt.
+        let urgent = count > FEW || self.local.handoff.alarm.holds_back();
+        self.write_then(if urgent { Keeps::Progress } else { Keeps::Later }, Breaks::Itself, weight, work).await
     }
 }
 
@@ -68,6 +73,7 @@ fn record(db: &Connection, local: &Local, record: &AttemptRecord, after: &mut Af
             db.prepare_cached("DELETE FROM live WHERE id = ?1")?.execute([delivery.as_i64()])?;
         }
     }
+    after.ended.push(ClaimId::Delivery(*delivery));
     db.prepare_cached(
         "INSERT INTO attempt (id, at, outcome, status, latency_us, detail, excerpt, retry_after_ms, sent)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",

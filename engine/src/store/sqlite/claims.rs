@@ -48,14 +48,14 @@ impl Claims for Sqlite {
         // This commit need not be synced. If it is lost, no harm is done, because the rows become due when their leases end.
         self.write_then(Keeps::Progress, Breaks::All, 0, move |db, _, after| {
             let now = clock::steady();
-            for (id, lease) in claims {
-                let (table, id) = match id {
-                    ClaimId::Event(id) => ("event_queue", id.as_i64()),
-                    ClaimId::Run(id) => ("run_queue", id.as_i64()),
-                    ClaimId::Delivery(id) => ("live", id.as_i64()),
-                };
-                db.prepare_cached(&format!("UPDATE {table} SET next_at = ?1, lease = NULL WHERE id = ?2 AND lease = ?3"))?
+            for (row, lease) in claims {
+                let (table, id) = place(row);
+                let released = db
+                    .prepare_cached(&format!("UPDATE {table} SET next_at = ?1, lease = NULL WHERE id = ?2 AND lease = ?3"))?
                     .execute(params![now.millis(), id, lease.token])?;
+                if released > 0 {
+                    after.ended.push(row);
+                }
                 after.due_now();
             }
             Ok(())
@@ -71,7 +71,7 @@ impl Claims for Sqlite {
 
 /// Claims as long as the hand-off has room. `after` hands the claims over after the commit.
 fn claim_due(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
-    expire(db, now)?;
+    expire(db, local, now, after)?;
     claim_events(db, local, now, after)?;
     claim_runs(db, local, now, after)?;
     claim_deliveries(db, local, now, after)?;
@@ -79,12 +79,23 @@ fn claim_due(db: &Connection, local: &Local, now: Timestamp, after: &mut After) 
 }
 
 /// Ends expired leases, so that their rows are due.
-fn expire(db: &Connection, now: Timestamp) -> Result<(), Error> {
-    for table in ["event_queue", "run_queue", "live"] {
-        db.prepare_cached(&format!("UPDATE {table} SET lease = NULL WHERE lease IS NOT NULL AND next_at <= ?1"))?
-            .execute([now.millis()])?;
+fn expire(db: &Connection, local: &Local, now: Timestamp, after: &mut After) -> Result<(), Error> {
+    for row in local.own.leases.expired(now) {
+        let (table, id) = place(row);
+        db.prepare_cached(&format!("UPDATE {table} SET lease = NULL WHERE id = ?1 AND lease IS NOT NULL AND next_at <= ?2"))?
+            .execute(params![id, now.millis()])?;
+        after.ended.push(row);
     }
     Ok(())
+}
+
+/// Returns the table and the id of a row.
+const fn place(row: ClaimId) -> (&'static str, i64) {
+    match row {
+        ClaimId::Event(id) => ("event_queue", id.as_i64()),
+        ClaimId::Run(id) => ("run_queue", id.as_i64()),
+        ClaimId::Delivery(id) => ("live", id.as_i64()),
+    }
 }
 
 /// Ends every lease. Called when the process that owns the file starts: no other process can hold a lease then.
@@ -102,7 +113,8 @@ fn new_lease(local: &Local, now: Timestamp) -> Lease {
     Lease { token: local.next_token(), until: now.plus(LEASE) }
 }
 
-fn take(db: &Connection, table: &str, id: i64, lease: Lease) -> Result<(), Error> {
+fn take(db: &Connection, row: ClaimId, lease: Lease) -> Result<(), Error> {
+    let (table, id) = place(row);
     let sql = format!("UPDATE {table} SET lease = ?1, next_at = ?2 WHERE id = ?3");
     db.prepare_cached(&sql)?.execute(params![lease.token, lease.until.millis(), id])?;
     Ok(())
@@ -114,15 +126,18 @@ fn readable<T>(
     db: &Connection,
     local: &Local,
     now: Timestamp,
-    table: &'static str,
-    id: i64,
+    row: ClaimId,
     loaded: Result<T, Error>,
+    after: &mut After,
 ) -> Result<Option<T>, Error> {
     match loaded {
         Ok(value) => Ok(Some(value)),
         Err(error @ Error::Corrupt { .. }) => {
-            tracing::error!(queue = table, id, %error, "skipping an unreadable row until its lease expires");
-            take(db, table, id, new_lease(local, now))?;
+            let (queue, id) = place(row);
+            tracing::error!(queue, id, %error, "skipping an unreadable row until its lease expires");
+            let lease = new_lease(local, now);
+            take(db, row, lease)?;
+            after.skipped.push((row, lease));
             Ok(None)
         }
         Err(error) => Err(error),
@@ -140,12 +155,13 @@ fn claim_events(db: &Connection, local: &Local, now: Timestamp, after: &mut Afte
     let due = select.query_map(params![now.millis(), EVENTS_MAX], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)))?;
     for row in due.collect::<Result<Vec<(i64, u32)>, _>>()? {
         let (id, round) = row;
+        let row = ClaimId::Event(EventId::from_i64(id));
         let loaded = owner(db, EventId::from_i64(id), "event_queue", id);
-        let Some(event) = readable(db, local, now, "event_queue", id, loaded)? else { continue };
+        let Some(event) = readable(db, local, now, row, loaded, after)? else { continue };
         let Some(slot) = local.handoff.events.reserve_for_stored(&(), weight::event(&event.new)) else { break };
         let lease = new_lease(local, now);
-        take(db, "event_queue", id, lease)?;
-        after.events.push(EventClaim { event, round, lease, settings: 0, slot });
+        take(db, row, lease)?;
+        after.events.push(EventClaim { event, round, lease, settings: 0, slot, caller: None });
     }
     Ok(())
 }
@@ -185,10 +201,10 @@ fn claim_runs(db: &Connection, local: &Local, now: Timestamp, after: &mut After)
             let loaded = Slug::parse(&name)
                 .map_err(|_| Place { table: "run_queue", id }.corrupt("plugin"))
                 .and_then(|plugin| Ok((plugin, owner(db, run.event(), "run_queue", id)?)));
-            let Some((plugin, event)) = readable(db, local, now, "run_queue", id, loaded)? else { continue };
+            let Some((plugin, event)) = readable(db, local, now, ClaimId::Run(run), loaded, after)? else { continue };
             let Some(slot) = local.handoff.runs.reserve_for_stored(&plugin, weight::event(&event.new)) else { break };
             let lease = new_lease(local, now);
-            take(db, "run_queue", id, lease)?;
+            take(db, ClaimId::Run(run), lease)?;
             let endpoint = endpoint.map(EndpointId::from_i64);
             after.runs.push(RunClaim { id: run, event, round, plugin, endpoint, tries, lease, settings: 0, slot });
         }
@@ -281,11 +297,12 @@ fn claim_delivery(
 ) -> Result<bool, Error> {
     let delivery = DeliveryId::from_i64(id);
     let loaded = owner(db, delivery.event(), "live", id).and_then(|event| Ok((event, rows::load_payload(db, id)?.map(Arc::new))));
-    let Some((event, payload)) = readable(db, local, now, "live", id, loaded)? else { return Ok(true) };
+    let row = ClaimId::Delivery(delivery);
+    let Some((event, payload)) = readable(db, local, now, row, loaded, after)? else { return Ok(true) };
     let weight = weight::waiting(&event, payload.as_deref());
     let Some(slot) = local.handoff.deliveries.reserve_for_stored(&endpoint, weight) else { return Ok(false) };
     let lease = new_lease(local, now);
-    take(db, "live", id, lease)?;
+    take(db, row, lease)?;
     after.deliveries.push(DeliveryClaim { id: delivery, endpoint, event, payload, attempts, lease, slot });
     Ok(true)
 }

@@ -9,6 +9,7 @@ use super::{
     Sqlite, accept,
     attempts::finish,
     jobs,
+    leases::LeasedDeliveries,
     rows::{self, ENDPOINT_COLUMNS, EndpointColumns, Place, found},
     writer::{Breaks, Keeps},
 };
@@ -68,7 +69,8 @@ impl Endpoints for Sqlite {
     async fn delete_endpoint(&self, id: EndpointId, deletion: Deletion, notice: Option<NewEvent>) -> Result<(), Error> {
         self.write_then(Keeps::Promise, Breaks::All, 0, move |db, local, after| {
             if let Deletion::Unused { serving } = deletion {
-                refuse_used(db, id, &serving)?;
+                let leased = local.own.leases.deliveries().get(&id).map_or(0, |leased| leased.count);
+                refuse_used(db, id, leased, &serving)?;
             }
             delete(db, id)?;
             accept::insert_all(db, local, notice, after)
@@ -84,8 +86,8 @@ impl Endpoints for Sqlite {
     }
 
     async fn backlogs(&self, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, Error> {
-        let endpoints = endpoints.to_vec();
-        self.read(move |db| backlogs(db, &endpoints)).await
+        let (endpoints, leased) = (endpoints.to_vec(), self.local.own.leases.deliveries());
+        self.read(move |db| backlogs(db, &endpoints, &leased)).await
     }
 
     async fn deleted_endpoints(&self) -> Result<Vec<(Slug, EndpointId)>, Error> {
@@ -180,7 +182,7 @@ fn set_state(db: &Connection, id: EndpointId, from: &[EndpointState], to: Endpoi
 }
 
 /// Refuses to delete an endpoint if deliveries wait for it, or if one of these plugins recently sent webhooks to it by its name.
-fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), Error> {
+fn refuse_used(db: &Connection, id: EndpointId, leased: u64, serving: &[Slug]) -> Result<(), Error> {
     let name: Option<String> = db
         .prepare_cached("SELECT name FROM endpoint WHERE id = ?1 AND deleted_at IS NULL")?
         .query_row([id.as_i64()], |row| row.get(0))
@@ -190,38 +192,33 @@ fn refuse_used(db: &Connection, id: EndpointId, serving: &[Slug]) -> Result<(), 
     let waiting: i64 = db
         .prepare_cached(
             "SELECT (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NULL LIMIT ?2))
-                  + (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = ?1 AND ordering IS NOT NULL LIMIT ?2))
-                  + (SELECT count(*) FROM live WHERE endpoint = ?1 AND lease IS NOT NULL AND ordering IS NULL)",
+                  + (SELECT count(*) FROM (SELECT 1 FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NOT NULL LIMIT ?2))",
         )?
         .query_row(params![id.as_i64(), WAITING_COUNTED_MAX], |row| row.get(0))?;
-    let used = EndpointUse { waiting: waiting.unsigned_abs(), senders: senders(db, id)? };
+    let used = EndpointUse { waiting: waiting.unsigned_abs() + leased, senders: senders(db, id)? };
     may_delete(&name, &used.by(serving)).map_err(Error::Conflict)
 }
 
-fn backlogs(db: &Connection, endpoints: &[EndpointId]) -> Result<Vec<Backlog>, Error> {
-    // Leased deliveries are few, and their index does not contain the endpoint. So they are read once for all endpoints.
-    let mut leased: HashMap<i64, (i64, i64)> = HashMap::new();
-    let mut select = db.prepare_cached(
-        "SELECT endpoint, count(*), min(id) FROM live WHERE lease IS NOT NULL AND ordering IS NULL GROUP BY endpoint",
-    )?;
-    let mut rows = select.query([])?;
-    while let Some(row) = rows.next()? {
-        leased.insert(row.get(0)?, (row.get(1)?, row.get(2)?));
-    }
+fn backlogs(
+    db: &Connection,
+    endpoints: &[EndpointId],
+    leased: &HashMap<EndpointId, LeasedDeliveries>,
+) -> Result<Vec<Backlog>, Error> {
     // Each kind of delivery has a separate index.
     let mut select = db.prepare_cached(
         "SELECT count(*), min(id) FROM (
              SELECT * FROM (SELECT id FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NULL LIMIT ?2)
-             UNION ALL SELECT * FROM (SELECT id FROM live WHERE endpoint = ?1 AND ordering IS NOT NULL LIMIT ?2))",
+             UNION ALL SELECT * FROM (SELECT id FROM live WHERE endpoint = ?1 AND lease IS NULL AND ordering IS NOT NULL LIMIT ?2))",
     )?;
     let mut accepted = db.prepare_cached("SELECT accepted_at FROM event WHERE id = ?1")?;
     let mut found = Vec::with_capacity(endpoints.len());
     for id in endpoints {
         let (free, first): (i64, Option<i64>) =
             select.query_row(params![id.as_i64(), BACKLOG_COUNTED_MAX + 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let leased = leased.get(&id.as_i64()).copied();
-        let waiting = free + leased.map_or(0, |(number, _)| number);
-        let first = first.into_iter().chain(leased.map(|(_, first)| first)).min().filter(|_| waiting <= BACKLOG_COUNTED_MAX);
+        let leased = leased.get(id).copied().unwrap_or_default();
+        let waiting = free + i64::try_from(leased.count).unwrap_or(i64::MAX);
+        let first = first.into_iter().chain(leased.first.map(DeliveryId::as_i64)).min();
+        let first = first.filter(|_| waiting <= BACKLOG_COUNTED_MAX);
         let oldest: Option<i64> = match first {
             Some(first) => accepted.query_row([DeliveryId::from_i64(first).event().as_i64()], |row| row.get(0)).optional()?,
             None => None,

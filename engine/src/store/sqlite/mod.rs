@@ -18,6 +18,7 @@ mod export;
 mod health;
 mod jobs;
 mod keys;
+mod leases;
 mod parked;
 mod plugins;
 mod readers;
@@ -56,6 +57,7 @@ pub use self::{
     export::Export,
 };
 use self::{
+    leases::Leases,
     readers::Readers,
     writer::{Breaks, Keeps, Writer},
 };
@@ -90,10 +92,11 @@ pub struct Sqlite {
 }
 
 /// The values that this process keeps in memory beside the file.
-pub type Local = super::Local<Numbers>;
+pub type Local = super::Local<Owned>;
 
-/// Numbers that this process issues as the owner of the file.
-pub struct Numbers {
+/// What this process keeps as the only owner of the file.
+pub struct Owned {
+    leases: Leases,
     next_event: AtomicI64,
     next_token: AtomicI64,
 }
@@ -137,8 +140,9 @@ impl Sqlite {
         claims::expire_all(&db, clock::steady())?;
         let last = last_event(&db)?;
         let handle = Arc::new(File::open(file).map_err(|error| Error::Unavailable(error.to_string()))?);
-        let numbers = Numbers { next_event: AtomicI64::new(last + 1), next_token: AtomicI64::new(first_token()?) };
-        let local = Local::new(tag, handoff, limits.state, Seals::new(key_file, seal), numbers);
+        let owned =
+            Owned { leases: Leases::default(), next_event: AtomicI64::new(last + 1), next_token: AtomicI64::new(first_token()?) };
+        let local = Local::new(tag, handoff, limits.state, Seals::new(key_file, seal), owned);
         Ok(Self {
             file: file.to_owned(),
             writer: Writer::start(db, connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?, Arc::clone(&handle))
@@ -179,11 +183,14 @@ impl Sqlite {
         let work = move |db: &Connection| {
             let mut after = After::default();
             let value = work(db, &local, &mut after)?;
-            // The result is ignored, because this store has no other node that could have room for a row.
-            let act = move || {
-                after.act(&local);
+            let follow = move || {
+                local.own.leases.note(&after);
+                // The result is ignored, because this store has no other node that could have room for a row.
+                move || {
+                    after.act(&local);
+                }
             };
-            Ok((value, act))
+            Ok((value, follow))
         };
         self.writer.write(keeps, breaks, weight, work).await
     }

@@ -70,7 +70,6 @@ CREATE TABLE event_queue (
     lease   INTEGER
 ) STRICT;
 CREATE INDEX event_queue_free ON event_queue (id) WHERE lease IS NULL;
-CREATE INDEX event_queue_leased ON event_queue (next_at) WHERE lease IS NOT NULL;
 
 CREATE TABLE unrouted (id INTEGER PRIMARY KEY) STRICT;
 
@@ -117,7 +116,6 @@ CREATE TABLE run_queue (
 CREATE INDEX run_queue_free ON run_queue (plugin, next_at) WHERE state = 'waiting' AND lease IS NULL;
 -- An event with unfinished runs delays the ordered deliveries of later events.
 CREATE INDEX run_queue_waiting ON run_queue (id) WHERE state = 'waiting';
-CREATE INDEX run_queue_leased ON run_queue (next_at) WHERE lease IS NOT NULL;
 CREATE INDEX run_queue_parked ON run_queue (plugin, outcome) WHERE state = 'parked';
 CREATE INDEX run_queue_wants ON run_queue (wants) WHERE state = 'parked' AND wants IS NOT NULL;
 
@@ -134,7 +132,6 @@ CREATE TABLE live (
 -- First attempts and retries are claimed separately, so that neither starves the other.
 CREATE INDEX live_free ON live (endpoint, attempts > 0, next_at) WHERE lease IS NULL AND ordering IS NULL;
 CREATE INDEX live_ordered ON live (endpoint, ordering, id) WHERE ordering IS NOT NULL;
-CREATE INDEX live_leased ON live (next_at) WHERE lease IS NOT NULL;
 
 -- Finished deliveries.
 CREATE TABLE delivery (

@@ -35,10 +35,16 @@ impl Settle for Sqlite {
         let work = move |db: &Connection, local: &Local, after: &mut After| {
             after.let_go = true;
             let mut known = ask(db, local, &settlements)?;
+            ask_leases(db, &settlements, &mut known)?;
             let mut answers = Vec::with_capacity(settlements.len());
             for settlement in &*settlements {
                 answers.push(match judge(&mut known, settlement, local.state_limits) {
-                    Ok(plan) => write(db, local, &known, settlement, &plan, after).map(|()| Settled::Done)?,
+                    Ok(plan) => {
+                        after.ended.push(settlement.settles.row());
+                        write_routing(db, plan.routing)?;
+                        write(db, local, &known, settlement, &plan, after)?;
+                        Settled::Done
+                    }
                     Err(refused) => refused,
                 });
             }
@@ -49,7 +55,36 @@ impl Settle for Sqlite {
     }
 }
 
-/// Reads everything that the decisions need. No other write happens until the decisions are written.
+/// Settles an event in the transaction that stores it. If the settlement is refused, nothing is written.
+pub fn settle_new(db: &Connection, local: &Local, settlement: &Settlement, after: &mut After) -> Result<Settled, Error> {
+    let Settles::Event { id, lease, .. } = settlement.settles else { return Ok(Settled::LeaseLost) };
+    let mut known = ask(db, local, std::slice::from_ref(settlement))?;
+    // The event has no row in the queue, so no other worker can hold it.
+    known.events.insert(id, lease.token);
+    let plan = match judge(&mut known, settlement, local.state_limits) {
+        Ok(plan) => plan,
+        Err(refused) => return Ok(refused),
+    };
+    if let Routing::Unrouted(id) = plan.routing {
+        db.prepare_cached("INSERT INTO unrouted (id) VALUES (?1)")?.execute([id.as_i64()])?;
+    }
+    write(db, local, &known, settlement, &plan, after)?;
+    local.scheduled.raise(&known.ledger.scheduled);
+    Ok(Settled::Done)
+}
+
+/// Reads the leases of events and runs.
+fn ask_leases(db: &Connection, settlements: &[Settlement], known: &mut Known) -> Result<(), Error> {
+    for settlement in settlements {
+        match settlement.settles {
+            Settles::Event { id, .. } => known.events.extend(lease(db, Queue::Events, id.as_i64())?.map(|token| (id, token))),
+            Settles::Run { id, .. } => known.runs.extend(lease(db, Queue::Runs, id.as_i64())?.map(|token| (id, token))),
+        }
+    }
+    Ok(())
+}
+
+/// Reads everything else that the decisions need. No other write happens until the decisions are written.
 fn ask(db: &Connection, local: &Local, settlements: &[Settlement]) -> Result<Known, Error> {
     let mut known = Known { events: HashMap::with_capacity(settlements.len()), ..Known::default() };
     let limit = local.state_limits.scheduled_max;
@@ -61,10 +96,6 @@ fn ask(db: &Connection, local: &Local, settlements: &[Settlement]) -> Result<Kno
         known.ledger.scheduled.insert(plugin.to_owned(), count);
     }
     for settlement in settlements {
-        match settlement.settles {
-            Settles::Event { id, .. } => known.events.extend(lease(db, Queue::Events, id.as_i64())?.map(|token| (id, token))),
-            Settles::Run { id, .. } => known.runs.extend(lease(db, Queue::Runs, id.as_i64())?.map(|token| (id, token))),
-        }
         // An event has no children before its first settlement.
         if !matches!(settlement.settles, Settles::Event { round: 0, .. }) {
             known.children.insert(settlement.event.id, children(db, settlement.event.id)?);
@@ -120,7 +151,6 @@ fn write(
     plan: &Plan<'_>,
     after: &mut After,
 ) -> Result<(), Error> {
-    write_routing(db, plan.routing)?;
     for (id, run) in plan.runs() {
         write_run(db, id, plan.round, run, after)?;
         accept::insert_all(db, local, run.new_events().cloned(), after)?;

@@ -12,15 +12,16 @@ use crate::{
 };
 
 /// The layout that this engine reads and writes.
-pub const LAYOUT: i64 = 7;
+pub const LAYOUT: i64 = 8;
 
 /// The upgrade steps from layout 2 on. Each step leads to the next layout.
-const STEPS: [&str; 5] = [
+const STEPS: [&str; 6] = [
     include_str!("upgrade_3.sql"),
     include_str!("upgrade_4.sql"),
     include_str!("upgrade_5.sql"),
     include_str!("upgrade_6.sql"),
     include_str!("upgrade_7.sql"),
+    include_str!("upgrade_8.sql"),
 ];
 
 /// Upgrades the store. Returns its tag and the key under which its secrets are sealed.

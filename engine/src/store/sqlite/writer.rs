@@ -10,14 +10,15 @@
 //!
 //! Not every commit has to reach the disk before its callers are answered ([`Keeps`]). If no job of a transaction promises
 //! durability ([`Keeps::Promise`]), the transaction is written but not synced. So jobs that promise it and are queued behind need
-//! not wait for that transaction's sync (`docs/decisions/02-durability.md`).
+//! not wait for that transaction's sync (`docs/decisions/02-durability.md`). A job on which nothing depends ([`Keeps::Later`]) waits a
+//! few milliseconds for another job, because a commit costs more than the job.
 
 use std::{
     collections::VecDeque,
     fs::File,
     sync::{Arc, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -44,7 +45,12 @@ pub enum Keeps {
     /// The change is in the file and outlives the process. It reaches the disk with the next transaction that is synced. If the
     /// machine fails before that, the change is lost, so this is only for work that is then repeated with the same result.
     Progress,
+    /// Like [`Self::Progress`]. The change may wait up to [`LATER`] for another job, and then shares its commit.
+    Later,
 }
+
+/// How long a job waits for others if all waiting jobs are [`Keeps::Later`].
+const LATER: Duration = Duration::from_millis(10);
 
 /// The part of the transaction that fails if the database refuses a statement of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,20 +98,21 @@ impl Writer {
 
     /// Runs `work` in the next transaction and answers after its commit.
     ///
-    /// `work` returns its answer and the action that follows the commit. That action runs after all callers are answered and
-    /// before the next transaction begins. It is dropped if the commit failed.
-    pub async fn write<T, W, D>(&self, keeps: Keeps, breaks: Breaks, weight: usize, work: W) -> Result<T, Error>
+    /// `work` returns its answer and the action that follows the commit, before the answer. That action returns another one, which
+    /// runs after all callers are answered and before the next transaction begins. Both are dropped if the commit failed.
+    pub async fn write<T, W, C, D>(&self, keeps: Keeps, breaks: Breaks, weight: usize, work: W) -> Result<T, Error>
     where
         T: Send + 'static,
-        W: FnOnce(&Connection) -> Result<(T, D), Error> + Send + 'static,
+        W: FnOnce(&Connection) -> Result<(T, C), Error> + Send + 'static,
+        C: FnOnce() -> D + Send + 'static,
         D: FnOnce() + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
         let work = move |connection: Result<&Connection, Error>| -> (Result<(), Error>, Answer) {
             match connection.and_then(work) {
-                Ok((value, done)) => {
+                Ok((value, follow)) => {
                     let after = move |committed: Result<(), Error>| {
-                        let done = committed.is_ok().then(|| Box::new(done) as Box<dyn FnOnce() + Send>);
+                        let done = committed.is_ok().then(|| Box::new(follow()) as Box<dyn FnOnce() + Send>);
                         // The caller may have been cancelled meanwhile. The commit is valid anyway.
                         let _ = answer.send(committed.map(|()| value));
                         done
@@ -153,6 +160,11 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
         gauge.begin(waiting.front().map(|job| job.queued_at));
         // All jobs are taken from the queue here, because the decision to sync must be made before the transaction begins.
         waiting.extend(queue.try_iter().take(JOBS_MAX));
+        while waiting.len() < JOBS_MAX && waiting.iter().all(|job| job.keeps == Keeps::Later) {
+            let left = LATER.saturating_sub(waiting.front().map_or(LATER, |job| job.queued_at.elapsed()));
+            let Ok(job) = queue.recv_timeout(left) else { break };
+            waiting.push_back(job);
+        }
         let promise = waiting.iter().take(JOBS_MAX).any(|job: &Job| job.keeps == Keeps::Promise);
         let keeps = if promise { Keeps::Promise } else { Keeps::Progress };
         let mut afters = Vec::new();
@@ -183,7 +195,7 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
         meters.commit_jobs.observe(afters.len() as f64);
         match keeps {
             Keeps::Promise => meters.commit_promise_seconds.observe(began.elapsed().as_secs_f64()),
-            Keeps::Progress => meters.commit_progress_seconds.observe(began.elapsed().as_secs_f64()),
+            Keeps::Progress | Keeps::Later => meters.commit_progress_seconds.observe(began.elapsed().as_secs_f64()),
         }
         if committed.is_err() && !connection.is_autocommit() {
             // If this fails too, the next BEGIN reports it.
@@ -220,7 +232,7 @@ fn set_mode(connection: &Connection, mode: &mut Keeps, keeps: Keeps) -> Result<(
     if *mode != keeps {
         connection.execute_batch(match keeps {
             Keeps::Promise => "PRAGMA synchronous = FULL",
-            Keeps::Progress => "PRAGMA synchronous = NORMAL",
+            Keeps::Progress | Keeps::Later => "PRAGMA synchronous = NORMAL",
         })?;
         *mode = keeps;
     }
@@ -282,7 +294,7 @@ mod tests {
                 // Releases the file, so that the insertion would succeed if this job ran without a transaction.
                 drop(free.lock().unwrap().take());
                 db.execute("INSERT INTO a DEFAULT VALUES", [])?;
-                Ok(((), || ()))
+                Ok(((), || || ()))
             }
         };
         let refused = writer.write(Keeps::Promise, Breaks::All, 0, insert(Arc::clone(&free))).await;
@@ -292,5 +304,28 @@ mod tests {
         assert_eq!(count(), 0, "a job that failed has changed nothing");
         writer.write(Keeps::Promise, Breaks::All, 0, insert(free)).await.unwrap();
         assert_eq!((count(), writer.gauge().queued()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_job_on_which_nothing_depends_shares_the_commit_of_the_next_job() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let path = folder.path().join("a.db");
+        let connect = || Connection::open(&path).unwrap();
+        connect().execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE a (id INTEGER PRIMARY KEY)").unwrap();
+        let writer = Writer::start(connect(), connect(), Arc::new(File::open(&path).unwrap())).unwrap();
+        let insert = |db: &Connection| {
+            db.execute("INSERT INTO a DEFAULT VALUES", [])?;
+            Ok(((), || || ()))
+        };
+        let reader = connect();
+        let count = |db: &Connection| -> i64 { db.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap() };
+        let looks = move |db: &Connection| Ok(((count(db), count(&reader)), || || ()));
+        let later = writer.write(Keeps::Later, Breaks::All, 0, insert);
+        let next = writer.write(Keeps::Progress, Breaks::All, 0, looks);
+        let (later, next) = tokio::join!(later, next);
+        later.unwrap();
+        assert_eq!(next.unwrap(), (1, 0), "the first job is written but not committed");
+        writer.write(Keeps::Later, Breaks::All, 0, insert).await.expect("without a next job, it is committed soon");
+        assert_eq!(count(&connect()), 2);
     }
 }

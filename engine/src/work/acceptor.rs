@@ -1,0 +1,149 @@
+//! The acceptor: plans events before they are stored and runs their plugins, so that one commit stores an event together with its
+//! results. This saves a commit, the queue row of the event, and several hand-overs between threads
+//! (`docs/decisions/10-run-before-accept.md`).
+//!
+//! Nothing waits long for this. An event with plugins is run first only if it is alone in its request, if few events wait for a
+//! thread, and if its results are there within [`EARLY_TIME`]. In all other cases the event is stored, and the runner takes it
+//! afterwards.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::{plan::plan, reports::Reports, settler::note_conflict};
+use crate::{
+    catalog::Catalog,
+    clock,
+    domain::{delivery::NewDelivery, event::NewEvent},
+    news::{Feed, News},
+    store::{
+        Accept, Accepted, Arrival, Arrived, EarlyRun, Error, EventClaim, EventSlot, Handoff, Issued, Room, Settled, Settlement,
+        Settles, Store, weight,
+    },
+};
+
+/// How long a request waits for the runs of its event before the event is stored without them.
+const EARLY_TIME: Duration = Duration::from_millis(20);
+/// Maximum number of events that are run or wait for a thread when another event is run early.
+const EARLY_MAX: usize = 4;
+/// Maximum number of deliveries that are stored together with the events of one request. More would delay other requests, whose
+/// events are stored in the same commit.
+const DELIVERIES_MAX: usize = 128;
+
+/// Accepts events, and runs them first if that takes no time.
+#[derive(Clone)]
+pub struct Acceptor {
+    pub store: Arc<dyn Store>,
+    pub handoff: Handoff,
+    pub catalog: Arc<Catalog>,
+    pub feed: Feed,
+    pub reports: Arc<Reports>,
+    /// Whether this process runs plugins and sends webhooks.
+    pub works: bool,
+}
+
+#[async_trait]
+impl Accept for Acceptor {
+    async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
+        let acceptor = self.clone();
+        // In a separate task, so that accepted events are also reported if the caller does not wait for the answer.
+        let accepted = tokio::spawn(async move { acceptor.accept_and_report(events).await }).await;
+        accepted.map_err(|error| Error::Internal(format!("events could not be accepted: {error}")))?
+    }
+}
+
+impl Acceptor {
+    async fn accept_and_report(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
+        let told: Vec<_> = events.iter().map(|event| (event.event_type.clone(), Arc::clone(&event.source))).collect();
+        let arrived = self.store_all(events).await?;
+        let mut accepted = Vec::with_capacity(arrived.len());
+        for (one, (event_type, source)) in arrived.into_iter().zip(told) {
+            accepted.push(one.accepted);
+            if let Accepted::New(event) = one.accepted {
+                self.feed.send(|| News::Accepted { event, event_type: event_type.to_string(), source: source.to_string() });
+            }
+            match one.settled {
+                Some((settlement, Settled::Done)) => self.reports.settled(&settlement).await,
+                Some((settlement, Settled::StateConflict(runs))) => {
+                    note_conflict(&self.catalog, &settlement, &runs, clock::steady());
+                }
+                _ => {}
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// Stores all events or none, with the results that are known.
+    async fn store_all(&self, events: Vec<NewEvent>) -> Result<Vec<Arrived>, Error> {
+        if !self.works {
+            return self.store.accept_arrivals(events.into_iter().map(Arrival::New).collect()).await;
+        }
+        let mut early = Early { is_alone: events.len() == 1, deliveries_left: DELIVERIES_MAX, held: None };
+        let mut arrivals = Vec::with_capacity(events.len());
+        for event in &events {
+            arrivals.push(match self.store.issue(event.clone()) {
+                Ok(issued) => self.arrival(issued, &mut early).await,
+                Err(event) => Arrival::New(event),
+            });
+        }
+        match self.store.accept_arrivals(arrivals).await {
+            // Results that the database refuses must not prevent their event, or another event of the same commit, from being
+            // accepted. The settler then finds out which results are refused.
+            Err(error) if !error.is_refusal() && !error.passes() => {
+                tracing::debug!(%error, "events and their results not stored; the events are stored without results");
+                self.store.accept_arrivals(events.into_iter().map(Arrival::New).collect()).await
+            }
+            arrived => arrived,
+        }
+    }
+
+    /// Returns an event with its results, if they are known early enough.
+    async fn arrival(&self, issued: Issued, early: &mut Early) -> Arrival {
+        let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
+        let plan = plan(&issued.event.new, &plugins, &endpoints);
+        let is_direct = plan.runs.is_empty() && plan.direct.len() <= early.deliveries_left;
+        let settlement = if is_direct {
+            early.deliveries_left -= plan.direct.len();
+            Some(settlement(&issued, plan.direct))
+        } else if early.is_alone {
+            self.run(&issued).await.map(|EarlyRun { settlement, slot, room }| {
+                early.held = Some((slot, room));
+                settlement
+            })
+        } else {
+            None
+        };
+        settlement.map_or_else(|| Arrival::New(Arc::unwrap_or_clone(issued.event).new), Arrival::Settled)
+    }
+
+    /// Runs an event that is not stored yet. Returns `None` if that would take too long.
+    async fn run(&self, issued: &Issued) -> Option<EarlyRun> {
+        let queue = &self.handoff.events;
+        if queue.len() >= EARLY_MAX {
+            return None;
+        }
+        let slot = queue.reserve(&(), weight::event(&issued.event.new))?;
+        let (caller, ran) = oneshot::channel();
+        let settings = self.handoff.settings.announced();
+        let event = Arc::clone(&issued.event);
+        queue.push_all([((), EventClaim { event, round: 0, lease: issued.lease, settings, slot, caller: Some(caller) })]);
+        tokio::time::timeout(EARLY_TIME, ran).await.ok()?.ok()
+    }
+}
+
+/// What the events of one request have used up.
+struct Early {
+    /// Whether the request has only one event.
+    is_alone: bool,
+    deliveries_left: usize,
+    /// The memory that the results of a run take until they are stored.
+    held: Option<(EventSlot, Room)>,
+}
+
+/// Returns the settlement of an event on which no plugin runs.
+fn settlement(issued: &Issued, direct: Vec<NewDelivery>) -> Settlement {
+    let Issued { event, lease } = issued;
+    let settles = Settles::Event { id: event.id, round: 0, lease: *lease };
+    Settlement { settles, event: Arc::clone(event), runs: Vec::new(), direct }
+}
