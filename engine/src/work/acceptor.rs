@@ -48,7 +48,7 @@ impl Accept for Acceptor {
     async fn accept(&self, events: Vec<NewEvent>) -> Result<Vec<Accepted>, Error> {
         let acceptor = self.clone();
         // In a separate task, so that accepted events are also reported if the caller does not wait for the answer.
-        let accepted = tokio::spawn(async move { acceptor.accept_and_report(events).await }).await;
+        let accepted = tokio::spawn(Box::pin(async move { acceptor.accept_and_report(events).await })).await;
         accepted.map_err(|error| Error::Internal(format!("events could not be accepted: {error}")))?
     }
 }

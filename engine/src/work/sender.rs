@@ -103,10 +103,11 @@ impl<E: Exchange> Sender<E> {
             // another claim is taken from that queue.
             let permit = sender.permit(&claim);
             let (sender, stop) = (Arc::clone(&sender), stop.clone());
-            under_way.spawn(async move {
+            // The future has several kilobytes, which a task would copy several times.
+            under_way.spawn(Box::pin(async move {
                 sender.step(claim, permit, &stop).await;
                 drop(slot);
-            });
+            }));
         }
         under_way.close();
         under_way.wait().await;

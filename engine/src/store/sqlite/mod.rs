@@ -74,8 +74,9 @@ const READERS: usize = 4;
 const OWN_READERS: usize = 2;
 /// Connections that read plugins' state for waiting runs. One is enough: each read is one index look-up.
 const STATE_READERS: usize = 1;
-/// Cache of the writing connection, in KiB. It holds the pages that one batch changes, and the upper pages of every index.
-const WRITER_CACHE_KIB: u32 = 64 << 10;
+/// Cache of the writing connection, in KiB. It holds the pages that one batch changes, and the upper pages of every index. A larger
+/// cache would cost time: SQLite searches all of it after each commit that has split a page.
+const WRITER_CACHE_KIB: u32 = 16 << 10;
 /// Cache of each of the seven reading connections. The pages that they read are also in the operating system's cache.
 const READER_CACHE_KIB: u32 = 8 << 10;
 
