@@ -137,6 +137,8 @@ async fn metrics_count_what_happened_and_nothing_else() {
             && has("innesco_deliveries_dead_total{reason=\"exhausted\"}", 1.0)
             && has("innesco_queue_depth{stage=\"dead\"}", 1.0)
             && has("innesco_queue_depth{stage=\"events\"}", 0.0)
+            // The store is read before the counters.
+            && has("innesco_queue_depth{stage=\"deliveries\"}", 0.0)
     })
     .await;
     for (sample, value) in [

@@ -17,10 +17,10 @@ use super::{
     backtrace, bindings, child::Children, host::Host, limiter::Counts, limits::Limits, limits::Settings, memory::Memories, wasi,
 };
 
-/// Interval of deadline checks. A run ends at most one tick after its deadline.
+/// Interval of deadline checks. A run ends at most one tick after its deadline, unless its deadline is shorter than [`IDLE_TICKS`].
 const TICK: Duration = Duration::from_millis(5);
-/// Interval of deadline checks while nothing runs: the first tick of a run may come that late.
-const IDLE_TICK: Duration = Duration::from_millis(50);
+/// Number of ticks that come together while nothing runs, so that an idle engine seldom wakes.
+const IDLE_TICKS: u32 = 10;
 
 /// Compiles and runs plugins. Clones are cheap and share everything.
 #[derive(Clone)]
@@ -228,11 +228,6 @@ pub(super) fn ticks(deadline: Duration) -> u64 {
     u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1)
 }
 
-/// Returns the number of whole ticks in a time.
-pub(super) fn whole_ticks(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos() / TICK.as_nanos()).unwrap_or(u64::MAX / 2)
-}
-
 /// The configuration of every engine: runs are deterministic and can be stopped.
 fn config() -> Config {
     let mut config = Config::new();
@@ -302,15 +297,17 @@ fn on_demand(config: &mut Config, memory_bytes: usize) {
 /// Advances the epochs while one of the pools exists.
 fn keep_deadlines(pools: [Weak<Pool>; 2]) -> io::Result<()> {
     let tick = move || {
-        let mut runs = false;
+        let mut together = 1;
         loop {
-            thread::sleep(if runs { TICK } else { IDLE_TICK });
+            thread::sleep(TICK * together);
             let alive: Vec<_> = pools.iter().filter_map(Weak::upgrade).collect();
-            alive.iter().for_each(|pool| pool.engine.increment_epoch());
-            runs = !alive.iter().all(|pool| pool.permits.are_free());
             if alive.is_empty() {
                 break;
             }
+            for pool in &alive {
+                (0..together).for_each(|_| pool.engine.increment_epoch());
+            }
+            together = if alive.iter().all(|pool| pool.permits.are_free()) { IDLE_TICKS } else { 1 };
         }
     };
     thread::Builder::new().name("epochs".into()).spawn(tick)?;

@@ -15,7 +15,7 @@ use super::{
     advice, backtrace,
     bindings::{self, PluginPre, innesco::plugin::types},
     diagnose,
-    engine::{Pool, ticks, whole_ticks},
+    engine::{Pool, ticks},
     host::Host,
     limiter::{Limiter, OutOfMemory},
     limits::{Limits, Timed, size, time},
@@ -212,14 +212,22 @@ impl Guest {
         let mut store = Store::new(&self.pool.engine, host(log.clone()));
         store.limiter(|host| &mut host.limiter);
         store.set_epoch_deadline(ticks(deadline));
-        // A slow store must not end a good run: the wait for state extends its deadline.
-        store.epoch_deadline_callback(move |mut store| match whole_ticks(store.data_mut().state.take_waited()) {
-            0 if timed == Timed::Processor => match deadline.saturating_sub(clock::thread_cpu().saturating_sub(used_before)) {
+        let mut allowed = deadline;
+        store.epoch_deadline_callback(move |mut store| {
+            // Ticks may come in leaps, so they only say when to look at the clock. A slow store must not end a good run: the wait for
+            // state extends its deadline.
+            let waited = store.data_mut().state.take_waited();
+            let used = match timed {
+                Timed::Processor => clock::thread_cpu().saturating_sub(used_before),
+                Timed::Elapsed => {
+                    allowed += waited;
+                    started.elapsed()
+                }
+            };
+            match allowed.saturating_sub(used) {
                 Duration::ZERO => Err(Trap::Interrupt.into()),
                 left => Ok(UpdateDeadline::Continue(ticks(left))),
-            },
-            0 => Err(Trap::Interrupt.into()),
-            waited => Ok(UpdateDeadline::Continue(waited)),
+            }
         });
         store.set_hostcall_fuel(limits.output_bytes);
         let answer = self.pre.instantiate(&mut store).and_then(|plugin| call(&plugin, &mut store));
