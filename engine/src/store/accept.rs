@@ -35,12 +35,11 @@ pub trait Accept {
 /// can do this, because it gives an event its id without a transaction.
 #[async_trait]
 pub trait Arrivals: Accept {
-    /// Gives an event its id, so that it can be run before it is stored. Nothing is stored.
-    ///
-    /// # Errors
-    /// The unchanged event, if the store cannot give ids in advance, or if it would refuse the event now.
-    fn issue(&self, event: NewEvent) -> Result<Issued, NewEvent> {
-        Err(event)
+    /// Gives an event its id, so that it can be run before it is stored. Nothing is stored. Returns `None` if the store cannot give
+    /// ids in advance, or if it would refuse the event now.
+    fn issue(&self, event: &NewEvent) -> Option<Issued> {
+        let _ = event;
+        None
     }
 
     /// Stores all events or none, like [`Accept::accept`], and settles those that have a settlement. If a settlement is refused, its

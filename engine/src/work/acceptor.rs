@@ -15,7 +15,7 @@ use super::{plan::plan, reports::Reports, settler::note_conflict};
 use crate::{
     catalog::Catalog,
     clock,
-    domain::{delivery::NewDelivery, event::NewEvent},
+    domain::event::NewEvent,
     news::{Feed, News},
     store::{
         Accept, Accepted, Arrival, Arrived, EarlyRun, Error, EventClaim, EventSlot, Handoff, Issued, Room, Settled, Settlement,
@@ -82,10 +82,11 @@ impl Acceptor {
         let mut early = Early { is_alone: events.len() == 1, deliveries_left: DELIVERIES_MAX, held: None };
         let mut arrivals = Vec::with_capacity(events.len());
         for event in &events {
-            arrivals.push(match self.store.issue(event.clone()) {
-                Ok(issued) => self.arrival(issued, &mut early).await,
-                Err(event) => Arrival::New(event),
-            });
+            let settlement = match self.store.issue(event) {
+                Some(issued) => self.settlement(issued, &mut early).await,
+                None => None,
+            };
+            arrivals.push(settlement.map_or_else(|| Arrival::New(event.clone()), Arrival::Settled));
         }
         match self.store.accept_arrivals(arrivals).await {
             // Results that the database refuses must not prevent their event, or another event of the same commit, from being
@@ -98,36 +99,36 @@ impl Acceptor {
         }
     }
 
-    /// Returns an event with its results, if they are known early enough.
-    async fn arrival(&self, issued: Issued, early: &mut Early) -> Arrival {
+    /// Returns the results of an event, if they are known early enough.
+    async fn settlement(&self, issued: Issued, early: &mut Early) -> Option<Settlement> {
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
         let plan = plan(&issued.event.new, &plugins, &endpoints);
         let is_direct = plan.runs.is_empty() && plan.direct.len() <= early.deliveries_left;
-        let settlement = if is_direct {
+        if is_direct {
             early.deliveries_left -= plan.direct.len();
-            Some(settlement(&issued, plan.direct))
-        } else if early.is_alone {
-            self.run(&issued).await.map(|EarlyRun { settlement, slot, room }| {
-                early.held = Some((slot, room));
-                settlement
-            })
-        } else {
-            None
-        };
-        settlement.map_or_else(|| Arrival::New(Arc::unwrap_or_clone(issued.event).new), Arrival::Settled)
+            let Issued { event, lease } = issued;
+            let settles = Settles::Event { id: event.id, round: 0, lease };
+            return Some(Settlement { settles, event, runs: Vec::new(), direct: plan.direct });
+        }
+        if !early.is_alone {
+            return None;
+        }
+        let EarlyRun { settlement, slot, room } = self.run(issued).await?;
+        early.held = Some((slot, room));
+        Some(settlement)
     }
 
     /// Runs an event that is not stored yet. Returns `None` if that would take too long.
-    async fn run(&self, issued: &Issued) -> Option<EarlyRun> {
+    async fn run(&self, issued: Issued) -> Option<EarlyRun> {
         let queue = &self.handoff.events;
         if queue.len() >= EARLY_MAX {
             return None;
         }
-        let slot = queue.reserve(&(), weight::event(&issued.event.new))?;
+        let Issued { event, lease } = issued;
+        let slot = queue.reserve(&(), weight::event(&event.new))?;
         let (caller, ran) = oneshot::channel();
         let settings = self.handoff.settings.announced();
-        let event = Arc::clone(&issued.event);
-        queue.push_all([((), EventClaim { event, round: 0, lease: issued.lease, settings, slot, caller: Some(caller) })]);
+        queue.push_all([((), EventClaim { event, round: 0, lease, settings, slot, caller: Some(caller) })]);
         tokio::time::timeout(EARLY_TIME, ran).await.ok()?.ok()
     }
 }
@@ -139,11 +140,4 @@ struct Early {
     deliveries_left: usize,
     /// The memory that the results of a run take until they are stored.
     held: Option<(EventSlot, Room)>,
-}
-
-/// Returns the settlement of an event on which no plugin runs.
-fn settlement(issued: &Issued, direct: Vec<NewDelivery>) -> Settlement {
-    let Issued { event, lease } = issued;
-    let settles = Settles::Event { id: event.id, round: 0, lease: *lease };
-    Settlement { settles, event: Arc::clone(event), runs: Vec::new(), direct }
 }

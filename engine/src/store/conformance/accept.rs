@@ -181,13 +181,13 @@ pub async fn events_of_one_request_are_stored_all_or_none(bench: &Bench) {
 pub async fn an_event_that_was_run_is_stored_with_its_results_or_without(bench: &Bench) {
     let crm = bench.endpoint("crm").await;
     let effects = || state_effects(&[("k", 0)], &[("k", Some(b"1"))]);
-    let arrival = |new: NewEvent| match bench.store.issue(new) {
-        Ok(Issued { event, lease }) => {
+    let arrival = |new: NewEvent| match bench.store.issue(&new) {
+        Some(Issued { event, lease }) => {
             let settles = Settles::Event { id: event.id, round: 0, lease };
             let effects = Effects { deliveries: vec![webhook(crm, "x")], ..effects() };
             Arrival::Settled(Settlement { settles, event, runs: vec![ran_with("p", effects)], direct: vec![] })
         }
-        Err(new) => Arrival::New(new),
+        None => Arrival::New(new),
     };
     let can_settle = matches!(arrival(event("a")), Arrival::Settled(_));
     // The second run has read the state from before the first one. The third event repeats the first.

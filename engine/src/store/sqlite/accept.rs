@@ -35,13 +35,11 @@ impl Accept for Sqlite {
 
 #[async_trait]
 impl Arrivals for Sqlite {
-    fn issue(&self, event: NewEvent) -> Result<Issued, NewEvent> {
-        if self.admit().is_err() {
-            return Err(event);
-        }
+    fn issue(&self, event: &NewEvent) -> Option<Issued> {
+        self.admit().ok()?;
         let (id, accepted_at) = (self.local.next_event(), clock::wall());
         let lease = Lease { token: self.local.next_token(), until: clock::steady().plus(LEASE) };
-        Ok(Issued { event: Arc::new(Event { id, accepted_at, new: own_data(event) }), lease })
+        Some(Issued { event: Arc::new(Event { id, accepted_at, new: own_data(event.clone()) }), lease })
     }
 
     async fn accept_arrivals(&self, arrivals: Vec<Arrival>) -> Result<Vec<Arrived>, Error> {
