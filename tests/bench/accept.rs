@@ -4,19 +4,24 @@ use std::{
     fs::File,
     os::unix::fs::FileExt as _,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
+
 use super::{
     Place, ROUNDS,
-    engine::Engine,
+    engine::{Engine, bench_plugin},
     figures::{Cell, Figure, Table},
-    load::{Ledger, Target, closed_loop},
+    load::{Ledger, Target, closed_loop, open_loop, sink},
 };
 
 const TIME: Duration = Duration::from_millis(1_200);
 const CALLERS: usize = 256;
 const EVENTS_MAX: usize = 400_000;
+/// Events a second that do not overlap.
+const SINGLY: u32 = 50;
 
 pub async fn run(place: &Place) -> anyhow::Result<()> {
     let (mut raw, mut one, mut many) = (Figure::default(), Figure::default(), Figure::default());
@@ -57,11 +62,65 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
         );
         println!("  on a machine that does nothing else. Both ratios of this table are too high.\n");
     }
+    run_slow(place).await
+}
+
+/// The same on a disk that takes a millisecond more for a sync, as the disks of clouds do. There a commit for each event shows its price.
+async fn run_slow(place: &Place) -> anyhow::Result<()> {
+    let (plugin, slow) = (bench_plugin(), support::crates::slow_disk());
+    let slow = slow.to_str().context("the path of the build is text")?;
+    let [mut raw, mut one, mut many, mut one_ratio, mut many_ratio]: [Figure; 5] = Default::default();
+    let [mut singly, mut together, mut singly_ratio, mut together_ratio]: [Figure; 4] = Default::default();
+    for _ in 0..ROUNDS {
+        let folder = place.fresh()?;
+        let engine = Engine::start_with(folder.path(), &[("bench-plugin", &plugin)], &[("LD_PRELOAD", slow)])?;
+        let ledger = Ledger::new(EVENTS_MAX);
+        let receiver = sink(&ledger).await?;
+        engine.endpoint("receiver", &receiver, &[]).await?;
+        engine.serves_plugins(1).await?;
+        let (ignored, delivered) = ("ignored", "order.created");
+        let load = async |event_type, callers| {
+            let target = Target::new(&engine.server.url, event_type);
+            closed_loop(&target, &ledger, callers, EVENTS_MAX, TIME).await
+        };
+        load(ignored, 16).await;
+        let mut program = Command::new(std::env::current_exe()?);
+        let counted = program.arg("raw-syncs").arg(folder.path()).env("LD_PRELOAD", slow).output()?;
+        let syncs: f64 = String::from_utf8(counted.stdout)?.trim().parse().context("the raw syncs are not counted")?;
+        raw.note(syncs);
+        for (callers, rate, ratio) in [(1, &mut one, &mut one_ratio), (CALLERS, &mut many, &mut many_ratio)] {
+            let per_second = ledger.report(load(ignored, callers).await).accepted_per_second();
+            rate.note(per_second);
+            ratio.note(per_second / syncs);
+        }
+        // The events do not overlap, so each has its own commits.
+        let target = Target::new(&engine.server.url, delivered);
+        let phase = open_loop(&target, &ledger, SINGLY, TIME).await;
+        ledger.settled(&phase).await;
+        let alone = 1_000.0 / ledger.report(phase).whole.p50;
+        let phase = load(delivered, CALLERS).await;
+        ledger.settled(&phase).await;
+        let crowd = ledger.report(phase).delivered_per_second();
+        singly.note(alone);
+        together.note(crowd);
+        singly_ratio.note(alone / syncs);
+        together_ratio.note(crowd / alone);
+    }
+    let mut table = Table::new(&["a sync takes 1 ms longer", "per second", "÷", "", "goal"]);
+    let row = |name: &str, rate: &Figure, ratio: &Figure, to: &str, goal: &str| {
+        [Cell::from(name), rate.into(), ratio.into(), to.into(), goal.into()]
+    };
+    table.row(["raw 4 KiB write + fdatasync".into(), Cell::from(&raw)]);
+    table.row(row("accepted, 1 caller", &one, &one_ratio, "raw syncs", "≥ 0.9"));
+    table.row(row("accepted, 256 callers", &many, &many_ratio, "raw syncs", "≥ 35"));
+    table.row(row("delivered through a plugin, one event after another", &singly, &singly_ratio, "raw syncs", ""));
+    table.row(row("delivered through a plugin, 256 callers", &together, &together_ratio, "one after another", "≥ 20"));
+    table.print("Accept: a disk with slow syncs");
     Ok(())
 }
 
 /// Returns the highest rate that any log could reach: writes a preallocated file in blocks of 4 KiB, and syncs each block before the next one.
-fn syncs_per_second(folder: &Path) -> anyhow::Result<f64> {
+pub fn syncs_per_second(folder: &Path) -> anyhow::Result<f64> {
     const PAGES: u64 = 1_024;
     let file = File::create(folder.join("raw"))?;
     let page = [7; 4_096];

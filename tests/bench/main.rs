@@ -25,7 +25,9 @@ mod fairness;
 mod figures;
 mod hostile;
 mod nodes;
+mod plugins;
 mod retention;
+mod reused;
 mod scale;
 mod shapes;
 mod side_by_side;
@@ -43,12 +45,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Number of alternating rounds. A round that another program disturbed differs from the others.
 const ROUNDS: usize = 3;
-const DEFAULT: [&str; 18] = [
+const DEFAULT: [&str; 20] = [
     "relay",
     "rates",
     "shapes",
     "counts",
     "calls",
+    "peers",
+    "plugins",
     "accept",
     "hostile",
     "attacks",
@@ -76,6 +80,10 @@ fn main() -> anyhow::Result<ExitCode> {
     match words[..] {
         ["null-relay", target] => relay::serve(target.to_owned(), None),
         ["null-relay", target, folder] => relay::serve(target.to_owned(), Some(folder.as_ref())),
+        ["raw-syncs", folder] => {
+            println!("{}", accept::syncs_per_second(folder.as_ref())?);
+            Ok(())
+        }
         ["charts", results, folder] => charts::draw(results.as_ref(), folder.as_ref()),
         ["soak", minutes] => {
             let minutes: u64 = minutes.parse().with_context(|| format!("{minutes:?} is not a number of minutes"))?;
@@ -94,6 +102,8 @@ fn main() -> anyhow::Result<ExitCode> {
                         "shapes" => shapes::run(place).await?,
                         "counts" => counts::run(place).await?,
                         "calls" => calls::run()?,
+                        "peers" => calls::run_peers()?,
+                        "plugins" => plugins::run(place).await?,
                         "accept" => accept::run(place).await?,
                         "hostile" => hostile::run(place).await?,
                         "attacks" => attacks::run(place).await?,

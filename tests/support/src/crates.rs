@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{LazyLock, Mutex},
 };
@@ -33,6 +33,29 @@ pub fn stock_wasm(package: &str) -> Vec<u8> {
         // Cargo reads flags from the current folder and its parents, so it runs in `/`, outside of the workspace.
         command.current_dir("/").envs(profile.map(|(name, value)| (format!("CARGO_PROFILE_RELEASE_{name}"), value)));
     })
+}
+
+/// Builds the library that makes each sync of a process longer. Returns its path.
+pub fn slow_disk() -> PathBuf {
+    let target = crate::kept_folder().join("slow-disk");
+    cargo_build(&crate::root().join("Cargo.toml"), &target, &["--package", "slow-disk", "--release"]);
+    target.join("release/libslow_disk.so")
+}
+
+/// Builds the program with other plugin engines, and its plugin for Extism. Returns their paths.
+pub fn bench_peers() -> (PathBuf, PathBuf) {
+    let (manifest, target) = (crate::root().join("tests/bench/peers/Cargo.toml"), crate::kept_folder().join("peers"));
+    cargo_build(&manifest, &target, &["--locked", "--package", "peers", "--profile", "bench"]);
+    let guest = ["--locked", "--package", "extism-guest", "--release", "--target", "wasm32-unknown-unknown"];
+    cargo_build(&manifest, &target, &guest);
+    (target.join("release/peers"), target.join("wasm32-unknown-unknown/release/extism_guest.wasm"))
+}
+
+fn cargo_build(manifest: &Path, target: &Path, arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet"]).args(arguments).arg("--manifest-path").arg(manifest).arg("--target-dir").arg(target);
+    let status = command.status().expect("cargo runs");
+    assert!(status.success(), "{arguments:?} does not build");
 }
 
 fn build(package: &str, workspace: &Path, folder: &str, [debug, strip]: [&str; 2]) -> Vec<u8> {

@@ -98,9 +98,10 @@ impl Drop for Server {
     }
 }
 
-/// Returns the processor time of this process, which sends the load and receives the webhooks.
+/// Returns the processor time of this process, to the nanosecond.
 pub fn own_cpu() -> Duration {
-    cpu("self")
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Returns the processor time of a process and its children, including ended ones.
