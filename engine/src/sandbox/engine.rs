@@ -222,10 +222,11 @@ impl Drop for Permit<'_> {
     }
 }
 
-/// Returns the number of ticks that a run may last: its deadline, rounded up.
+/// Returns the number of ticks after which a run looks at the clock: its deadline, rounded up to whole ticks, at least one. The last tick
+/// may come just before the deadline; the run then continues until the next one.
 pub(super) fn ticks(deadline: Duration) -> u64 {
     let ticks = deadline.as_nanos().div_ceil(TICK.as_nanos());
-    u64::try_from(ticks).unwrap_or(u64::MAX / 2).saturating_add(1)
+    u64::try_from(ticks).unwrap_or(u64::MAX / 2).max(1)
 }
 
 /// The configuration of every engine: runs are deterministic and can be stopped.
@@ -319,9 +320,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_run_ends_before_its_deadline() {
-        assert_eq!(ticks(Duration::from_millis(5)), 2);
-        assert_eq!(ticks(Duration::from_millis(6)), 3);
+    fn a_run_looks_at_the_clock_at_its_deadline() {
+        assert_eq!(ticks(Duration::from_millis(5)), 1);
+        assert_eq!(ticks(Duration::from_millis(6)), 2);
         assert_eq!(ticks(Duration::ZERO), 1);
         assert!(ticks(Duration::MAX) > 1 << 60);
     }
