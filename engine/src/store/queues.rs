@@ -169,7 +169,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
             inner.offer(&key);
         }
         drop(inner);
-        self.ready.notify_one();
+        self.ready.notify_last();
     }
 
     /// Waits for the next item of a queue that may start an item. The item counts as in progress until the [`Permit`] is dropped.
@@ -202,7 +202,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         let more = !inner.offered.is_empty();
         drop(inner);
         if more {
-            self.ready.notify_one();
+            self.ready.notify_last();
         }
         Some((item, Permit { queues: Arc::clone(self), key }))
     }
@@ -247,7 +247,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Queues<K, T> {
         });
         inner.offer(key);
         drop(inner);
-        self.ready.notify_one();
+        self.ready.notify_last();
         if room {
             self.room.notify_one();
         }
@@ -364,7 +364,7 @@ impl<K: Eq + Hash + Clone + Debug, T> Drop for Permit<K, T> {
         let more = !inner.offered.is_empty();
         drop(inner);
         if more {
-            self.queues.ready.notify_one();
+            self.queues.ready.notify_last();
         }
     }
 }
