@@ -11,12 +11,12 @@
 //! Not every commit has to reach the disk before its callers are answered ([`Keeps`]). If no job of a transaction promises
 //! durability ([`Keeps::Promise`]), the transaction is written but not synced. So jobs that promise it and are queued behind need
 //! not wait for that transaction's sync (`docs/decisions/02-durability.md`). A job on which nothing depends ([`Keeps::Later`]) waits a
-//! few milliseconds for another job, because a commit costs more than the job.
+//! few milliseconds for another job, because a commit costs more than the job. Until then the thread is not even woken.
 
 use std::{
     collections::VecDeque,
     fs::File,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -49,7 +49,7 @@ pub enum Keeps {
     Later,
 }
 
-/// How long a job waits for others if all waiting jobs are [`Keeps::Later`].
+/// How long a job that is [`Keeps::Later`] waits for others.
 const LATER: Duration = Duration::from_millis(10);
 
 /// The part of the transaction that fails if the database refuses a statement of a job.
@@ -73,9 +73,29 @@ struct Job {
     work: Work,
 }
 
+/// The jobs that wait for others.
+#[derive(Clone, Default)]
+struct Delayed(Arc<Mutex<Vec<Job>>>);
+
+impl Delayed {
+    fn push(&self, job: Job) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+    }
+
+    fn take(&self) -> Vec<Job> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the jobs to run once `job` has been taken from the queue: first those that wait, because they may have come earlier.
+    fn before(&self, job: Job) -> impl Iterator<Item = Job> {
+        self.take().into_iter().chain([job])
+    }
+}
+
 /// A handle to the writing thread. The thread ends when the last handle is dropped and every queued job is written.
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
+    delayed: Delayed,
     gauge: Arc<Gauge>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -85,11 +105,12 @@ impl Writer {
     pub fn start(connection: Connection, checkpoints: Connection, file: Arc<File>) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let gauge = Arc::new(Gauge::new());
-        let writers = Arc::clone(&gauge);
+        let delayed = Delayed::default();
         let mut checkpoints = Checkpoints::start(&connection, checkpoints, file)?;
-        let work = move || write_all(&connection, &mut checkpoints, &queue, &writers);
+        let (writers, waits) = (Arc::clone(&gauge), delayed.clone());
+        let work = move || write_all(&connection, &mut checkpoints, &queue, &waits, &writers);
         let thread = thread::Builder::new().name("store-writer".into()).spawn(work)?;
-        Ok(Self { jobs, gauge, thread: Some(thread) })
+        Ok(Self { jobs, delayed, gauge, thread: Some(thread) })
     }
 
     pub fn gauge(&self) -> &Gauge {
@@ -107,7 +128,7 @@ impl Writer {
         C: FnOnce() -> D + Send + 'static,
         D: FnOnce() + Send + 'static,
     {
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
         let work = move |connection: Result<&Connection, Error>| -> (Result<(), Error>, Answer) {
             match connection.and_then(work) {
                 Ok((value, follow)) => {
@@ -131,13 +152,41 @@ impl Writer {
         };
         self.gauge.add(weight);
         let job = Job { queued_at: Instant::now(), keeps, breaks, weight, work: Box::new(work) };
-        self.jobs.send(job).map_err(|_| Error::Unavailable("the store is closed".into()))?;
-        answered.await.map_err(|_| Error::Unavailable("the store is closed".into()))?
+        let closed = || Error::Unavailable("the store is closed".into());
+        if keeps == Keeps::Later {
+            self.delayed.push(job);
+            let hurry = Hurry(self);
+            if let Ok(answer) = tokio::time::timeout(LATER, &mut answered).await {
+                std::mem::forget(hurry);
+                return answer.map_err(|_| closed())?;
+            }
+        } else {
+            self.jobs.send(job).map_err(|_| closed())?;
+        }
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Queues the jobs that wait for others.
+    fn hurry(&self) {
+        for job in self.delayed.take() {
+            // If the thread has ended, the job is dropped, and its caller learns that the store is closed.
+            let _ = self.jobs.send(job);
+        }
+    }
+}
+
+/// Queues the jobs that wait for others, also if the caller of one of them waits no longer.
+struct Hurry<'a>(&'a Writer);
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        self.0.hurry();
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.hurry();
         // Closing the channel ends the thread once it has written the queued jobs.
         self.jobs = mpsc::channel().0;
         if let Some(thread) = self.thread.take() {
@@ -147,7 +196,13 @@ impl Drop for Writer {
     }
 }
 
-fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mpsc::Receiver<Job>, gauge: &Gauge) {
+fn write_all(
+    connection: &Connection,
+    checkpoints: &mut Checkpoints,
+    queue: &mpsc::Receiver<Job>,
+    delayed: &Delayed,
+    gauge: &Gauge,
+) {
     let meters = meters();
     let mut waiting = VecDeque::new();
     let mut mode = Keeps::Promise;
@@ -155,16 +210,11 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
         if waiting.is_empty() {
             gauge.begin(None);
             let Ok(job) = queue.recv() else { return };
-            waiting.push_back(job);
+            waiting.extend(delayed.before(job));
         }
         gauge.begin(waiting.front().map(|job| job.queued_at));
         // All jobs are taken from the queue here, because the decision to sync must be made before the transaction begins.
-        waiting.extend(queue.try_iter().take(JOBS_MAX));
-        while waiting.len() < JOBS_MAX && waiting.iter().all(|job| job.keeps == Keeps::Later) {
-            let left = LATER.saturating_sub(waiting.front().map_or(LATER, |job| job.queued_at.elapsed()));
-            let Ok(job) = queue.recv_timeout(left) else { break };
-            waiting.push_back(job);
-        }
+        waiting.extend(queue.try_iter().take(JOBS_MAX).flat_map(|job| delayed.before(job)));
         let promise = waiting.iter().take(JOBS_MAX).any(|job: &Job| job.keeps == Keeps::Promise);
         let keeps = if promise { Keeps::Promise } else { Keeps::Progress };
         let mut afters = Vec::new();
@@ -172,7 +222,11 @@ fn write_all(connection: &Connection, checkpoints: &mut Checkpoints, queue: &mps
         let began = Instant::now();
         let mut begun = set_mode(connection, &mut mode, keeps).and_then(|()| begin(connection));
         while afters.len() < JOBS_MAX && weight < WEIGHT_MAX {
-            let Some(job) = waiting.pop_front().or_else(|| queue.try_recv().ok()) else { break };
+            if waiting.is_empty() {
+                let Ok(job) = queue.try_recv() else { break };
+                waiting.extend(delayed.before(job));
+            }
+            let Some(job) = waiting.pop_front() else { break };
             if keeps == Keeps::Progress && job.keeps == Keeps::Promise {
                 waiting.push_front(job);
                 break;
