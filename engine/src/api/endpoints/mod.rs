@@ -25,6 +25,7 @@ use self::{
 pub use self::{
     input::{bad_url, secret, wrong},
     schema::{Grace, RateText},
+    view::visible_url,
 };
 use super::{Api, access::Sight, audit, auth::Caller, body, error::Problem, page::Query, patch, path::Path};
 use crate::{

@@ -1,5 +1,7 @@
 //! An endpoint as the API shows it. Only [`EndpointView::revealing`] fills in a secret.
 
+use std::borrow::Cow;
+
 use url::{Host, Url};
 
 use crate::{
@@ -17,6 +19,14 @@ use crate::{
     wire::{BreakerView, CertificateView, ConditionView, DISABLED, EndpointView},
 };
 
+/// Returns the URL of an endpoint as a caller may see it.
+pub fn visible_url(endpoint: &Endpoint, sight: Sight) -> Cow<'_, str> {
+    match sight {
+        Sight::Whole | Sight::Own => (&*endpoint.new.url).into(),
+        Sight::WithoutSecrets => shown_url(&endpoint.new.url),
+    }
+}
+
 impl EndpointView {
     pub fn new(endpoint: &Endpoint, tag: Tag, sight: Sight) -> Self {
         let new = &endpoint.new;
@@ -29,10 +39,7 @@ impl EndpointView {
             id: endpoint.id.text(tag),
             name: new.name.to_string(),
             title: new.title.clone(),
-            url: match sight {
-                Sight::Whole | Sight::Own => new.url.clone(),
-                Sight::WithoutSecrets => shown_url(&new.url).into_owned(),
-            },
+            url: visible_url(endpoint, sight).into_owned(),
             events: new.subscription.events.iter().map(ToString::to_string).collect(),
             r#where: new.subscription.conditions.iter().cloned().collect(),
             plugin: new.plugin.as_ref().map(ToString::to_string),

@@ -9,13 +9,18 @@ pub mod secret;
 
 use std::{collections::HashMap, sync::Arc};
 
-use axum::{Extension, extract::State, http::Uri, response::Response};
+use axum::{extract::State, http::Uri, response::Response};
 use maud::{Markup, html};
 
 use self::history::History;
 use crate::{
-    api::{Problem, endpoints},
-    domain::{id::EndpointId, stats::Last},
+    api::{Problem, endpoints::visible_url},
+    domain::{
+        endpoint::{Endpoint, EndpointState},
+        id::EndpointId,
+        stats::Last,
+        time::Timestamp,
+    },
     store::{BACKLOG_COUNTED_MAX, Backlog},
     ui::{
         Ui, foreign,
@@ -35,19 +40,22 @@ pub fn title_of(endpoint: &EndpointView) -> &str {
     endpoint.title.as_deref().filter(|title| !title.trim().is_empty()).unwrap_or(&endpoint.name)
 }
 
+/// The endpoints that fail, and since when. The snapshot of the endpoints does not know it.
+type Failing = HashMap<EndpointId, Timestamp>;
+
 /// Returns the state of an endpoint by which the list can be filtered.
-fn condition(endpoint: &EndpointView) -> &'static str {
-    match endpoint.state.as_ref() {
-        "paused" => "paused",
-        "disabled" => "disabled",
-        _ if endpoint.failing_since.is_some() => "failing",
-        _ => "active",
+fn condition(endpoint: &Endpoint, failing: &Failing) -> &'static str {
+    match endpoint.new.state {
+        EndpointState::Paused => "paused",
+        EndpointState::Disabled(_) => "disabled",
+        EndpointState::Active if failing.contains_key(&endpoint.id) => "failing",
+        EndpointState::Active => "active",
     }
 }
 
 /// Returns the sort key of an endpoint in the list: endpoints in trouble come first.
-fn rank(endpoint: &EndpointView) -> u8 {
-    match condition(endpoint) {
+fn rank(endpoint: &Endpoint, failing: &Failing) -> u8 {
+    match condition(endpoint, failing) {
         "failing" => 0,
         "disabled" => 1,
         "paused" => 2,
@@ -58,28 +66,30 @@ fn rank(endpoint: &EndpointView) -> u8 {
 pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<Response, Problem> {
     let caller = visit.caller("GET /v1/endpoints")?;
     let fields = Fields::parse(uri.query().unwrap_or_default().as_bytes());
-    let all = endpoints::list(State(Arc::clone(&ui.api)), Extension(caller)).await?.0.items;
+    // The snapshot needs no reading of all endpoints and their secrets. Only those that the page shows are converted.
+    let all = ui.api.catalog.endpoints();
+    let failing: Failing = ui.api.store.failing_endpoints().await?.into_iter().collect();
     let word = fields.get("q").unwrap_or_default().to_lowercase();
-    let has_word = |one: &&EndpointView| {
-        let texts = [&one.name, &one.url, one.title.as_ref().unwrap_or(&one.name)];
-        texts.into_iter().any(|text| text.to_lowercase().contains(&word))
+    let has_word = |one: &&Arc<Endpoint>| {
+        let has = |text: &str| text.to_lowercase().contains(&word);
+        word.is_empty() || has(&one.new.name) || one.new.title.as_deref().is_some_and(has) || has(&visible_url(one, caller.sight))
     };
-    let found: Vec<&EndpointView> = all.iter().filter(has_word).collect();
+    let found: Vec<&Arc<Endpoint>> = all.iter().filter(has_word).collect();
     let chosen = fields.get("state");
-    let mut shown: Vec<&EndpointView> =
-        found.iter().copied().filter(|one| chosen.is_none_or(|state| condition(one) == state)).collect();
-    shown.sort_by_key(|one| (rank(one), one.name.as_str()));
+    let mut shown: Vec<&Arc<Endpoint>> =
+        found.iter().copied().filter(|one| chosen.is_none_or(|state| condition(one, &failing) == state)).collect();
+    shown.sort_by_key(|one| (rank(one, &failing), &*one.new.name));
     let total = shown.len();
     let from = parts::first_shown(&fields, total, PAGE);
     let t = &visit.texts().endpoints;
     let shown = &shown[from.min(total)..(from + PAGE).min(total)];
-    let ids: HashMap<&str, EndpointId> =
-        shown.iter().filter_map(|one| Some((one.id.as_str(), EndpointId::parse(&one.id, ui.api.store.tag())?))).collect();
-    let day = history::read(&ui, &ids.values().copied().collect::<Vec<_>>(), Last::Day).await?;
-    let backlogs: Vec<EndpointId> = ids.values().copied().collect();
-    let backlogs: HashMap<EndpointId, Backlog> = backlogs.iter().copied().zip(ui.api.store.backlogs(&backlogs).await?).collect();
-    let backlog = |one: &EndpointView| ids.get(one.id.as_str()).and_then(|id| backlogs.get(id)).copied().unwrap_or_default();
-    let past = |one: &EndpointView| ids.get(one.id.as_str()).and_then(|id| day.get(id));
+    let ids: Vec<EndpointId> = shown.iter().map(|one| one.id).collect();
+    let day = history::read(&ui, &ids, Last::Day).await?;
+    let backlogs = ui.api.store.backlogs(&ids).await?;
+    let rows = shown.iter().zip(backlogs).map(|(one, backlog)| {
+        let now = Endpoint { failing_since: failing.get(&one.id).copied(), ..Endpoint::clone(one) };
+        row(&visit, &EndpointView::new(&now, ui.api.store.tag(), caller.sight), day.get(&one.id), backlog)
+    });
     let actions = html! {
         form.find method="get" action="/endpoints" data-whole role="search" {
             (icon("search"))
@@ -90,12 +100,12 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
     };
     let body = html! {
         (Head { actions: Some(actions), ..layout::title(t.title) }.show())
-        @if all.is_empty() { (none_yet(&visit)) }
+        @if all.iter().next().is_none() { (none_yet(&visit)) }
         @else {
             div #rows data-live="events deliveries" data-hold {
-                p.row { (states(&visit, &found, chosen)) }
+                p.row { (states(&visit, &found, &failing, chosen)) }
                 @if shown.is_empty() { (none_match(&visit)) }
-                @else { (table(&visit, shown, past, backlog)) (parts::pages(&visit, from, total, PAGE)) }
+                @else { (table(&visit, rows)) (parts::pages(&visit, from, total, PAGE)) }
             }
         }
     };
@@ -103,7 +113,7 @@ pub async fn list(State(ui): State<Arc<Ui>>, visit: Visit, uri: Uri) -> Result<R
 }
 
 /// Writes the states as links, each with its number of endpoints.
-fn states(visit: &Visit, found: &[&EndpointView], chosen: Option<&str>) -> Markup {
+fn states(visit: &Visit, found: &[&Arc<Endpoint>], failing: &Failing, chosen: Option<&str>) -> Markup {
     let (texts, formats) = (visit.texts(), visit.formats());
     let (t, words) = (&texts.endpoints, &texts.states);
     let to = |state: Option<&str>| with_query(&with_query(&visit.path, "state", state), "from", None);
@@ -115,7 +125,7 @@ fn states(visit: &Visit, found: &[&EndpointView], chosen: Option<&str>) -> Marku
         ("paused", words.endpoint_paused),
         ("disabled", words.endpoint_disabled),
     ] {
-        let number = found.iter().filter(|one| condition(one) == state).count() as u64;
+        let number = found.iter().filter(|one| condition(one, failing) == state).count() as u64;
         if number > 0 || chosen == Some(state) {
             choices.push((format!("{word} {}", formats.number(number)), to(Some(state)), chosen == Some(state)));
         }
@@ -124,19 +134,14 @@ fn states(visit: &Visit, found: &[&EndpointView], chosen: Option<&str>) -> Marku
     seg(texts.common.state, &choices)
 }
 
-fn table<'a>(
-    visit: &Visit,
-    shown: &[&EndpointView],
-    past: impl Fn(&EndpointView) -> Option<&'a History>,
-    backlog: impl Fn(&EndpointView) -> Backlog,
-) -> Markup {
+fn table(visit: &Visit, rows: impl Iterator<Item = Markup>) -> Markup {
     let texts = visit.texts();
     let t = &texts.endpoints;
     html! {
         (strip::pattern())
         table.rows.two role="table" aria-label=(t.title) {
             (columns(&[(t.endpoint, "w200"), (t.url, ""), (t.gets, "w144"), (texts.common.state, "w144"), (t.day, "w144"), (t.first_try, "w80 num"), (t.waiting, "w80 num")]))
-            tbody role="rowgroup" { @for endpoint in shown { (row(visit, endpoint, past(endpoint), backlog(endpoint))) } }
+            tbody role="rowgroup" { @for row in rows { (row) } }
         }
     }
 }
