@@ -40,6 +40,7 @@ pub struct Checkpoints {
     last: i32,
     /// Whether the writing thread must copy the rest after the dedicated thread has finished.
     finishes: bool,
+    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Checkpoints {
@@ -53,7 +54,7 @@ impl Checkpoints {
         let (wake, woken) = mpsc::sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
         let at_it = Arc::clone(&busy);
-        thread::Builder::new().name("checkpoints".into()).spawn(move || {
+        let thread = thread::Builder::new().name("checkpoints".into()).spawn(move || {
             for () in woken {
                 // Copies and syncs twice, because the writer adds a few pages during the first copy.
                 for _ in 0..2 {
@@ -66,7 +67,7 @@ impl Checkpoints {
             drop(own);
             drop(file);
         })?;
-        Ok(Self { wake, busy, last: 0, finishes: false })
+        Ok(Self { wake, busy, last: 0, finishes: false, thread: Some(thread) })
     }
 
     /// Must be called after each commit, outside a transaction.
@@ -86,6 +87,18 @@ impl Checkpoints {
             self.busy.store(true, Ordering::Release);
             // The result is ignored, because the dedicated thread ends only when this value is dropped.
             let _ = self.wake.try_send(());
+        }
+    }
+}
+
+impl Drop for Checkpoints {
+    /// Waits for the thread: closing its connection may write to the file, and a closed store must not change any more.
+    fn drop(&mut self) {
+        // Closing the channel ends the thread.
+        self.wake = mpsc::sync_channel(1).0;
+        if let Some(thread) = self.thread.take() {
+            // If the thread has panicked, the panic hook has already reported that.
+            let _ = thread.join();
         }
     }
 }

@@ -83,13 +83,14 @@ const READER_CACHE_KIB: u32 = 8 << 10;
 /// The embedded store.
 pub struct Sqlite {
     file: PathBuf,
-    writer: Writer,
     /// Reads for the API.
     readers: Readers,
     own_readers: Readers,
     state_readers: Readers,
     local: Arc<Local>,
     admission: Arc<Admission>,
+    /// Dropped after the readers: the last connection that can write copies the log into the file and removes it.
+    writer: Writer,
 }
 
 /// The values that this process keeps in memory beside the file.
