@@ -89,7 +89,7 @@ pub enum News {
         plugin: String,
         version: Digest,
         was: Option<Digest>,
-        bytes: usize,
+        bytes: u64,
     },
     PluginFailed {
         file: String,

@@ -16,7 +16,7 @@ use innesco::{
 
 use super::{
     Place, ROUNDS, calls,
-    engine::{Engine, rebuilt, stock_plugin},
+    engine::{Engine, bench_plugin, rebuilt, stock_plugin},
     figures::{Figure, Table},
     load::{Ledger, Target, closed_loop, sink},
 };
@@ -28,12 +28,7 @@ const DEADLINE: Duration = Duration::from_millis(100);
 const TIME: Duration = Duration::from_secs(20);
 
 pub async fn run(place: &Place) -> anyhow::Result<()> {
-    let mut file = stock_plugin();
-    let mut next = || {
-        // Each file is another version, which is compiled anew.
-        file = rebuilt(std::mem::take(&mut file));
-        file.clone()
-    };
+    let mut next = versions_of(stock_plugin());
     let mut table = Table::new(&["a plugin built with plain cargo", "measured", "goal"]);
     let [mut serves, mut first, mut second]: [Figure; 3] = Default::default();
     let ledger = Ledger::new(2 * ROUNDS);
@@ -60,21 +55,31 @@ pub async fn run(place: &Place) -> anyhow::Result<()> {
     table.row(["second event, ms".into(), second.into(), "".into()]);
     table.row(["load from the cache, ms".into(), from_cache(&next())?.into(), "≤ 0.2".into()]);
     let [idle, each] = memory(place, next).await?;
+    let [_, each_own] = memory(place, versions_of(bench_plugin())).await?;
     table.row(["memory of an engine without plugins, MB".into(), idle.into(), "≤ 50".into()]);
     table.row(["memory of each plugin, MB".into(), each.into(), "≤ 0.5".into()]);
+    table.row(["memory of each plugin of this repository, MB".into(), each_own.into(), "≤ 0.5".into()]);
     table.row(["endless loop: stopped after its deadline, ms".into(), overrun()?.into(), "≤ 5 (one tick)".into()]);
     table.print("The life of a plugin");
     Ok(())
 }
 
+/// Returns a function that returns another version of a plugin each time. Each one is compiled anew.
+fn versions_of(mut file: Vec<u8>) -> impl FnMut() -> Vec<u8> {
+    move || {
+        file = rebuilt(std::mem::take(&mut file));
+        file.clone()
+    }
+}
+
 /// Returns the time in milliseconds to load compiled code.
 fn from_cache(file: &[u8]) -> anyhow::Result<Figure> {
     let (sandbox, cache) = (Sandbox::new(Settings { threads: 2, ..Settings::default() })?, Memory::default());
-    sandbox.load(file, &cache)?;
+    let version = *sandbox.load(file, &cache)?.digest();
     let mut figure = Figure::default();
     for _ in 0..LOADS {
         let began = Instant::now();
-        drop::<Plugin>(sandbox.load(file, &cache)?);
+        drop::<Option<Plugin>>(sandbox.load_cached(&version, &cache)?);
         figure.note(began.elapsed().as_secs_f64() * 1e3);
     }
     Ok(figure)

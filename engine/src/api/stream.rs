@@ -300,7 +300,7 @@ impl StreamView {
                 plugin: plugin.clone(),
                 version: version.to_string(),
                 was: was.map(|was| was.to_string()),
-                bytes: *bytes as u64,
+                bytes: *bytes,
             },
             News::PluginFailed { file, keeps, message } => {
                 Self::PluginFailed { file: file.clone(), keeps: keeps.map(|keeps| keeps.to_string()), message: message.clone() }

@@ -267,7 +267,7 @@ impl Catalog {
             }
         };
         let new = NewVersion {
-            plugin: row_of(&loaded, file),
+            plugin: row_of(&loaded, file, bytes.len()),
             file: bytes,
             way: self.options.way,
             by: self.options.folder.display().to_string(),
@@ -310,6 +310,11 @@ impl Catalog {
     /// compiling can take long.
     pub(super) fn load(&self, bytes: &[u8]) -> Result<Plugin, NotLoaded> {
         Ok(tokio::task::block_in_place(|| self.sandbox.load(bytes, &self.cache))?)
+    }
+
+    /// Loads a version whose compiled code is cached. So its file need not be read from the store and hashed.
+    pub(super) fn load_cached(&self, version: &Digest) -> Result<Option<Plugin>, NotLoaded> {
+        Ok(tokio::task::block_in_place(|| self.sandbox.load_cached(version, &self.cache))?)
     }
 
     /// Refuses a file that is too large before it is read.
@@ -370,8 +375,8 @@ impl Catalog {
     }
 }
 
-/// Returns the row of a plugin that was loaded from a file of this name.
-pub(super) fn row_of(loaded: &Plugin, file: &str) -> PluginRow {
+/// Returns the row of a plugin that was loaded from a file of this name and size.
+pub(super) fn row_of(loaded: &Plugin, file: &str, bytes: usize) -> PluginRow {
     let manifest = loaded.manifest();
     PluginRow {
         name: manifest.name.clone(),
@@ -380,7 +385,7 @@ pub(super) fn row_of(loaded: &Plugin, file: &str) -> PluginRow {
         description: manifest.description.clone(),
         on: manifest.on.iter().map(ToString::to_string).collect(),
         file: file.to_owned(),
-        bytes: loaded.bytes_len() as u64,
+        bytes: bytes as u64,
         config: BTreeMap::new(),
         revision: 0,
         halt: None,

@@ -66,14 +66,8 @@ impl Catalog {
         if following.failed.get(&row.name) == Some(&row.version) {
             return Ok(false);
         }
-        let loaded = match self.check_len(row.bytes) {
-            Ok(()) => match self.store.file(row.version).await? {
-                Some(file) => self.load_version(row, &file),
-                // Another version serves by now; the store announces that one too.
-                None => return Ok(false),
-            },
-            Err(reason) => Err(reason.into()),
-        };
+        // Another version serves by now; the store announces that one too.
+        let Some(loaded) = self.load_version(row).await? else { return Ok(false) };
         match loaded {
             Ok(loaded) => {
                 following.not_requeued.insert(row.name.clone());
@@ -93,12 +87,24 @@ impl Catalog {
         }
     }
 
-    fn load_version(&self, row: &PluginRow, file: &[u8]) -> Result<Plugin, NotLoaded> {
-        let loaded = self.load(file)?;
-        if *loaded.digest() != row.version || loaded.manifest().name != row.name {
-            return Err("the stored file differs from the published one; push the plugin again".to_owned().into());
+    /// Loads a version, from the cache if it is there. Returns `None` if its file is no longer stored.
+    async fn load_version(&self, row: &PluginRow) -> Result<Option<Result<Plugin, NotLoaded>>, store::Error> {
+        if let Err(reason) = self.check_len(row.bytes) {
+            return Ok(Some(Err(reason.into())));
         }
-        Ok(loaded)
+        let loaded = match self.load_cached(&row.version).transpose() {
+            Some(loaded) => loaded,
+            None => match self.store.file(row.version).await? {
+                Some(file) => self.load(&file),
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(loaded.and_then(|loaded| {
+            if *loaded.digest() != row.version || loaded.manifest().name != row.name {
+                return Err("the stored file differs from the published one; push the plugin again".to_owned().into());
+            }
+            Ok(loaded)
+        })))
     }
 
     /// Makes a version serve on this node.
@@ -109,7 +115,7 @@ impl Catalog {
         let was = serving.as_ref().map(|entry| entry.row.version);
         // The same version from another file keeps its measured pace.
         let same = serving.filter(|entry| matches!(entry.state, PluginState::Serving(_)) && entry.row.version == row.version);
-        let bytes = loaded.bytes_len();
+        let bytes = row.bytes;
         let settings = loaded.manifest().settings.clone();
         for misfit in setting::misfits(&settings, &config) {
             tracing::warn!(plugin = %row.name, setting = misfit.name, reason = misfit.detail, "plugin setting does not fit");

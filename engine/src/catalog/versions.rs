@@ -72,7 +72,7 @@ impl Catalog {
             self.load(&bytes)?
         };
         let version = *loaded.digest();
-        let row = named(&loaded, plugin, &origin.file)?;
+        let row = named(&loaded, plugin, &origin.file, bytes.len())?;
         let new = NewVersion { plugin: row, file: bytes, way: origin.way, by: origin.by, at: clock::wall() };
         let published = self.store.publish(new, proposal, self.options.versions).await?;
         self.forgive(plugin).await;
@@ -165,8 +165,8 @@ impl Catalog {
 }
 
 /// Returns the row of a plugin that must have this name.
-fn named(loaded: &Plugin, name: &Slug, file: &str) -> Result<PluginRow, NotPushed> {
-    let row = row_of(loaded, file);
+fn named(loaded: &Plugin, name: &Slug, file: &str, bytes: usize) -> Result<PluginRow, NotPushed> {
+    let row = row_of(loaded, file, bytes);
     if row.name == *name { Ok(row) } else { Err(NotPushed::OtherName(row.name)) }
 }
 

@@ -107,7 +107,6 @@ pub struct Compiled {
 pub struct Plugin {
     pub(super) guest: Guest,
     manifest: Manifest,
-    bytes_len: usize,
     imports: Vec<String>,
     pub(super) source: SourceLines,
 }
@@ -120,11 +119,6 @@ impl Plugin {
 
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
-    }
-
-    /// Returns the size of the file.
-    pub fn bytes_len(&self) -> usize {
-        self.bytes_len
     }
 
     /// Returns whether it can read and write state. If it cannot, its runs need no source of state.
@@ -164,6 +158,20 @@ impl Sandbox {
         guarded(|| self.load_unguarded(bytes, cache), |detail| LoadError::Engine { detail })
     }
 
+    /// Loads a version whose code is in the cache, without its file. Returns `None` if the cache does not have the code.
+    ///
+    /// # Errors
+    ///
+    /// If the plugin does not run.
+    pub fn load_cached(&self, version: &Digest, cache: &dyn CodeCache) -> Result<Option<Plugin>, LoadError> {
+        guarded(|| self.load_cached_unguarded(version, cache), |detail| LoadError::Engine { detail })
+    }
+
+    fn load_cached_unguarded(&self, version: &Digest, cache: &dyn CodeCache) -> Result<Option<Plugin>, LoadError> {
+        let Some((pool, component)) = self.cached(version, cache) else { return Ok(None) };
+        self.finished(pool, &component, version, None, cache).map(Some)
+    }
+
     fn load_unguarded(&self, bytes: &[u8], cache: &dyn CodeCache) -> Result<Plugin, LoadError> {
         let limit = self.settings.plugin_bytes_max;
         if bytes.len() > limit {
@@ -172,18 +180,30 @@ impl Sandbox {
         // Checks only the first bytes.
         diagnose::form(bytes)?;
         let digest = Digest::of(bytes);
-        let (pool, component, lines) = match self.cached(&digest, cache) {
-            Some((pool, component)) => (pool, component, None),
-            None => self.compiled(bytes, &digest, cache)?,
-        };
-        let source = SourceLines::new(match cache.lines(&pool.key(&digest)) {
+        if let Some(plugin) = self.load_cached_unguarded(&digest, cache)? {
+            return Ok(plugin);
+        }
+        let (pool, component, lines) = self.compiled(bytes, &digest, cache)?;
+        self.finished(pool, &component, &digest, Some(lines), cache)
+    }
+
+    /// Links compiled code and reads the plugin's manifest. `lines` is the table of its lines, if it was compiled just now.
+    fn finished(
+        &self,
+        pool: Arc<Pool>,
+        component: &Component,
+        version: &Digest,
+        lines: Option<Vec<u8>>,
+        cache: &dyn CodeCache,
+    ) -> Result<Plugin, LoadError> {
+        let source = SourceLines::new(match cache.lines(&pool.key(version)) {
             Some(stored) => stored,
             None => Box::new(move || lines.clone()),
         });
-        let Linked { pre, imports, wasi } = link(&pool, &component)?;
-        let guest = Guest { pool, pre, digest, wasi };
+        let Linked { pre, imports, wasi } = link(&pool, component)?;
+        let guest = Guest { pool, pre, digest: *version, wasi };
         let manifest = describe(&guest, &self.settings.limits)?;
-        Ok(Plugin { guest, manifest, bytes_len: bytes.len(), imports, source })
+        Ok(Plugin { guest, manifest, imports, source })
     }
 
     /// Returns compiled code from the cache. It was validated when it was compiled.
@@ -218,7 +238,7 @@ impl Sandbox {
         if !compiled.lines.is_empty() {
             cache.put_lines(&key, &compiled.lines);
         }
-        Ok((pool.clone(), component, Some(compiled.lines)))
+        Ok((pool.clone(), component, compiled.lines))
     }
 
     /// Compiles a file in this process. All code that reads untrusted bytes is called from here. The result depends only on the
@@ -268,7 +288,7 @@ impl Sandbox {
 }
 
 /// A component that was just compiled: its pool, its code and the table of its lines.
-type Fresh = (Arc<Pool>, Component, Option<Vec<u8>>);
+type Fresh = (Arc<Pool>, Component, Vec<u8>);
 
 /// Catches panics. Compilers are large programs, and a panic on a malformed file must not end the caller's thread.
 fn guarded<T>(load: impl FnOnce() -> Result<T, LoadError>, panicked: fn(String) -> LoadError) -> Result<T, LoadError> {

@@ -470,14 +470,18 @@ impl CodeCache for Shelf {
 #[test]
 fn compiled_code_comes_back_from_the_cache() {
     let (shelf, bytes) = (Shelf::default(), guests::wasm("echo"));
+    assert!(SANDBOX.load_cached(&Digest::of(&bytes), &shelf).unwrap().is_none());
     let first = SANDBOX.load(&bytes, &shelf).unwrap();
     let keys: Vec<_> = shelf.code.lock().unwrap().keys().cloned().collect();
     assert_eq!(keys.len(), 1);
     assert!(keys[0].starts_with(&first.digest().to_string()));
-    let again = SANDBOX.load(&bytes, &shelf).unwrap();
-    assert_eq!(body(&Run::default().of(&again, NoState).unwrap()), br#"{"id": 7}"#);
+    let without_file = SANDBOX.load_cached(first.digest(), &shelf).unwrap().unwrap();
+    for again in [SANDBOX.load(&bytes, &shelf).unwrap(), without_file] {
+        assert_eq!(body(&Run::default().of(&again, NoState).unwrap()), br#"{"id": 7}"#);
+    }
     // Code of another engine is not usable: the file is compiled again.
     shelf.put(&keys[0], b"not code");
+    assert!(SANDBOX.load_cached(first.digest(), &shelf).unwrap().is_none());
     assert!(SANDBOX.load(&bytes, &shelf).is_ok());
     assert_ne!(shelf.get(&keys[0]).unwrap(), b"not code");
 }
