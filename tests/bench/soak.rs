@@ -1,7 +1,17 @@
 //! Load at half of the engine's peak rate for a given time, with a dead receiver among healthy ones. It shows whether memory, open files, the
 //! log or latency grows.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     Place,
@@ -35,24 +45,27 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
         time.as_secs() / 60
     );
     println!(
-        "  {:>7}  {:>8}  {:>6}  {:>7}  {:>8}  {:>8}  {:>6}",
-        "after", "RSS MB", "files", "log kB", "p50 ms", "p99 ms", "lost"
+        "  {:>7}  {:>8}  {:>6}  {:>7}  {:>8}  {:>8}  {:>6}  {:>8}",
+        "after", "RSS MB", "files", "log kB", "p50 ms", "p99 ms", "lost", "sync ms"
     );
+    let syncs = Syncs::start(folder.path())?;
     let start = Instant::now();
     let mut samples = Vec::new();
     while start.elapsed() < time {
         ledger.clear();
+        syncs.take_slowest_ms();
         let phase = open_loop(&target, &ledger, rate, EVERY.min(time.saturating_sub(start.elapsed()))).await;
         ledger.settled(&phase).await;
         anyhow::ensure!(!engine.server.has_ended(), "the engine has ended");
         let (report, resident, files) = (ledger.report(phase), engine.server.resident_mb(), engine.server.open_files());
         let log = std::fs::metadata(folder.path().join("log"))?.len() as f64 / 1e3;
         println!(
-            "  {:>6}s  {resident:>8.1}  {files:>6}  {log:>7.1}  {:>8.2}  {:>8.2}  {:>6}",
+            "  {:>6}s  {resident:>8.1}  {files:>6}  {log:>7.1}  {:>8.2}  {:>8.2}  {:>6}  {:>8.1}",
             start.elapsed().as_secs(),
             report.whole.p50,
             report.whole.p99,
-            report.lost
+            report.lost,
+            syncs.take_slowest_ms()
         );
         samples.push([resident, files as f64, report.whole.p50, report.whole.p99]);
     }
@@ -74,4 +87,30 @@ pub async fn run(place: &Place, time: Duration) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Syncs another file beside the engine's files, twenty times a second, and keeps the longest time: how slow the disk was.
+struct Syncs(Arc<AtomicU64>);
+
+impl Syncs {
+    fn start(folder: &Path) -> std::io::Result<Self> {
+        let file = File::create(folder.join("syncs"))?;
+        let slowest = Arc::new(AtomicU64::new(0));
+        let noted = Arc::downgrade(&slowest);
+        thread::spawn(move || {
+            while let Some(slowest) = noted.upgrade() {
+                let began = Instant::now();
+                file.write_all_at(&[7; 4_096], 0).and_then(|()| file.sync_data()).expect("the disk takes a page");
+                slowest.fetch_max(began.elapsed().as_micros() as u64, Ordering::Relaxed);
+                drop(slowest);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        Ok(Self(slowest))
+    }
+
+    /// Returns the longest sync since the last call, in milliseconds.
+    fn take_slowest_ms(&self) -> f64 {
+        self.0.swap(0, Ordering::Relaxed) as f64 / 1e3
+    }
 }
