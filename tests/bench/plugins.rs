@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use innesco::{
-    domain::plugin::Digest,
-    sandbox::{CodeCache, Limits, NoCache, NoState, Plugin, ReadLines, RunInput, Sandbox, Settings},
-};
+use innesco::sandbox::{CodeCache, Limits, NoCache, NoState, Plugin, RunInput, Sandbox, Settings};
 
 use super::{
     Place, ROUNDS, calls,
@@ -142,16 +139,4 @@ impl CodeCache for Memory {
     fn put(&self, key: &str, code: &[u8]) {
         self.0.lock().expect("no code panics while it holds it").insert(key.to_owned(), code.to_vec());
     }
-
-    fn put_lines(&self, _: &str, _: &[u8]) {}
-
-    fn lines(&self, _: &str) -> Option<ReadLines> {
-        None
-    }
-
-    fn too_complex(&self, _: &Digest) -> Option<String> {
-        None
-    }
-
-    fn put_too_complex(&self, _: &Digest, _: &str) {}
 }

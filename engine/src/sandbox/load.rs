@@ -47,7 +47,8 @@ const PATTERNS_MAX: usize = 256;
 const SETTINGS_MAX: usize = 100;
 const SETTING_NAME_BYTES: usize = 64;
 
-/// Results of earlier loads. Compiling takes milliseconds to seconds, loading compiled code takes microseconds.
+/// Results of earlier loads. Compiling takes milliseconds to seconds, loading compiled code takes microseconds. The methods with a
+/// default store nothing.
 pub trait CodeCache: Send + Sync {
     /// Returns the code that was stored under this key.
     ///
@@ -59,16 +60,20 @@ pub trait CodeCache: Send + Sync {
     fn put(&self, key: &str, code: &[u8]);
 
     /// Stores the table of lines of the code under this key if possible. A failure costs only the lines of backtraces.
-    fn put_lines(&self, key: &str, lines: &[u8]);
+    fn put_lines(&self, _key: &str, _lines: &[u8]) {}
 
     /// Returns a function that can later read the table of lines stored under this key; `None` if this cache stores no tables.
-    fn lines(&self, key: &str) -> Option<ReadLines>;
+    fn lines(&self, _key: &str) -> Option<ReadLines> {
+        None
+    }
 
     /// Returns why this file was too complex for this version of the engine, if it was.
-    fn too_complex(&self, digest: &Digest) -> Option<String>;
+    fn too_complex(&self, _digest: &Digest) -> Option<String> {
+        None
+    }
 
     /// Records that a file is too complex, so that the next start does not try it again.
-    fn put_too_complex(&self, digest: &Digest, reason: &str);
+    fn put_too_complex(&self, _digest: &Digest, _reason: &str) {}
 }
 
 /// A cache that stores nothing.
@@ -80,18 +85,6 @@ impl CodeCache for NoCache {
     }
 
     fn put(&self, _: &str, _: &[u8]) {}
-
-    fn put_lines(&self, _: &str, _: &[u8]) {}
-
-    fn lines(&self, _: &str) -> Option<ReadLines> {
-        None
-    }
-
-    fn too_complex(&self, _: &Digest) -> Option<String> {
-        None
-    }
-
-    fn put_too_complex(&self, _: &Digest, _: &str) {}
 }
 
 /// A component as machine code, and the pool in which it runs.
