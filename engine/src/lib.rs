@@ -14,6 +14,7 @@ pub mod random;
 pub mod sandbox;
 pub mod serve;
 pub mod store;
+pub mod threads;
 pub mod traces;
 pub mod trust;
 pub mod ui;

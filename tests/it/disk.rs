@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    os::unix::fs::symlink,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -40,6 +41,25 @@ impl Drop for SmallDisk<'_> {
         // A lazy unmount succeeds even with open files.
         let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
     }
+}
+
+/// A log is often on the disk of the store, so it cannot be written while that disk is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let mut engine = Engine::start(&[]);
+    engine.stop();
+    std::fs::remove_file(engine.log_file()).unwrap();
+    symlink("/dev/full", engine.log_file()).unwrap();
+    engine.launch();
+    let receiver = Receiver::start().await;
+    engine.endpoint("crm", &receiver.url("/"), &["*"]).await;
+    // The folder's watcher logs that it refuses this file. It still loads the next one.
+    engine.write_plugin("broken.wasm", b"no plugin");
+    engine.drop_in("mischief");
+    engine.wait("/v1/plugins/mischief", "the next plugin serves", |plugin| plugin["state"] == "serving").await;
+    engine.send("a.b", json!({})).await;
+    receiver.wait_for_count(1, DEADLINE).await;
+    engine.stop();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -180,12 +180,13 @@ impl Engine {
         }
     }
 
-    fn log_file(&self) -> PathBuf {
+    pub fn log_file(&self) -> PathBuf {
         self.home.path().join("log")
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+        let file = self.log_file();
+        if file.is_file() { std::fs::read_to_string(file).unwrap_or_default() } else { String::new() }
     }
 
     /// Sends `kill -9`.

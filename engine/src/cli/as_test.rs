@@ -16,7 +16,7 @@ use super::{
     fixture::Fixture,
     mask::{Masks, Style},
     measure,
-    output::Printer,
+    output::{self, Printer},
     plugin::meant,
     plugin_test::Stage,
     project::Project,
@@ -102,7 +102,7 @@ pub fn run(args: &AsTestArgs, run: &str, client: &Client, out: &Printer) -> anyh
             .join("\n")
     })?;
     for note in notes {
-        anstream::eprintln!("note: {note}");
+        output::tell!("note: {note}");
     }
     Ok(())
 }

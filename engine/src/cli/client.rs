@@ -13,7 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use url::Url;
 
-use super::{answer::Answer, measure, sdk, wrong};
+use super::{answer::Answer, measure, output, sdk, wrong};
 use crate::{config, domain::given, files, wire::PageView};
 
 /// The file in which `innesco dev` stores the address and key of its engine.
@@ -406,7 +406,7 @@ impl Client {
         if self.verbose {
             let took = measure::took(began.elapsed());
             let status = answer.as_ref().map_or_else(|_| "no answer".to_owned(), |(status, ..)| status.to_string());
-            anstream::eprintln!("{method} {address}  {status}  {took}  (address {}, key {})", self.url_origin, self.key.origin);
+            output::tell!("{method} {address}  {status}  {took}  (address {}, key {})", self.url_origin, self.key.origin);
         }
         answer
     }

@@ -158,7 +158,7 @@ pub fn watch(mut comparison: Answer<ComparisonView>, client: &Client) -> anyhow:
     let id = comparison.id.clone();
     let bar = (stderr().is_terminal() && !comparison.follow).then(|| indicatif::ProgressBar::new(comparison.last));
     if comparison.follow && comparison.state == "running" {
-        anstream::eprintln!(
+        output::tell!(
             "{id}  follows new runs until another version serves; interrupting this command does not end it\n\
              report: innesco comparison show {id}; end: innesco comparison cancel {id}"
         );
@@ -171,7 +171,7 @@ pub fn watch(mut comparison: Answer<ComparisonView>, client: &Client) -> anyhow:
             Some(bar) => bar.set_position(comparison.report.compared),
             None if said.elapsed() >= SAY_EVERY => {
                 said = Instant::now();
-                anstream::eprintln!("{}", progress(&comparison));
+                output::tell!("{}", progress(&comparison));
             }
             None => {}
         }

@@ -17,7 +17,7 @@ use super::{
     client::{self, Local},
     feed::{FeedPrinter, HeardSoFar, say},
     listen, measure,
-    output::{RED, Styled},
+    output::{self, RED, Styled},
     project,
     receiver::TestReceiver,
     serve::{self, ServeArgs},
@@ -193,22 +193,22 @@ fn parked_hint(plugin: &str, number: usize, has_more: bool) -> Option<String> {
 
 fn greet(engine: &Engine, args: &DevArgs, listener: SocketAddr, receiver: SocketAddr, sign_in: &str) {
     let table = engine.catalog().plugins();
-    anstream::println!("  plugins  {} serving, built from {}/ (watching)", table.iter().count(), args.plugins.display());
+    output::show!("  plugins  {} serving, built from {}/ (watching)", table.iter().count(), args.plugins.display());
     for (file, reason) in table.broken() {
-        anstream::println!("  plugin   {}  {}", Styled(RED, format!("{file} is not loaded")), measure::lines(reason));
+        output::show!("  plugin   {}  {}", Styled(RED, format!("{file} is not loaded")), measure::lines(reason));
     }
-    anstream::println!("  engine   http://{listener}     data in .innesco/data, SQLite");
-    anstream::println!(
+    output::show!("  engine   http://{listener}     data in .innesco/data, SQLite");
+    output::show!(
         "  receiver http://{receiver}     prints and verifies webhooks; endpoints that plugins send to are created here"
     );
-    anstream::println!("  pages    http://{listener}{sign_in}     signs in once, within an hour");
+    output::show!("  pages    http://{listener}{sign_in}     signs in once, within an hour");
     let innesco = program();
     let crates = PluginCrate::below(&args.plugins).map(|found| found.crates).unwrap_or_default();
-    anstream::println!("\n  Try, in a second terminal:");
+    output::show!("\n  Try, in a second terminal:");
     if let Some(first) = crates.iter().find(|plugin| plugin.name == "order-router").or(crates.first()) {
-        anstream::println!("    edit {}/src/lib.rs and save: live in about two seconds", first.folder.display());
+        output::show!("    edit {}/src/lib.rs and save: live in about two seconds", first.folder.display());
     }
-    anstream::println!(
+    output::show!(
         "    {innesco} plugin new my-first
     {innesco} send order.created '{{\"id\": 7, \"total\": 1500, \"country\": \"IT\"}}'
 "

@@ -25,7 +25,7 @@ const HEARD_MAX: usize = 10_000;
 
 /// Prints one aligned line, with details below it.
 pub fn say(what: &str, fact: &str) {
-    anstream::println!("{}  {what:<8} {fact}", output::now());
+    output::show!("{}  {what:<8} {fact}", output::now());
 }
 
 /// Webhooks that the receiver got, by webhook-id, until the engine reports them.

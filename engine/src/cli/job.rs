@@ -10,7 +10,7 @@ use super::{
     answer::Answer,
     client::Client,
     measure::count,
-    output::{Column, Printer, confirm},
+    output::{self, Column, Printer, confirm},
 };
 use crate::wire::JobView;
 
@@ -92,7 +92,7 @@ pub fn watch(mut job: Answer<JobView>, client: &Client) -> anyhow::Result<Answer
             Some(bar) => bar.set_position(reached(&job)),
             None if said.elapsed() >= SAY_EVERY => {
                 said = Instant::now();
-                anstream::eprintln!("{}", summary(&job));
+                output::tell!("{}", summary(&job));
             }
             None => {}
         }

@@ -149,7 +149,7 @@ async fn hear(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, BytesRejection> {
     let body = body.inspect_err(|error| {
-        anstream::eprintln!("a webhook was not received: {}", measure::one_line(&error.to_string()));
+        output::tell!("a webhook was not received: {}", measure::one_line(&error.to_string()));
     })?;
     let verdict = (receiver.judge)(uri.path(), &headers, &body);
     let id = header(&headers, "webhook-id").unwrap_or("(no id)").to_owned();
@@ -188,7 +188,7 @@ pub fn run(args: &ListenArgs, out: &Printer) -> anyhow::Result<()> {
             0 => "not verifying: no --secret was given".to_owned(),
             secrets => format!("verifying with {}", measure::count(secrets as u64, "secret")),
         };
-        anstream::eprintln!("listening at http://{}  {verifying}; Ctrl-C ends", listener.local_addr()?);
+        output::tell!("listening at http://{}  {verifying}; Ctrl-C ends", listener.local_addr()?);
         serve::stop_on_signal(stop.clone())?;
         Ok(receive(listener, judge(verifiers), ear, status, stop).await?)
     })

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     measure::{count, took},
-    output::Printer,
+    output::{self, Printer},
     serve::{self, ServeArgs},
     wrong,
 };
@@ -133,7 +133,7 @@ impl Progress {
                 || clock::steady().since(self.reported) >= REPORT_EVERY =>
             {
                 (self.reported, self.reported_rows) = (clock::steady(), moved.rows);
-                anstream::eprintln!("{} of {}  {}", moved.rows, count(moved.rows_in_all, "row"), moved.table);
+                output::tell!("{} of {}  {}", moved.rows, count(moved.rows_in_all, "row"), moved.table);
             }
             None => {}
         }

@@ -227,7 +227,7 @@ fn start(arguments: impl Iterator<Item = OsString>) -> u8 {
         Ok(parsed) => parsed,
         Err(error) if error.use_stderr() => {
             match misuse::sentence(&error) {
-                Some(sentence) => anstream::eprintln!("{sentence}"),
+                Some(sentence) => output::tell!("{sentence}"),
                 // An error here means that standard error itself cannot be written, so it is ignored.
                 None => drop(error.print()),
             }
@@ -247,7 +247,7 @@ fn start(arguments: impl Iterator<Item = OsString>) -> u8 {
         // The reader of standard output has closed it: nothing remains to be done.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe) => 0,
         Err(error) => {
-            anstream::eprintln!("{error:#}");
+            output::tell!("{error:#}");
             if error.is::<Wrong>() { 2 } else { 1 }
         }
     }

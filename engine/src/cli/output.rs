@@ -6,7 +6,7 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Write},
 };
 
 use anstyle::{AnsiColor, Color, Style};
@@ -25,6 +25,24 @@ pub const DIM: Style = Style::new().dimmed();
 
 /// Maximum number of characters of a table cell on a terminal; longer text is cut.
 const CELL_MAX: usize = 60;
+
+/// Writes a line to standard error. A line that cannot be written is dropped, because a full disk or a closed pipe must not stop the
+/// command or a part of the engine.
+macro_rules! tell {
+    ($($text:tt)*) => { $crate::cli::output::write_line(anstream::stderr(), format_args!($($text)*)) };
+}
+
+/// Writes a line to standard output, for a command that continues if it cannot be written.
+macro_rules! show {
+    ($($text:tt)*) => { $crate::cli::output::write_line(anstream::stdout(), format_args!($($text)*)) };
+}
+
+pub(super) use {show, tell};
+
+/// What [`tell`] and [`show`] do. Writes the line at once, because several threads write.
+pub fn write_line(mut to: impl Write, text: fmt::Arguments<'_>) {
+    let _ = to.write_all(format!("{text}\n").as_bytes());
+}
 
 /// A text in a style.
 pub struct Styled<T>(pub Style, pub T);
@@ -282,7 +300,7 @@ pub fn print_body(body: &[u8]) -> io::Result<()> {
     print(&measure::lines(&String::from_utf8_lossy(shown)))?;
     if shown.len() < body.len() {
         let (shown, all) = (measure::size(shown.len() as u64), measure::size(body.len() as u64));
-        anstream::eprintln!("the first {shown} of {all}; to get all of it, write it to a file: add > body");
+        tell!("the first {shown} of {all}; to get all of it, write it to a file: add > body");
     }
     Ok(())
 }
@@ -305,7 +323,7 @@ pub fn confirm(what: &str, yes: bool) -> anyhow::Result<()> {
     if !io::stdin().is_terminal() {
         return Err(wrong(format!("{what}. Nothing was changed: this is not a terminal, so add --yes to confirm")));
     }
-    anstream::eprint!("{what}. Continue? [y/N] ");
+    write!(anstream::stderr(), "{what}. Continue? [y/N] ")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { anyhow::bail!("nothing was changed") }

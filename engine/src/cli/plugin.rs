@@ -482,7 +482,7 @@ fn build(plugin: Option<&Path>, to: Option<&Path>, out: &Printer) -> anyhow::Res
         });
         out.thing(&thing, |_| line(plugin, &built, dropped.as_deref()))?;
         if let Some(warning) = &built.warning {
-            anstream::eprintln!("{} {warning}", Styled(YELLOW, format!("warning: {}:", plugin.name)));
+            output::tell!("{} {warning}", Styled(YELLOW, format!("warning: {}:", plugin.name)));
         }
     }
     if to.is_none() && !out.for_script() {

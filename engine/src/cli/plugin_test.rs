@@ -84,7 +84,7 @@ pub fn run(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>, out
     );
     out.thing(&trial.json(), |_| trial.page())?;
     for note in notes {
-        anstream::eprintln!("note: {note}");
+        output::tell!("note: {note}");
     }
     match &report.result {
         Ok(_) => Ok(()),
@@ -251,7 +251,7 @@ fn event(args: &TestArgs, client: impl FnOnce() -> anyhow::Result<Client>) -> an
 fn input(path: &Path) -> anyhow::Result<(Vec<u8>, String)> {
     if path == Path::new("-") {
         if io::stdin().is_terminal() {
-            anstream::eprintln!("reading from standard input; end with Ctrl-D");
+            output::tell!("reading from standard input; end with Ctrl-D");
         }
         let mut bytes = Vec::new();
         io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;

@@ -16,7 +16,7 @@ use serde_json::{
 use super::{
     client::{Client, NoAnswer, Refused},
     measure::{self, count},
-    output::Printer,
+    output::{self, Printer},
     wait, wrong,
 };
 use crate::{
@@ -278,7 +278,7 @@ fn send_batch(client: &Client, file: &str, batch: &[Line], tally: &mut Tally) ->
         let wait = wait_after(&error, tries, tally);
         match wait {
             Some(wait) if tries < TRIES => {
-                anstream::eprintln!("{error:#}; trying again in {}", measure::coarse(wait));
+                output::tell!("{error:#}; trying again in {}", measure::coarse(wait));
                 std::thread::sleep(wait);
             }
             _ => {
@@ -336,7 +336,7 @@ impl Progress {
             }
             None if clock::steady().since(self.reported) >= REPORT_EVERY => {
                 self.reported = clock::steady();
-                anstream::eprintln!("{events} so far");
+                output::tell!("{events} so far");
             }
             None => {}
         }

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::output;
 use crate::{
     config::{self, Config, LogForm, Raw, StoreAt},
     files,
@@ -121,10 +122,10 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let mistyped = config::mistyped_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
     if args.check {
         for (name, meant) in &mistyped {
-            anstream::eprintln!("{name} is not a setting and is ignored; did you mean {meant}?");
+            output::tell!("{name} is not a setting and is ignored; did you mean {meant}?");
         }
         for (setting, value, origin) in raw.iter() {
-            anstream::println!("{:<24} {:<20} {:<12} {}", setting.key, value, origin.to_string(), setting.meaning);
+            output::show!("{:<24} {:<20} {:<12} {}", setting.key, value, origin.to_string(), setting.meaning);
         }
         return Ok(());
     }
@@ -141,20 +142,21 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
         let mut engine = Engine::open(config.clone(), address, admin_key, Feed::default()).await?;
         if let Some(key) = engine.new_admin_key.take() {
-            anstream::println!(
+            output::print(&format!(
                 "admin key  {key}\n           shown once; copy it now. A log that stores this output stores the key: replace it with\n           \
                  innesco keys create NAME --role admin, then innesco keys revoke admin"
-            );
+            ))
+            .context("the admin key cannot be written to standard output")?;
         }
         // Signals are handled before the address is printed: a program that reads the address may send a stop signal at once.
         let stop = CancellationToken::new();
         stop_on_signal(stop.clone())?;
         match &config.store {
-            StoreAt::Sqlite => anstream::println!("engine     http://{address}  data in {}", config.data.display()),
-            store => anstream::println!("engine     http://{address}  data in {store}"),
+            StoreAt::Sqlite => output::show!("engine     http://{address}  data in {}", config.data.display()),
+            store => output::show!("engine     http://{address}  data in {store}"),
         }
         let plugins = engine.catalog().plugins().iter().count();
-        anstream::println!("plugins    {plugins} in {} (watching)", config.catalog.folder.display());
+        output::show!("plugins    {plugins} in {} (watching)", config.catalog.folder.display());
         engine.run(listener, stop).await
     })
 }
@@ -195,6 +197,8 @@ fn start_log(form: LogForm, level: Option<&str>) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(level)
         .map_err(|_| anyhow::anyhow!("{LOG_LEVEL} = {level:?} is not a list of log levels; write {LOG_LEVEL_DEFAULT}"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // Otherwise the log would panic in the thread whose line cannot be written, for example because its disk is full.
+    let log = log.log_internal_errors(false);
     match form {
         LogForm::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
         LogForm::Json => {

@@ -38,7 +38,7 @@ pub fn run(args: &TailArgs, client: &Client, out: &Printer) -> anyhow::Result<()
             match piece {
                 Some(bytes) => {
                     if !std::mem::replace(&mut is_open, true) {
-                        anstream::eprintln!("connected (Ctrl-C stops)");
+                        output::tell!("connected (Ctrl-C stops)");
                     }
                     for json in messages.read(bytes)? {
                         match out.for_script() {
@@ -56,9 +56,7 @@ pub fn run(args: &TailArgs, client: &Client, out: &Printer) -> anyhow::Result<()
             Err(error) if !was_open || !error.is::<NoAnswer>() => return Err(error),
             _ => {}
         }
-        anstream::eprintln!(
-            "the stream ended; opening it again. Events in between are not shown; list them with: innesco event list"
-        );
+        output::tell!("the stream ended; opening it again. Events in between are not shown; list them with: innesco event list");
         loop {
             std::thread::sleep(PAUSE);
             if client.get_text(&["readyz"]).is_ok() {

@@ -38,7 +38,7 @@ pub fn until_settled(client: &Client, id: &str, out: &Printer) -> anyhow::Result
             return verdict(&story);
         }
         if story.event.parts.deliveries.retrying > 0 && !out.for_script() && !std::mem::replace(&mut was_advised, true) {
-            anstream::eprintln!("waiting for the next attempt; Ctrl-C ends only this command, not the retries");
+            output::tell!("waiting for the next attempt; Ctrl-C ends only this command, not the retries");
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);

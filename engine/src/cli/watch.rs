@@ -17,7 +17,7 @@ use super::{
     build::{BuildFailed, Built, PluginCrate},
     feed::say,
     measure,
-    output::{RED, Styled, YELLOW, indent},
+    output::{self, RED, Styled, YELLOW, indent},
 };
 use crate::clock;
 
@@ -29,15 +29,15 @@ pub fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
     let began = clock::steady();
     let found = PluginCrate::below(plugins)?;
     for error in &found.broken {
-        anstream::println!("  {}   {error:#}", Styled(RED, "failed"));
+        output::show!("  {}   {error:#}", Styled(RED, "failed"));
     }
     let crates = found.crates;
     if crates.is_empty() {
-        anstream::println!("  built    no crate under {}; create one with: innesco plugin new my-first", plugins.display());
+        output::show!("  built    no crate under {}; create one with: innesco plugin new my-first", plugins.display());
     }
     if !crates.is_empty() && !wasm.exists() {
         let plugins = measure::count(crates.len() as u64, "plugin");
-        anstream::println!("  building {plugins} for the first time, with dependencies: one to three minutes");
+        output::show!("  building {plugins} for the first time, with dependencies: one to three minutes");
     }
     let bar = if std::io::stderr().is_terminal() {
         indicatif::ProgressBar::new(crates.len() as u64)
@@ -56,18 +56,18 @@ pub fn build_all(plugins: &Path, wasm: &Path) -> anyhow::Result<()> {
                 one.drop_into(wasm, &plugin.name)?;
                 built.push(format!("{}  {}", plugin.name, measure::size(one.bytes)));
                 if let Some(warning) = &one.warning {
-                    bar.suspend(|| anstream::println!("  {}  {}: {warning}", Styled(YELLOW, "warning"), plugin.name));
+                    bar.suspend(|| output::show!("  {}  {}: {warning}", Styled(YELLOW, "warning"), plugin.name));
                 }
             }
             Err(error) => bar.suspend(|| {
-                anstream::println!("  {}   {}\n{}", Styled(RED, "failed"), error.name, indent(&error.reason));
+                output::show!("  {}   {}\n{}", Styled(RED, "failed"), error.name, indent(&error.reason));
             }),
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
     if !built.is_empty() {
-        anstream::println!("  built    {}   {}", built.join("   "), measure::took(clock::steady().since(began)));
+        output::show!("  built    {}   {}", built.join("   "), measure::took(clock::steady().since(began)));
     }
     clear_out(wasm, &crates)
 }

@@ -324,13 +324,13 @@ impl Order {
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Option<Vec<String>> = arguments.map(|argument| argument.into_string().ok()).collect();
     let Some((order, budget)) = arguments.as_deref().and_then(Order::parse) else {
-        eprintln!("{COMMAND} is only for the engine");
+        let _ = writeln!(io::stderr(), "{COMMAND} is only for the engine");
         return ExitCode::from(2);
     };
     match serve(&order, budget) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            let _ = writeln!(io::stderr(), "{error:#}");
             ExitCode::FAILURE
         }
     }

@@ -16,6 +16,7 @@ use wasmtime::{
 use super::{
     backtrace, bindings, child::Children, host::Host, limiter::Counts, limits::Limits, limits::Settings, memory::Memories, wasi,
 };
+use crate::threads;
 
 /// Interval of deadline checks. A run ends at most one tick after its deadline, unless its deadline is shorter than [`IDLE_TICKS`].
 const TICK: Duration = Duration::from_millis(5);
@@ -311,7 +312,7 @@ fn keep_deadlines(pools: [Weak<Pool>; 2]) -> io::Result<()> {
             together = if alive.iter().all(|pool| pool.permits.are_free()) { IDLE_TICKS } else { 1 };
         }
     };
-    thread::Builder::new().name("epochs".into()).spawn(tick)?;
+    threads::spawn("epochs", tick)?;
     Ok(())
 }
 

@@ -161,7 +161,8 @@ impl Engine {
         };
         let traces = self.traces.clone();
         let work = Work::start(parts, broken.clone())?;
-        let watching = tokio::spawn(watch(Arc::clone(&self.catalog), self.folder, stop.clone()));
+        let watching = watch(Arc::clone(&self.catalog), self.folder, stop.clone());
+        let watching = tokio::spawn(work::guarded("plugin folder", watching, stop.clone(), broken.clone()));
         let counted = CancellationToken::new();
         let about = ui::About {
             node: self
@@ -206,7 +207,8 @@ impl Engine {
         });
         let counting = {
             let (api, stop) = (Arc::clone(&api), CancellationToken::clone(&counted));
-            tokio::spawn(async move { api.inbound.watches.write(&*api.store, stop).await })
+            let counting = async move { api.inbound.watches.write(&*api.store, stop).await };
+            tokio::spawn(work::guarded("requests to sources", counting, counted.clone(), broken.clone()))
         };
         let stopped = || {
             let (stop, broken) = (stop.clone(), broken.clone());

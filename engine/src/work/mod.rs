@@ -213,7 +213,7 @@ impl Work {
 }
 
 /// Runs a worker that should end only after `stop`.
-async fn guarded(
+pub async fn guarded(
     name: &'static str,
     part: impl Future<Output = ()> + Send + 'static,
     stop: CancellationToken,

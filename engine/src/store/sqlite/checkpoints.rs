@@ -20,6 +20,8 @@ use std::{
 
 use rusqlite::Connection;
 
+use crate::threads;
+
 /// Number of pages (of 4 KiB) by which the log grows between two checkpoints. If this is larger, each checkpoint takes longer. If
 /// this is smaller, pages that change often are copied more often.
 const CHECKPOINT_AT: i32 = 4_000;
@@ -54,7 +56,7 @@ impl Checkpoints {
         let (wake, woken) = mpsc::sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
         let at_it = Arc::clone(&busy);
-        let thread = thread::Builder::new().name("checkpoints".into()).spawn(move || {
+        let thread = threads::spawn("checkpoints", move || {
             for () in woken {
                 // Copies and syncs twice, because the writer adds a few pages during the first copy.
                 for _ in 0..2 {
@@ -97,7 +99,7 @@ impl Drop for Checkpoints {
         // Closing the channel ends the thread.
         self.wake = mpsc::sync_channel(1).0;
         if let Some(thread) = self.thread.take() {
-            // If the thread has panicked, the panic hook has already reported that.
+            // A panic of the thread would have ended the process.
             let _ = thread.join();
         }
     }

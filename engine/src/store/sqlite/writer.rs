@@ -31,6 +31,7 @@ use crate::{
         Error, READ_TIME_MAX,
         commit::{Gauge, JOBS_MAX, WEIGHT_MAX, warn_of_refused_step},
     },
+    threads,
 };
 
 /// Answers a job's caller once the result of the commit is known. After a successful commit, returns the actions to take once all
@@ -109,7 +110,7 @@ impl Writer {
         let mut checkpoints = Checkpoints::start(&connection, checkpoints, file)?;
         let (writers, waits) = (Arc::clone(&gauge), delayed.clone());
         let work = move || write_all(&connection, &mut checkpoints, &queue, &waits, &writers);
-        let thread = thread::Builder::new().name("store-writer".into()).spawn(work)?;
+        let thread = threads::spawn("store-writer", work)?;
         Ok(Self { jobs, delayed, gauge, thread: Some(thread) })
     }
 
@@ -190,7 +191,7 @@ impl Drop for Writer {
         // Closing the channel ends the thread once it has written the queued jobs.
         self.jobs = mpsc::channel().0;
         if let Some(thread) = self.thread.take() {
-            // If the thread has panicked, the panic hook has already reported that.
+            // A panic of the thread would have ended the process.
             let _ = thread.join();
         }
     }
