@@ -3,7 +3,8 @@
 use std::{io, process, thread};
 
 /// Starts a thread that is needed as long as the engine runs. If it panics, the process exits with 1. Without this thread the engine could
-/// not work, but would seem to run. A supervisor starts a process that has ended again, and no accepted event is lost.
+/// not work, but would seem to run. A supervisor starts a process that has ended again, and no accepted event is lost. Threads that
+/// run plugins are started elsewhere: without one of them the engine can still finish its work before it ends.
 ///
 /// # Errors
 /// If the system starts no thread.

@@ -2,9 +2,10 @@
 
 use std::{
     collections::BTreeSet,
+    io::{BufRead as _, BufReader},
     os::unix::fs::symlink,
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -60,6 +61,26 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
     engine.send("a.b", json!({})).await;
     receiver.wait_for_count(1, DEADLINE).await;
     engine.stop();
+}
+
+#[test]
+fn an_admin_key_that_cannot_be_shown_is_not_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_innesco"));
+        command.current_dir(home.path()).args(["serve", "--listen", "127.0.0.1:0", "--data", "data", "--plugins", "."]);
+        command
+    };
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let ended = start().stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(said.contains("the new admin key cannot be written to standard output") && ended.status.code() == Some(1), "{said}");
+    let mut next = start().stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(next.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    next.kill().unwrap();
+    next.wait().unwrap();
+    assert!(line.starts_with("admin key  innk_"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -211,6 +211,18 @@ pub enum FirstKeyError {
     Store(#[from] store::Error),
 }
 
+/// Revokes a key of [`first_key`] that could not be shown, so that the next start creates another.
+///
+/// # Errors
+/// If the store does not answer.
+pub async fn withdraw_first_key(store: &dyn Store, key: &str) -> Result<(), store::Error> {
+    let hash = hash_key(key);
+    match store.keys().await?.iter().find(|known| known.new.hash == hash) {
+        Some(known) => store.revoke_key(known.id).await,
+        None => Ok(()),
+    }
+}
+
 /// Makes sure that a valid admin key exists. If none exists, creates one: from `given` if the operator provides it, otherwise from
 /// random bytes. Returns the key if it is random, so that the engine can show it once.
 ///

@@ -32,7 +32,7 @@ pub use self::{
     cache::FileCache,
     config::follow_config,
     folder::{Folder, version_change, watch},
-    keys::{FirstKeyError, GuessableKey, KEY_PREFIX, Keys, first_key, hash_key, key_ending, new_key},
+    keys::{FirstKeyError, GuessableKey, KEY_PREFIX, Keys, first_key, hash_key, key_ending, new_key, withdraw_first_key},
     pace::Pace,
     plugins::{PluginEntry, PluginState, PluginTable},
     sources::{SourceTable, Sources},

@@ -282,7 +282,8 @@ fn filled(text: &str) -> String {
 /// Prints a text with a line end.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
-    writeln!(out, "{}", text.trim_end())?;
+    // Written at once, so that a reader that ends after the first line has got all of it.
+    out.write_all(format!("{}\n", text.trim_end()).as_bytes())?;
     out.flush()
 }
 

@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::output;
 use crate::{
+    catalog::withdraw_first_key,
     config::{self, Config, LogForm, Raw, StoreAt},
     files,
     news::Feed,
@@ -142,11 +143,14 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
         let mut engine = Engine::open(config.clone(), address, admin_key, Feed::default()).await?;
         if let Some(key) = engine.new_admin_key.take() {
-            output::print(&format!(
+            let shown = output::print(&format!(
                 "admin key  {key}\n           shown once; copy it now. A log that stores this output stores the key: replace it with\n           \
                  innesco keys create NAME --role admin, then innesco keys revoke admin"
-            ))
-            .context("the admin key cannot be written to standard output")?;
+            ));
+            if let Err(error) = shown {
+                withdraw_first_key(&**engine.store(), &key).await?;
+                bail!("the new admin key cannot be written to standard output: {error}. The next start creates another");
+            }
         }
         // Signals are handled before the address is printed: a program that reads the address may send a stop signal at once.
         let stop = CancellationToken::new();
