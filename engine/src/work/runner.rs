@@ -113,6 +113,8 @@ struct Try<'a> {
     bound: Option<&'a Endpoint>,
     event: &'a Event,
     round: u32,
+    /// Whether the event is not stored yet, so that the result may never be used.
+    is_early: bool,
 }
 
 /// The decision about a try.
@@ -158,15 +160,21 @@ impl Runner {
         if caller.as_ref().is_some_and(oneshot::Sender::is_closed) {
             return;
         }
-        let (settlement, slot) = self.run_event(claim);
+        let is_early = caller.is_some();
+        let (settlement, slot) = self.run_event(claim, is_early);
         let Some(caller) = caller else { return self.settle(settlement, Held::Event(slot)) };
+        // The caller may no longer wait. Then the failure would be counted and reported, but never stored. So the event is stored without
+        // results and run again.
+        if settlement.runs.iter().any(|run| run.failure().is_some()) {
+            return;
+        }
         if let Some(room) = self.room(&settlement) {
             drop(caller.send(EarlyRun { settlement, slot, room }));
         }
     }
 
     /// Runs an event for the first time, or again for a replay: plans it, runs the fast plugins and defers the other runs.
-    fn run_event(&self, claim: EventClaim) -> (Settlement, EventSlot) {
+    fn run_event(&self, claim: EventClaim, is_early: bool) -> (Settlement, EventSlot) {
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
         let event = &claim.event;
         let plan = plan::plan(&event.new, &plugins, &endpoints);
@@ -183,7 +191,7 @@ impl Runner {
             };
             let bound = endpoint.as_deref();
             let identity = RunIdentity { id: None, plugin, endpoint: bound.map(|endpoint| endpoint.id), tries_before: 0 };
-            let first = Try { identity, entry: entry.as_deref(), bound, event, round: claim.round };
+            let first = Try { identity, entry: entry.as_deref(), bound, event, round: claim.round, is_early };
             let record = self.run(first, start, &endpoints, now);
             bytes += weight::run(&record);
             runs.push(record);
@@ -239,7 +247,7 @@ impl Runner {
             Ok((entry, code)) => Start::Now { entry, code, written: Some(written) },
         };
         let identity = RunIdentity { id: Some(id), plugin, endpoint, tries_before: tries };
-        let again = Try { identity, entry, bound, event: &event, round };
+        let again = Try { identity, entry, bound, event: &event, round, is_early: false };
         let record = self.run(again, start, &endpoints, clock::steady());
         let settles = Settles::Run { id, round, lease };
         note_writes(written, &record, settles.state_version());
@@ -249,7 +257,7 @@ impl Runner {
 
     /// Executes one try, then counts and traces it, and reports a run that was parked.
     fn run(&self, one: Try<'_>, start: Start<'_>, endpoints: &EndpointTable, now: Timestamp) -> RunRecord {
-        let Try { identity, entry, bound, event, round } = one;
+        let Try { identity, entry, bound, event, round, is_early } = one;
         let began = self.traces.begin();
         let mut record = match start {
             Start::Later => identity.deferred(now),
@@ -265,6 +273,9 @@ impl Runner {
                 }
             }
         };
+        if is_early && record.failure().is_some() {
+            return record;
+        }
         self.add_notice(&mut record, entry, event, now);
         self.hold_if_broken(&mut record, entry, event, now);
         count(entry, &record);
