@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Error, Lease, Settled, Settlement};
+use super::{EarlyRun, Error, Lease, RunAnswer, Settled, Settlement};
 use crate::domain::{
     event::{Event, NewEvent},
     id::EventId,
@@ -51,6 +51,12 @@ pub trait Arrivals: Accept {
         let events = arrivals.into_iter().map(Arrival::into_event).collect();
         let accepted = self.accept(events).await?;
         Ok(accepted.into_iter().map(|accepted| Arrived { accepted, settled: None }).collect())
+    }
+
+    /// Like [`Self::accept_arrivals`] with one event that was run, but returns at once. `answer` gets the result; it is dropped without
+    /// a result if the event will not be stored.
+    fn accept_run(&self, run: EarlyRun, answer: RunAnswer) {
+        drop((run, answer));
     }
 }
 

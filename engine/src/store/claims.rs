@@ -3,9 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
-use super::{DeliverySlot, Error, EventSlot, Room, RunSlot, Settlement};
+use super::{DeliverySlot, EarlyCaller, Error, EventSlot, RunSlot};
 use crate::domain::{
     delivery::Payload,
     event::Event,
@@ -71,17 +70,8 @@ pub struct EventClaim {
     pub settings: i64,
     /// Place in the hand-off. It is freed when the claim is dropped.
     pub slot: EventSlot,
-    /// If the event is not stored yet: takes its results, which are then stored together with the event.
-    pub caller: Option<oneshot::Sender<EarlyRun>>,
-}
-
-/// The results of an event that is not stored yet.
-pub struct EarlyRun {
-    pub settlement: Settlement,
-    /// The event's place in the hand-off, held until the event is stored.
-    pub slot: EventSlot,
-    /// The bytes of the results in the budget, held until the event is stored.
-    pub room: Room,
+    /// If the event is not stored yet: the request that it came with. Its results are stored together with it.
+    pub caller: Option<EarlyCaller>,
 }
 
 /// A deferred or retried run that this worker may run.

@@ -37,6 +37,7 @@ mod comparisons;
 mod config_versions;
 #[cfg(test)]
 pub mod conformance;
+mod early;
 mod endpoints;
 mod error;
 mod handoff;
@@ -76,10 +77,11 @@ pub use self::{
     attempts::{AttemptRecord, Attempts, Recorded},
     audit::{Audit, AuditEntry, AuditFilter, NewAudit},
     budget::{Budget, Room},
-    claims::{ClaimId, Claims, DeliveryClaim, EarlyRun, EventClaim, LEASE, Lease, RunClaim},
+    claims::{ClaimId, Claims, DeliveryClaim, EventClaim, LEASE, Lease, RunClaim},
     commands::{Cancelled, Commands},
     comparisons::Comparisons,
     config_versions::ConfigVersions,
+    early::{EarlyAnswer, EarlyCaller, EarlyRun, RunAnswer, RunStored},
     endpoints::{BACKLOG_COUNTED_MAX, Backlog, Deletion, Endpoints},
     error::{Error, IdTaken},
     handoff::{DeliverySlot, EventSlot, Handoff, RunSlot},

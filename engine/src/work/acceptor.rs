@@ -9,24 +9,27 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
-use super::{plan::plan, reports::Reports, settler::note_conflict};
+use super::{
+    plan::{Plan, plan},
+    reports::Reports,
+    settler::note_conflict,
+};
 use crate::{
     catalog::Catalog,
     clock,
     domain::event::NewEvent,
     news::{Feed, News},
     store::{
-        Accept, Accepted, Arrival, Arrived, EarlyRun, Error, EventClaim, EventSlot, Handoff, Issued, Room, Settled, Settlement,
-        Settles, Store, weight,
+        Accept, Accepted, Arrival, Arrived, EarlyCaller, Error, EventClaim, Handoff, Issued, Settled, Settlement, Settles, Store,
+        weight,
     },
 };
 
 /// How long a request waits for the runs of its event before the event is stored without them.
 const EARLY_TIME: Duration = Duration::from_millis(20);
 /// Maximum number of events that are run or wait for a thread when another event is run early.
-const EARLY_MAX: usize = 4;
+const EARLY_MAX: usize = 16;
 /// Maximum number of deliveries that are stored together with the events of one request. More would delay other requests, whose
 /// events are stored in the same commit.
 const DELIVERIES_MAX: usize = 128;
@@ -74,70 +77,62 @@ impl Acceptor {
         Ok(accepted)
     }
 
-    /// Stores all events or none, with the results that are known.
+    /// Stores all events or none, with the results that are known in time.
     async fn store_all(&self, events: Vec<NewEvent>) -> Result<Vec<Arrived>, Error> {
+        let new = |events: Vec<NewEvent>| self.store.accept_arrivals(events.into_iter().map(Arrival::New).collect());
         if !self.works {
-            return self.store.accept_arrivals(events.into_iter().map(Arrival::New).collect()).await;
+            return new(events).await;
         }
-        let mut early = Early { is_alone: events.len() == 1, deliveries_left: DELIVERIES_MAX, held: None };
-        let mut arrivals = Vec::with_capacity(events.len());
-        for event in &events {
-            let settlement = match self.store.issue(event) {
-                Some(issued) => self.settlement(issued, &mut early).await,
-                None => None,
-            };
-            arrivals.push(settlement.map_or_else(|| Arrival::New(event.clone()), Arrival::Settled));
-        }
-        match self.store.accept_arrivals(arrivals).await {
+        match self.store_with_results(&events).await {
             // Results that the database refuses must not prevent their event, or another event of the same commit, from being
             // accepted. The settler then finds out which results are refused.
             Err(error) if !error.is_refusal() && !error.passes() => {
                 tracing::debug!(%error, "events and their results not stored; the events are stored without results");
-                self.store.accept_arrivals(events.into_iter().map(Arrival::New).collect()).await
+                new(events).await
             }
             arrived => arrived,
         }
     }
 
-    /// Returns the results of an event, if they are known early enough.
-    async fn settlement(&self, issued: Issued, early: &mut Early) -> Option<Settlement> {
-        let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
-        let plan = plan(&issued.event.new, &plugins, &endpoints);
-        let is_direct = plan.runs.is_empty() && plan.direct.len() <= early.deliveries_left;
-        if is_direct {
-            early.deliveries_left -= plan.direct.len();
-            let Issued { event, lease } = issued;
-            let settles = Settles::Event { id: event.id, round: 0, lease };
-            return Some(Settlement { settles, event, runs: Vec::new(), direct: plan.direct });
+    async fn store_with_results(&self, events: &[NewEvent]) -> Result<Vec<Arrived>, Error> {
+        let mut arrivals = Vec::with_capacity(events.len());
+        let mut deliveries_left = DELIVERIES_MAX;
+        for event in events {
+            let Some(issued) = self.store.issue(event) else {
+                arrivals.push(Arrival::New(event.clone()));
+                continue;
+            };
+            let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
+            let Plan { runs, direct } = plan(&issued.event.new, &plugins, &endpoints);
+            if runs.is_empty() && direct.len() <= deliveries_left {
+                deliveries_left -= direct.len();
+                let Issued { event, lease } = issued;
+                let settles = Settles::Event { id: event.id, round: 0, lease };
+                arrivals.push(Arrival::Settled(Settlement { settles, event, runs: Vec::new(), direct }));
+                continue;
+            }
+            if events.len() == 1
+                && let Some(arrived) = self.run(issued).await
+            {
+                return arrived;
+            }
+            arrivals.push(Arrival::New(event.clone()));
         }
-        if !early.is_alone {
-            return None;
-        }
-        let EarlyRun { settlement, slot, room } = self.run(issued).await?;
-        early.held = Some((slot, room));
-        Some(settlement)
+        self.store.accept_arrivals(arrivals).await
     }
 
-    /// Runs an event that is not stored yet. Returns `None` if that would take too long.
-    async fn run(&self, issued: Issued) -> Option<EarlyRun> {
+    /// Runs an event that is not stored yet, and stores it with its results. Returns `None` if the runs would take too long. Then
+    /// nothing is stored.
+    async fn run(&self, issued: Issued) -> Option<Result<Vec<Arrived>, Error>> {
         let queue = &self.handoff.events;
         if queue.len() >= EARLY_MAX {
             return None;
         }
         let Issued { event, lease } = issued;
         let slot = queue.reserve(&(), weight::event(&event.new))?;
-        let (caller, ran) = oneshot::channel();
+        let (caller, answer) = EarlyCaller::new();
         let settings = self.handoff.settings.announced();
         queue.push_all([((), EventClaim { event, round: 0, lease, settings, slot, caller: Some(caller) })]);
-        tokio::time::timeout(EARLY_TIME, ran).await.ok()?.ok()
+        answer.within(EARLY_TIME).await
     }
-}
-
-/// What the events of one request have used up.
-struct Early {
-    /// Whether the request has only one event.
-    is_alone: bool,
-    deliveries_left: usize,
-    /// The memory that the results of a run take until they are stored.
-    held: Option<(EventSlot, Room)>,
 }

@@ -12,10 +12,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc::UnboundedSender, oneshot},
-};
+use tokio::{runtime::Handle, sync::mpsc::UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -38,7 +35,10 @@ use crate::{
     },
     metrics::meters,
     sandbox::{Limits, Plugin, Report, RunInput, StateSource, StateUnavailable},
-    store::{EarlyRun, EventClaim, EventSlot, Handoff, Permit, PluginRow, Room, RunClaim, Settlement, Settles, Store, weight},
+    store::{
+        EarlyCaller, EarlyRun, EventClaim, EventSlot, Handoff, Permit, PluginRow, Room, RunClaim, Settlement, Settles, Store,
+        weight,
+    },
     traces::{Ran, Traces},
 };
 
@@ -153,11 +153,11 @@ impl Runner {
         }
     }
 
-    /// Runs an event. Passes the results to the settler, or to the caller that stores the event with them.
+    /// Runs an event. Passes the results to the settler, or stores an early event with them.
     pub fn process(&self, mut claim: EventClaim) {
         let caller = claim.caller.take();
         // A caller that waits no longer stores the event without results.
-        if caller.as_ref().is_some_and(oneshot::Sender::is_closed) {
+        if caller.as_ref().is_some_and(EarlyCaller::has_left) {
             return;
         }
         let is_early = caller.is_some();
@@ -168,8 +168,10 @@ impl Runner {
         if settlement.runs.iter().any(|run| run.failure().is_some()) {
             return;
         }
-        if let Some(room) = self.room(&settlement) {
-            drop(caller.send(EarlyRun { settlement, slot, room }));
+        if let Some(room) = self.room(&settlement)
+            && let Some(answer) = caller.keep()
+        {
+            self.store.accept_run(EarlyRun { settlement, slot, room }, answer);
         }
     }
 

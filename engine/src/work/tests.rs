@@ -361,6 +361,19 @@ async fn an_event_whose_runs_take_long_is_stored_first() {
     assert_eq!(workers.bench.event_ids(EventFilter::default()).await, [id]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_run_that_fails_is_run_again_so_that_its_failure_is_reported_once() {
+    let mut workers = Workers::new().await;
+    workers.plugin("echo", "order.*").await;
+    workers.make_fast("echo");
+    let id = one(workers.submit(vec![event("order.created")], 1).await, "event");
+    assert_eq!(workers.bench.state_of(id).await, EventState::Waiting, "stored without the failed run");
+    workers.run_events().await;
+    let parked = workers.run_of(id).await;
+    assert_eq!((parked.state, parked.tries, parked.code.as_deref()), (RunState::Parked, 1, Some("unknown_endpoint")));
+    assert_eq!(workers.notices().await, ["innesco.plugin.failed"]);
+}
+
 #[tokio::test]
 async fn results_that_the_database_refuses_do_not_prevent_the_acceptance() {
     let workers = Workers::new().await;
@@ -371,8 +384,8 @@ async fn results_that_the_database_refuses_do_not_prevent_the_acceptance() {
         let run = ran_with("p", Effects { emitted: vec![emitted(&claim.event, "poison")], ..Effects::default() });
         let settlement = Settlement { runs: vec![run], ..settlement(&claim) };
         let room = workers.bench.handoff.outcomes.reserve(1).await.unwrap();
-        let caller = claim.caller.take().unwrap();
-        assert!(caller.send(EarlyRun { settlement, slot: claim.slot, room }).is_ok());
+        let answer = claim.caller.take().unwrap().keep().unwrap();
+        workers.bench.store.accept_run(EarlyRun { settlement, slot: claim.slot, room }, answer);
     };
     let (accepted, ()) = tokio::join!(workers.acceptor.accept(vec![event("order.created")]), running);
     let id = one(accepted.unwrap(), "event").id();

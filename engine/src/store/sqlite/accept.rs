@@ -18,7 +18,8 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        Accept, Accepted, Arrival, Arrivals, Arrived, Error, IdTaken, Issued, LEASE, Lease, Overload, Settled,
+        Accept, Accepted, Arrival, Arrivals, Arrived, EarlyRun, Error, IdTaken, Issued, LEASE, Lease, Overload, RunAnswer,
+        RunStored, Settled,
         accept::{minute, own_data},
         commit::{After, Queued},
         weight,
@@ -43,16 +44,26 @@ impl Arrivals for Sqlite {
     }
 
     async fn accept_arrivals(&self, arrivals: Vec<Arrival>) -> Result<Vec<Arrived>, Error> {
-        let readers = self.own_readers.clone();
-        self.admission.keep_counted(clock::steady(), async move { readers.read(None, health::events_to_run).await });
         self.admit().map_err(Error::Overloaded)?;
         let weight = arrivals.iter().map(weight::arrival).sum();
         self.write_then(Keeps::Promise, Breaks::All, weight, move |db, local, after| accept(db, local, arrivals, after)).await
     }
+
+    fn accept_run(&self, run: EarlyRun, answer: RunAnswer) {
+        let EarlyRun { settlement, slot, room } = run;
+        let arrivals = vec![Arrival::Settled(settlement)];
+        let weight = arrivals.iter().map(weight::arrival).sum();
+        self.queue_then(Keeps::Promise, Breaks::All, weight, answer, move |db, local, after| {
+            Ok(RunStored { arrived: accept(db, local, arrivals, after)?, held: (slot, room) })
+        });
+    }
 }
 
 impl Sqlite {
+    /// Decides whether new events are accepted now.
     fn admit(&self) -> Result<(), Overload> {
+        let readers = self.own_readers.clone();
+        self.admission.keep_counted(clock::steady(), async move { readers.read(None, health::events_to_run).await });
         self.admission.check(self.writer.gauge().queued(), self.writer.gauge().waited())
     }
 }

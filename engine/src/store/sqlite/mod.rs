@@ -50,6 +50,7 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
 
 pub use self::{
     backup::Backup,
@@ -181,6 +182,20 @@ impl Sqlite {
         weight: usize,
         work: impl FnOnce(&Connection, &Local, &mut After) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.queue_then(keeps, breaks, weight, answer, work);
+        self.writer.answer(keeps, answered).await
+    }
+
+    /// Like [`Self::write_then`], but returns at once. `answer` gets the result.
+    fn queue_then<T: Send + 'static>(
+        &self,
+        keeps: Keeps,
+        breaks: Breaks,
+        weight: usize,
+        answer: oneshot::Sender<Result<T, Error>>,
+        work: impl FnOnce(&Connection, &Local, &mut After) -> Result<T, Error> + Send + 'static,
+    ) {
         let local = Arc::clone(&self.local);
         let work = move |db: &Connection| {
             let mut after = After::default();
@@ -194,7 +209,7 @@ impl Sqlite {
             };
             Ok((value, follow))
         };
-        self.writer.write(keeps, breaks, weight, work).await
+        self.writer.queue(keeps, breaks, weight, answer, work);
     }
 
     async fn read<T: Send + 'static>(

@@ -118,18 +118,24 @@ impl Writer {
         &self.gauge
     }
 
-    /// Runs `work` in the next transaction and answers after its commit.
+    /// Queues `work` for the next transaction and returns at once. `answer` gets its result after the commit. It is dropped without a
+    /// result if the store is closed.
     ///
     /// `work` returns its answer and the action that follows the commit, before the answer. That action returns another one, which
     /// runs after all callers are answered and before the next transaction begins. Both are dropped if the commit failed.
-    pub async fn write<T, W, C, D>(&self, keeps: Keeps, breaks: Breaks, weight: usize, work: W) -> Result<T, Error>
-    where
+    pub fn queue<T, W, C, D>(
+        &self,
+        keeps: Keeps,
+        breaks: Breaks,
+        weight: usize,
+        answer: oneshot::Sender<Result<T, Error>>,
+        work: W,
+    ) where
         T: Send + 'static,
         W: FnOnce(&Connection) -> Result<(T, C), Error> + Send + 'static,
         C: FnOnce() -> D + Send + 'static,
         D: FnOnce() + Send + 'static,
     {
-        let (answer, mut answered) = oneshot::channel();
         let work = move |connection: Result<&Connection, Error>| -> (Result<(), Error>, Answer) {
             match connection.and_then(work) {
                 Ok((value, follow)) => {
@@ -153,18 +159,25 @@ impl Writer {
         };
         self.gauge.add(weight);
         let job = Job { queued_at: Instant::now(), keeps, breaks, weight, work: Box::new(work) };
-        let closed = || Error::Unavailable("the store is closed".into());
         if keeps == Keeps::Later {
             self.delayed.push(job);
+        } else {
+            // If the thread has ended, the job is dropped, and its caller learns that the store is closed.
+            let _ = self.jobs.send(job);
+        }
+    }
+
+    /// Waits for the answer to a job that was queued with `keeps`.
+    pub async fn answer<T>(&self, keeps: Keeps, mut answered: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        let closed = |_| Error::Unavailable("the store is closed".into());
+        if keeps == Keeps::Later {
             let hurry = Hurry(self);
             if let Ok(answer) = tokio::time::timeout(LATER, &mut answered).await {
                 std::mem::forget(hurry);
-                return answer.map_err(|_| closed())?;
+                return answer.map_err(closed)?;
             }
-        } else {
-            self.jobs.send(job).map_err(|_| closed())?;
         }
-        answered.await.map_err(|_| closed())?
+        answered.await.map_err(closed)?
     }
 
     /// Queues the jobs that wait for others.
@@ -331,6 +344,21 @@ mod tests {
 
     use super::*;
 
+    async fn write<T, C, D>(
+        writer: &Writer,
+        keeps: Keeps,
+        work: impl FnOnce(&Connection) -> Result<(T, C), Error> + Send + 'static,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        C: FnOnce() -> D + Send + 'static,
+        D: FnOnce() + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        writer.queue(keeps, Breaks::All, 0, answer, work);
+        writer.answer(keeps, answered).await
+    }
+
     #[tokio::test]
     async fn no_job_runs_without_a_transaction() {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
@@ -352,12 +380,12 @@ mod tests {
                 Ok(((), || || ()))
             }
         };
-        let refused = writer.write(Keeps::Promise, Breaks::All, 0, insert(Arc::clone(&free))).await;
+        let refused = write(&writer, Keeps::Promise, insert(Arc::clone(&free))).await;
         assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
         drop(free.lock().unwrap().take());
         let count = || -> i64 { connect().query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap() };
         assert_eq!(count(), 0, "a job that failed has changed nothing");
-        writer.write(Keeps::Promise, Breaks::All, 0, insert(free)).await.unwrap();
+        write(&writer, Keeps::Promise, insert(free)).await.unwrap();
         assert_eq!((count(), writer.gauge().queued()), (1, 0));
     }
 
@@ -375,12 +403,12 @@ mod tests {
         let reader = connect();
         let count = |db: &Connection| -> i64 { db.query_row("SELECT count(*) FROM a", [], |row| row.get(0)).unwrap() };
         let looks = move |db: &Connection| Ok(((count(db), count(&reader)), || || ()));
-        let later = writer.write(Keeps::Later, Breaks::All, 0, insert);
-        let next = writer.write(Keeps::Progress, Breaks::All, 0, looks);
+        let later = write(&writer, Keeps::Later, insert);
+        let next = write(&writer, Keeps::Progress, looks);
         let (later, next) = tokio::join!(later, next);
         later.unwrap();
         assert_eq!(next.unwrap(), (1, 0), "the first job is written but not committed");
-        writer.write(Keeps::Later, Breaks::All, 0, insert).await.expect("without a next job, it is committed soon");
+        write(&writer, Keeps::Later, insert).await.expect("without a next job, it is committed soon");
         assert_eq!(count(&connect()), 2);
     }
 }
