@@ -83,7 +83,7 @@ deny:
 # Compares the engine with minimal programs, in one run: docs/bench.md. `make bench ONLY="relay accept"` runs only these scenarios;
 # BENCH_DIR chooses the disk.
 bench: setup
-	cargo bench --quiet --package innesco --bench relay -- $(ONLY)
+	cargo bench --package innesco --bench relay -- $(ONLY)
 
 # Draws charts (SVG) from the JSON file that a run of `make bench` wrote: `make charts RESULTS=bench.json CHARTS=pictures`.
 charts: setup
@@ -91,7 +91,7 @@ charts: setup
 
 # Runs half of the peak rate for a given time, with a dead receiver among healthy ones: shows whether memory or latency grows.
 bench-soak: setup
-	cargo bench --quiet --package innesco --bench relay -- soak $(or $(MINUTES),10)
+	cargo bench --package innesco --bench relay -- soak $(or $(MINUTES),10)
 
 # Simulates nodes, leases, crashes and clocks on virtual time, with the engine's rules: `make simulate RUNS=5000`.
 # `make simulate SEED=…` repeats one run.
