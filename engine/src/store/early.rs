@@ -1,7 +1,7 @@
 //! Early runs: the plugins of an event run before the event is stored. The thread that ran them queues the event with its results for
 //! the next commit, and the request waits for that commit. So the request is not woken in between.
 //!
-//! The request waits only a short time for the runs. Then it stores the event itself, without results. Exactly one of both stores the
+//! The request waits only a short time for the runs. Then it stores the event itself, without results. Exactly one of the two stores the
 //! event: the one that first sets the flag that they share.
 
 use std::{

@@ -28,7 +28,8 @@ use crate::{
 
 /// How long a request waits for the runs of its event before the event is stored without them.
 const EARLY_TIME: Duration = Duration::from_millis(20);
-/// Maximum number of events that are run or wait for a thread when another event is run early.
+/// Maximum number of events that are in the hand-off when another event is run early. Behind more events it would often wait in vain,
+/// and under full load, threads and commits work better on many events at once.
 const EARLY_MAX: usize = 16;
 /// Maximum number of deliveries that are stored together with the events of one request. More would delay other requests, whose
 /// events are stored in the same commit.
