@@ -81,9 +81,10 @@ impl Engine {
         loop {
             let story = self.call(reqwest::Method::GET, &path, None).await?;
             let run = &story["runs"][0];
-            if !run["outcome"].is_null() || Instant::now() > until {
+            if !run["outcome"].is_null() {
                 return Ok(run.clone());
             }
+            ensure!(Instant::now() < until, "the run has no outcome after 15 seconds: {story}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
