@@ -37,6 +37,32 @@ pub struct Browser {
 /// The browser's message about a command that it refused.
 type Refused = String;
 
+/// How often the driver is started if its port is taken.
+const DRIVER_TRIES: usize = 5;
+
+/// Starts the driver and returns its port. The driver takes a free port of IPv6, and then the same port of IPv4. If a connection of
+/// another test has the second one, the driver ends; then this returns `None`.
+fn start_driver() -> Option<(Child, String)> {
+    let mut driver = Command::new("chromedriver")
+        .arg("--port=0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap_or_else(|error| panic!("chromedriver cannot be started ({error}); {INSTALL}"));
+    let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
+    let port = lines.by_ref().find_map(|line| {
+        let line = line.expect("its output is text");
+        Some(line.split_once("started successfully on port ")?.1.trim_end_matches('.').to_owned())
+    });
+    let Some(port) = port else {
+        driver.wait().expect("its end is known");
+        return None;
+    };
+    // Reads the rest of the driver's output, so that the driver never blocks on a full pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    Some((driver, port))
+}
+
 impl Browser {
     /// Starts a browser with an empty profile.
     ///
@@ -57,21 +83,7 @@ impl Browser {
     async fn start_with(arguments: &[&str]) -> Self {
         // Only the first call installs the provider of cryptography. A client needs a provider even for plain HTTP.
         let _ = tokio_rustls::rustls::crypto::ring::default_provider().install_default();
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap_or_else(|error| panic!("chromedriver cannot be started ({error}); {INSTALL}"));
-        let mut lines = BufReader::new(driver.stdout.take().expect("its output is piped")).lines();
-        let port = loop {
-            let line = lines.next().expect("the driver prints its port").expect("its output is text");
-            if let Some((_, rest)) = line.split_once("started successfully on port ") {
-                break rest.trim_end_matches('.').to_owned();
-            }
-        };
-        // Reads the rest of the driver's output, so that the driver never blocks on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
+        let (driver, port) = (0..DRIVER_TRIES).find_map(|_| start_driver()).expect("the driver ends before it prints its port");
         let profile = tempfile::tempdir().expect("a temporary folder");
         let own = format!("--user-data-dir={}", profile.path().display());
         let given = [
