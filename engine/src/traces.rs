@@ -158,11 +158,11 @@ impl Traces {
     pub fn ran<'a>(
         &self,
         tag: Tag,
-        began: Option<SystemTime>,
+        time: Option<(SystemTime, SystemTime)>,
         ran: &Ran<'_>,
         emitted: impl IntoIterator<Item = &'a mut NewEvent>,
     ) {
-        let (Some(exporting), Some(began)) = (&self.0, began) else { return };
+        let (Some(exporting), Some((began, ended))) = (&self.0, time) else { return };
         let parent = under(tag, ran.event);
         let here = parent.at(trace::run_span(tag, ran.event.id, ran.round, ran.plugin, ran.endpoint, ran.tries));
         for event in emitted {
@@ -175,7 +175,7 @@ impl Traces {
             parent: has_parent(ran.event).then_some(parent.span),
             remote: false,
             began,
-            ended: clock::system(),
+            ended,
             attributes: vec![
                 KeyValue::new("innesco.event", ran.event.id.text(tag)),
                 KeyValue::new("innesco.event_type", ran.event.new.event_type.to_string()),

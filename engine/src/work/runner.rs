@@ -107,15 +107,13 @@ impl Drop for EndGuard {
 /// One try of a run, before it starts.
 struct Try<'a> {
     identity: RunIdentity,
-    /// `None` if no such plugin is known.
-    entry: Option<&'a PluginEntry>,
     /// The endpoint that the plugin belongs to.
     bound: Option<&'a Endpoint>,
     event: &'a Event,
-    round: u32,
-    /// Whether the event is not stored yet, so that the result may never be used.
-    is_early: bool,
 }
+
+/// When a try began and ended; `None` if no traces are exported.
+type TryTime = Option<(SystemTime, SystemTime)>;
 
 /// The decision about a try.
 enum Start<'a> {
@@ -160,28 +158,35 @@ impl Runner {
         if caller.as_ref().is_some_and(EarlyCaller::has_left) {
             return;
         }
-        let is_early = caller.is_some();
-        let (settlement, slot) = self.run_event(claim, is_early);
-        let Some(caller) = caller else { return self.settle(settlement, Held::Event(slot)) };
-        // The caller may no longer wait. Then the failure would be counted and reported, but never stored. So the event is stored without
-        // results and run again.
-        if settlement.runs.iter().any(|run| run.failure().is_some()) {
-            return;
+        let round = claim.round;
+        let (mut settlement, slot, tried) = self.run_event(claim);
+        let answer = match caller.map(EarlyCaller::keep) {
+            None => None,
+            Some(Some(answer)) => Some(answer),
+            // The caller has stored the event without these results meanwhile, so they must not be counted or reported either.
+            Some(None) => return,
+        };
+        for (record, (entry, time)) in settlement.runs.iter_mut().zip(tried) {
+            self.note(record, entry.as_deref(), &settlement.event, round, time);
         }
-        if let Some(room) = self.room(&settlement)
-            && let Some(answer) = caller.keep()
-        {
-            self.store.accept_run(EarlyRun { settlement, slot, room }, answer);
+        match answer {
+            None => self.settle(settlement, Held::Event(slot)),
+            Some(answer) => {
+                if let Some(room) = self.room(&settlement) {
+                    self.store.accept_run(EarlyRun { settlement, slot, room }, answer);
+                }
+            }
         }
     }
 
-    /// Runs an event for the first time, or again for a replay: plans it, runs the fast plugins and defers the other runs.
-    fn run_event(&self, claim: EventClaim, is_early: bool) -> (Settlement, EventSlot) {
+    /// Runs an event for the first time, or again for a replay: plans it, runs the fast plugins and defers the other runs. Also returns
+    /// what [`Self::note`] needs for each run.
+    fn run_event(&self, claim: EventClaim) -> (Settlement, EventSlot, Vec<(Option<Arc<PluginEntry>>, TryTime)>) {
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
         let event = &claim.event;
         let plan = plan::plan(&event.new, &plugins, &endpoints);
         let now = clock::steady();
-        let (mut runs, mut bytes) = (Vec::with_capacity(plan.runs.len()), 0);
+        let (mut runs, mut tried, mut bytes) = (Vec::with_capacity(plan.runs.len()), Vec::with_capacity(plan.runs.len()), 0);
         for PlannedRun { plugin, entry, endpoint } in plan.runs {
             let start = match serving(&plugin, entry.as_deref()) {
                 Err(reason) => Start::Never(reason),
@@ -193,14 +198,14 @@ impl Runner {
             };
             let bound = endpoint.as_deref();
             let identity = RunIdentity { id: None, plugin, endpoint: bound.map(|endpoint| endpoint.id), tries_before: 0 };
-            let first = Try { identity, entry: entry.as_deref(), bound, event, round: claim.round, is_early };
-            let record = self.run(first, start, &endpoints, now);
+            let (record, time) = self.run(Try { identity, bound, event }, start, &endpoints, now);
             bytes += weight::run(&record);
             runs.push(record);
+            tried.push((entry, time));
         }
         let settles = Settles::Event { id: event.id, round: claim.round, lease: claim.lease };
         let settlement = Settlement { settles, event: Arc::clone(event), runs, direct: plan.direct };
-        (settlement, claim.slot)
+        (settlement, claim.slot, tried)
     }
 
     fn run_deferred(&self) {
@@ -249,19 +254,19 @@ impl Runner {
             Ok((entry, code)) => Start::Now { entry, code, written: Some(written) },
         };
         let identity = RunIdentity { id: Some(id), plugin, endpoint, tries_before: tries };
-        let again = Try { identity, entry, bound, event: &event, round, is_early: false };
-        let record = self.run(again, start, &endpoints, clock::steady());
+        let (mut record, time) = self.run(Try { identity, bound, event: &event }, start, &endpoints, clock::steady());
+        self.note(&mut record, entry, &event, round, time);
         let settles = Settles::Run { id, round, lease };
         note_writes(written, &record, settles.state_version());
         let settlement = Settlement { settles, event, runs: vec![record], direct: Vec::new() };
         (settlement, Held::Run(slot, Arc::clone(permit)))
     }
 
-    /// Executes one try, then counts and traces it, and reports a run that was parked.
-    fn run(&self, one: Try<'_>, start: Start<'_>, endpoints: &EndpointTable, now: Timestamp) -> RunRecord {
-        let Try { identity, entry, bound, event, round, is_early } = one;
+    /// Executes one try.
+    fn run(&self, one: Try<'_>, start: Start<'_>, endpoints: &EndpointTable, now: Timestamp) -> (RunRecord, TryTime) {
+        let Try { identity, bound, event } = one;
         let began = self.traces.begin();
-        let mut record = match start {
+        let record = match start {
             Start::Later => identity.deferred(now),
             Start::Never(reason) => identity.not_loadable(reason),
             Start::Now { entry, code, written } => {
@@ -275,14 +280,16 @@ impl Runner {
                 }
             }
         };
-        if is_early && record.failure().is_some() {
-            return record;
-        }
-        self.add_notice(&mut record, entry, event, now);
-        self.hold_if_broken(&mut record, entry, event, now);
-        count(entry, &record);
-        self.trace(began, event, round, &mut record);
-        record
+        (record, began.map(|began| (began, clock::system())))
+    }
+
+    /// Counts and traces a try whose result takes effect, and reports a run that was parked.
+    fn note(&self, record: &mut RunRecord, entry: Option<&PluginEntry>, event: &Event, round: u32, time: TryTime) {
+        let now = clock::steady();
+        self.add_notice(record, entry, event, now);
+        self.hold_if_broken(record, entry, event, now);
+        count(entry, record);
+        self.trace(time, event, round, record);
     }
 
     fn execute(
@@ -344,11 +351,11 @@ impl Runner {
     }
 
     /// Exports a span of an ended run, if traces are exported.
-    fn trace(&self, began: Option<SystemTime>, event: &Event, round: u32, record: &mut RunRecord) {
+    fn trace(&self, time: TryTime, event: &Event, round: u32, record: &mut RunRecord) {
         let (Some(outcome), tries) = (record.outcome(), record.tries()) else { return };
         let RunIdentity { plugin, endpoint, .. } = &record.identity;
         let ran = Ran { event, round, plugin, endpoint: *endpoint, tries, outcome };
-        self.traces.ran(self.store.tag(), began, &ran, record.end.events_mut());
+        self.traces.ran(self.store.tag(), time, &ran, record.end.events_mut());
     }
 
     /// Waits until the budget has room for the bytes of a settlement. No commit waits for a thread, so the budget gets room again in

@@ -362,13 +362,12 @@ async fn an_event_whose_runs_take_long_is_stored_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_early_run_that_fails_is_run_again_so_that_its_failure_is_reported_once() {
-    let mut workers = Workers::new().await;
+async fn an_early_run_that_fails_is_stored_with_its_event_and_reported_once() {
+    let workers = Workers::new().await;
     workers.plugin("echo", "order.*").await;
     workers.make_fast("echo");
     let id = one(workers.submit(vec![event("order.created")], 1).await, "event");
-    assert_eq!(workers.bench.state_of(id).await, EventState::Waiting, "stored without the failed run");
-    workers.run_events().await;
+    assert_eq!(workers.bench.state_of(id).await, EventState::Failed, "the request waits for no other run");
     let parked = workers.run_of(id).await;
     assert_eq!((parked.state, parked.tries, parked.code.as_deref()), (RunState::Parked, 1, Some("unknown_endpoint")));
     assert_eq!(workers.notices().await, ["innesco.plugin.failed"]);
