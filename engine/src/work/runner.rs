@@ -115,6 +115,9 @@ struct Try<'a> {
 /// When a try began and ended; `None` if no traces are exported.
 type TryTime = Option<(SystemTime, SystemTime)>;
 
+/// The plugin of a try, and its time.
+type Tried = (Option<Arc<PluginEntry>>, TryTime);
+
 /// The decision about a try.
 enum Start<'a> {
     /// The plugin is executed, and sees the state that earlier runs of its batch have written.
@@ -181,7 +184,7 @@ impl Runner {
 
     /// Runs an event for the first time, or again for a replay: plans it, runs the fast plugins and defers the other runs. Also returns
     /// what [`Self::note`] needs for each run.
-    fn run_event(&self, claim: EventClaim) -> (Settlement, EventSlot, Vec<(Option<Arc<PluginEntry>>, TryTime)>) {
+    fn run_event(&self, claim: EventClaim) -> (Settlement, EventSlot, Vec<Tried>) {
         let (plugins, endpoints) = (self.catalog.plugins(), self.catalog.endpoints());
         let event = &claim.event;
         let plan = plan::plan(&event.new, &plugins, &endpoints);
